@@ -1,0 +1,75 @@
+"""The one settings object: read once from the environment, validated at start, then frozen.
+
+Every variable is `TOLLGATE_` + the field's name in capitals. An error names the variable and
+what it should be. `docs/settings.md` is generated from the descriptions below.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class SettingsError(ValueError):
+    """A setting that cannot be used; the text names the variable and says what it should be."""
+
+
+class Settings(BaseSettings):
+    """Every difference between environments."""
+
+    model_config = SettingsConfigDict(env_prefix="TOLLGATE_", frozen=True, extra="forbid")
+
+    home: Path = Field(REPOSITORY / ".tollgate", description="folder of everything mutable: lake, registry, models, logs")
+    results: Path = Field(REPOSITORY / "results", description="folder of reports, evidence and benchmark figures")
+    redis_url: str = Field("redis://127.0.0.1:6390/0", pattern=r"^(rediss?|redis\+sentinel|redis\+cluster|rediss\+cluster)://", description="the online store; rediss:// for TLS, redis+cluster:// and redis+sentinel:// for those")
+    feast_project: str = Field("tollgate", pattern="^[a-z][a-z0-9_]*$", description="Feast project, part of every online key")
+    event_log: Literal["redis", "kafka", "jsonl"] = Field("redis", description="where transactions flow: Redis Streams, Kafka or JSONL files")
+    event_log_url: str | None = Field(None, description="Redis of the event log, when it is not the online store")
+    kafka_bootstrap: str = Field("127.0.0.1:9092", description="bootstrap servers of the Kafka event log")
+    topic: str = Field("transactions", pattern="^[a-z][a-z0-9._-]*$", description="topic (or stream prefix) of transactions")
+    partitions: int = Field(2, ge=1, le=256, description="partitions of the event log")
+    spark_master: str = Field("local[2]", description="Spark master URL")
+    spark_memory: str = Field("3g", pattern="^[0-9]+[mg]$", description="memory of the Spark driver")
+    label_maturity_days: int = Field(7, ge=0, le=120, description="days until a transaction without a fraud label counts as genuine")
+    cut_lag_minutes: int = Field(15, ge=0, le=360, description="minutes from an aggregate cut to its visibility online")
+    serve_host: str = Field("127.0.0.1", description="address the service listens on")
+    serve_port: Port = Field(3000, description="port the service listens on")
+    feature_deadline_ms: int = Field(30, ge=1, le=1000, description="longest wait for online features")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least severe message that is logged")
+
+    @cached_property
+    def lake(self) -> Path:
+        """Root of the offline data (parquet)."""
+        return self.home / "lake"
+
+    @property
+    def event_log_redis(self) -> str:
+        return self.event_log_url or self.redis_url
+
+
+def load_settings() -> Settings:
+    """Read the environment afresh; raise `SettingsError` naming every unusable variable."""
+    try:
+        return Settings()  # type: ignore[call-arg]  # values come from the environment
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            field = str(problem["loc"][0])
+            known = Settings.model_fields.get(field)
+            meaning = f" ({known.description})" if known else ""
+            lines.append(f"TOLLGATE_{field.upper()}: {problem['msg']}{meaning}")
+        raise SettingsError("; ".join(lines)) from None
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """The settings of this process."""
+    return load_settings()
