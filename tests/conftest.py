@@ -1,0 +1,29 @@
+"""Fixtures that every test folder shares: a real Redis and a home of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from embedded.redis_server import RedisServer, start_redis
+from fraud.settings import settings
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A real redis-server on a free loopback port."""
+    server = start_redis(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty TOLLGATE_HOME and results folder, known to this process's settings."""
+    monkeypatch.setenv("TOLLGATE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TOLLGATE_RESULTS", str(tmp_path / "results"))
+    settings.cache_clear()
+    yield tmp_path / "home"
+    settings.cache_clear()
