@@ -31,6 +31,7 @@ class Settings(BaseSettings):
     results: Path = Field(REPOSITORY / "results", description="folder of reports, evidence and benchmark figures")
     redis_url: str = Field("redis://127.0.0.1:6390/0", pattern=r"^(rediss?|redis\+sentinel|redis\+cluster|rediss\+cluster)://", description="the online store; rediss:// for TLS, redis+cluster:// and redis+sentinel:// for those")
     feast_project: str = Field("tollgate", pattern="^[a-z][a-z0-9_]*$", description="Feast project, part of every online key")
+    registry_url: str | None = Field(None, description="database of Feast's registry as a SQLAlchemy URL, when it is not the SQLite file in the home folder")
     event_log: Literal["redis", "kafka", "jsonl"] = Field("redis", description="where transactions flow: Redis Streams, Kafka or JSONL files")
     event_log_url: str | None = Field(None, description="Redis of the event log, when it is not the online store")
     kafka_bootstrap: str = Field("127.0.0.1:9092", description="bootstrap servers of the Kafka event log")

@@ -1,0 +1,179 @@
+"""Feast's Redis layout as plain bytes: keys, hash fields, values and the newest-wins write.
+
+One hash per entity value holds every view on that join key. A key is Feast's serialized
+entity key (version 3) followed by the project; a field is the 4-byte murmur3 of
+``view:feature``; a value is a serialized ``feast.types.Value``; ``_ts:view`` is a serialized
+``google.protobuf.Timestamp``. Tests hold each function to Feast's own encoder.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Final
+
+_U32: Final = struct.Struct("<I")
+_DOUBLE: Final = struct.Struct("<d")
+_DOUBLE_TAG: Final = b"\x29"
+_INT64_TAG: Final = b"\x20"
+_BYTES_TAG: Final = b"\x0a"
+
+
+def entity_key(project: str, join_key: str, value: str) -> bytes:
+    """The Redis key of the entity whose string join key `join_key` is `value`."""
+    name, text = join_key.encode(), value.encode()
+    return b"".join(
+        (
+            b"\x01\0\0\0\x02\0\0\0", _U32.pack(len(name)), name,
+            b"\x02\0\0\0", _U32.pack(len(text)), text, project.encode(),
+        )
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=4096)
+def field(view: str, feature: str) -> bytes:
+    """The hash field of one feature."""
+    return _U32.pack(_murmur3(f"{view}:{feature}".encode()))
+
+
+def ts_field(view: str) -> bytes:
+    """The hash field of a view's event timestamp."""
+    return f"_ts:{view}".encode()
+
+
+def encode_double(value: float) -> bytes:
+    """A double as a Feast value."""
+    return _DOUBLE_TAG + _DOUBLE.pack(value)
+
+
+def encode_int64(value: int) -> bytes:
+    """A signed 64-bit integer as a Feast value."""
+    return _INT64_TAG + _varint(value & 0xFFFFFFFFFFFFFFFF)
+
+
+def encode_bytes(value: bytes) -> bytes:
+    """Bytes as a Feast value."""
+    return _BYTES_TAG + _varint(len(value)) + value
+
+
+def decode_bytes(value: bytes) -> bytes:
+    """The bytes in a Feast value written by `encode_bytes`; ValueError for any other."""
+    if value[:1] != _BYTES_TAG:
+        raise ValueError("the stored value holds no bytes")
+    length, at = _read_varint(value, 1)
+    if at + length != len(value):
+        raise ValueError("the stored bytes are cut short")
+    return value[at:]
+
+
+def encode_timestamp(microseconds: int) -> bytes:
+    """A time (microseconds since 1970 UTC) as a serialized Timestamp."""
+    seconds, rest = divmod(microseconds, 1_000_000)
+    encoded = b"\x08" + _varint(seconds) if seconds else b""
+    return encoded + b"\x10" + _varint(rest * 1000) if rest else encoded
+
+
+def decode_timestamp(value: bytes) -> int:
+    """Microseconds since 1970 UTC of a serialized Timestamp."""
+    microseconds = at = 0
+    while at < len(value):
+        tag = value[at]
+        number, at = _read_varint(value, at + 1)
+        microseconds += number * 1_000_000 if tag == 0x08 else number // 1000
+    return microseconds
+
+
+def _varint(value: int) -> bytes:
+    if value < 0x80:
+        return bytes((value,))
+    encoded = bytearray()
+    while value >= 0x80:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+
+
+def _murmur3(data: bytes) -> int:
+    """MurmurHash3 x86 32-bit, seed 0 (public domain algorithm by Austin Appleby)."""
+    mask = 0xFFFFFFFF
+    state = 0
+    whole = len(data) & ~3
+    for at in range(0, whole, 4):
+        block = int.from_bytes(data[at : at + 4], "little") * 0xCC9E2D51 & mask
+        block = (block << 15 | block >> 17) & mask
+        state ^= block * 0x1B873593 & mask
+        state = (state << 13 | state >> 19) & mask
+        state = (state * 5 + 0xE6546B64) & mask
+    if len(data) > whole:
+        block = int.from_bytes(data[whole:], "little") * 0xCC9E2D51 & mask
+        block = (block << 15 | block >> 17) & mask
+        state ^= block * 0x1B873593 & mask
+    state ^= len(data)
+    state = (state ^ state >> 16) * 0x85EBCA6B & mask
+    state = (state ^ state >> 13) * 0xC2B2AE35 & mask
+    return state ^ state >> 16
+
+
+#: Writes rows of one view unless a newer one is stored; an equal version is written again, so
+#: that a corrected batch row replaces the one it corrects. KEYS: one per row. ARGV: the ts
+#: field, the number n of features, their n fields, then per row: version (microseconds),
+#: serialized timestamp, n values. Returns how many rows were written.
+NEWEST_WINS: Final = """
+local ts_field, n = ARGV[1], tonumber(ARGV[2])
+local written, at = 0, 3 + n
+for i, key in ipairs(KEYS) do
+  local stored, known = redis.call('HGET', key, ts_field), 0
+  if stored then
+    local position = 1
+    while position <= #stored do
+      local tag, value, scale = string.byte(stored, position), 0, 1
+      position = position + 1
+      while true do
+        local byte = string.byte(stored, position)
+        position = position + 1
+        value = value + (byte % 128) * scale
+        if byte < 128 then break end
+        scale = scale * 128
+      end
+      if tag == 8 then known = known + value * 1000000 else known = known + math.floor(value / 1000) end
+    end
+  end
+  if tonumber(ARGV[at]) >= known then
+    local row = {'HSET', key, ts_field, ARGV[at + 1]}
+    for f = 1, n do
+      row[3 + 2 * f] = ARGV[2 + f]
+      row[4 + 2 * f] = ARGV[at + 1 + f]
+    end
+    redis.call(unpack(row))
+    written = written + 1
+  end
+  at = at + 2 + n
+end
+return written
+"""
+
+
+def newest_wins_args(
+    view: str, features: Sequence[str], rows: Sequence[tuple[int, Sequence[bytes]]]
+) -> list[bytes | str | int]:
+    """ARGV of `NEWEST_WINS` for rows of (version in microseconds, encoded values)."""
+    args: list[bytes | str | int] = [ts_field(view), len(features)]
+    args.extend(field(view, feature) for feature in features)
+    for version, values in rows:
+        args.append(version)
+        args.append(encode_timestamp(version))
+        args.extend(values)
+    return args
