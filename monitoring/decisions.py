@@ -1,0 +1,99 @@
+"""Reading the decision log and joining it to what became known later."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+#: Columns of the decision log that are not features.
+LOG_COLUMNS: Final = frozenset(
+    {
+        "transaction_id", "event_timestamp", "created_timestamp", "customer_id", "card_id", "merchant_id",
+        "terminal_id", "device_id", "ip", "amount_minor", "currency", "amount_reference", "channel",
+        "merchant_category", "country", "latitude", "longitude", "ingest_seq", "score", "decision",
+        "variant", "model_version", "rules", "feature_status", "view_timestamps", "degraded", "latency_ms",
+        "decided_at", "sequence", "previous_hash", "hash", "is_fraud", "date", "hour", "attributions",
+    }
+)  # fmt: skip
+
+
+class DecisionLogError(ValueError):
+    """A decision log that cannot be read; the text says where and what to do."""
+
+
+def read_decisions(
+    folder: Path, *, start: datetime | None = None, end: datetime | None = None, columns: list[str] | None = None
+) -> pa.Table:
+    """Rows of the decision log at `folder` with ``start <= event_timestamp < end`` (UTC).
+
+    Files are read in order of their path; whatever is being written (names that begin with a dot
+    or underscore) is passed over. Raises `DecisionLogError` if there is no log.
+    """
+    if not folder.exists():
+        raise DecisionLogError(f"no decision log at {folder}: start the service and score something first")
+    files = sorted(
+        path for path in folder.rglob("*.parquet") if not path.name.startswith((".", "_"))
+    )
+    if not files:
+        raise DecisionLogError(f"{folder} holds no parquet file yet: decisions appear there once they are flushed")
+    data = ds.dataset(files, format="parquet")
+    chosen: pc.Expression | None = None
+    if start is not None:
+        chosen = pc.field("event_timestamp") >= pa.scalar(start, pa.timestamp("us", tz="UTC"))
+    if end is not None:
+        before = pc.field("event_timestamp") < pa.scalar(end, pa.timestamp("us", tz="UTC"))
+        chosen = before if chosen is None else chosen & before
+    return data.to_table(columns=columns, filter=chosen)
+
+
+def feature_columns(table: pa.Table) -> list[str]:
+    """Names of the float columns that hold the served vector."""
+    return [
+        field.name for field in table.schema
+        if field.name not in LOG_COLUMNS and pa.types.is_floating(field.type)
+    ]  # fmt: skip
+
+
+def read_labels(folder: Path, *, known_by: datetime) -> pa.Table:
+    """The latest label of each transaction that was known at `known_by`: transaction_id, is_fraud."""
+    empty = pa.table({"transaction_id": pa.array([], pa.string()), "is_fraud": pa.array([], pa.bool_())})
+    if not any(folder.rglob("*.parquet")):
+        return empty
+    data = ds.dataset(sorted(folder.rglob("*.parquet")), format="parquet")
+    known = data.to_table(
+        columns=["transaction_id", "created_timestamp", "is_fraud"],
+        filter=pc.field("created_timestamp") <= pa.scalar(known_by, pa.timestamp("us", tz="UTC")),
+    ).sort_by([("created_timestamp", "ascending")])
+    latest = known.to_pandas().drop_duplicates("transaction_id", keep="last")
+    return pa.Table.from_pandas(latest[["transaction_id", "is_fraud"]], preserve_index=False)
+
+
+def matured(decisions: pd.DataFrame, labels: pa.Table, *, as_of: datetime, maturity_days: int) -> pd.DataFrame:
+    """The rows of `decisions` whose label can be trusted at `as_of`, with `is_fraud` as 0 or 1."""
+    old = decisions[decisions["event_timestamp"] <= as_of - timedelta(days=maturity_days)]
+    verdicts = dict(zip(labels["transaction_id"].to_pylist(), labels["is_fraud"].to_pylist(), strict=True))
+    known = old["transaction_id"].map(verdicts)
+    return old.assign(is_fraud=known.eq(True).astype("int64"))
+
+
+def week_bounds(week: str) -> tuple[datetime, datetime]:
+    """Start and end (UTC) of an ISO week such as ``2018-W34``; ValueError says what it should be."""
+    try:
+        year, number = week.split("-W")
+        monday = date.fromisocalendar(int(year), int(number), 1)
+    except ValueError:
+        raise ValueError(f"{week!r} is not an ISO week; it should look like 2018-W34") from None
+    start = datetime(monday.year, monday.month, monday.day, tzinfo=UTC)
+    return start, start + timedelta(days=7)
+
+
+def week_name(moment: datetime) -> str:
+    """The ISO week of `moment` (UTC), such as ``2018-W34``."""
+    year, number, _ = moment.astimezone(UTC).isocalendar()
+    return f"{year}-W{number:02d}"

@@ -1,0 +1,113 @@
+"""The Evidently side of a drift report: its tests and plots, with our words in front of them."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pandas as pd
+
+from monitoring.measures import (
+    DECILE_PSI,
+    FEWEST_VALUES,
+    ColumnDrift,
+    finite,
+    register_with_evidently,
+    sample,
+    top_categories,
+)
+
+#: Columns with plots: each costs about 40 kB of page and a third of a second.
+MOST_PLOTS: Final = 20
+#: An Evidently page without any metric; it leaves 1.3 MB for plots under the 5 MB limit.
+LARGEST_PAGE: Final = 5_000_000
+
+
+class ReportTooLargeError(ValueError):
+    """The page would be larger than people can mail; the text says how large."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvidentlyRun:
+    """Evidently's page and its results."""
+
+    html: str
+    results: dict[str, Any]
+
+
+def run(
+    reference: pd.DataFrame, current: pd.DataFrame, drifts: Sequence[ColumnDrift], *, always: Sequence[str] = ()
+) -> EvidentlyRun:
+    """Evidently's value drift and missing values for the columns that most deserve a plot.
+
+    `drifts` comes strongest first; `always` names columns that are plotted whatever they did.
+    Results hold a test for each metric, with our limits.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Evidently's own imports warn about pydantic and numpy
+        from evidently import DataDefinition, Dataset, Report
+        from evidently.metrics import MissingValueCount, ValueDrift
+        from evidently.tests import Reference, eq
+
+    register_with_evidently()
+    chosen = choose(drifts, always)
+    numeric = [d.column for d in chosen if d.kind == "numeric"]
+    category = [d.column for d in chosen if d.kind == "category"]
+    r, c = sample(reference), sample(current)
+    frames = [pd.DataFrame(index=frame.index) for frame in (r, c)]
+    for drift in chosen:
+        left, right = r[drift.column], c[drift.column]
+        if drift.kind == "numeric":
+            left, right = finite(left), finite(right)
+        else:
+            shown = top_categories(left, right)
+            left, right = (s.reindex(f.index) for s, f in zip(shown, frames, strict=True))
+        frames[0][drift.column], frames[1][drift.column] = left, right
+    metrics: list[Any] = []
+    for drift in chosen:
+        limits, name = drift.limits, drift.column
+        enough = min(int(frame[name].notna().sum()) for frame in frames) >= FEWEST_VALUES
+        if enough and drift.kind == "numeric":
+            psi_leads = drift.values["psi"] / limits["psi"] > drift.values["wasserstein"] / limits["wasserstein"]
+            method, limit = (DECILE_PSI, limits["psi"]) if psi_leads else ("wasserstein", limits["wasserstein"])
+            metrics.append(ValueDrift(column=name, method=method, threshold=limit))
+        elif enough:
+            metrics.append(ValueDrift(column=name, method="jensenshannon", threshold=limits["js"]))
+        if drift.values["missing"] > 0:
+            close = eq(Reference(absolute=limits["missing"]))
+            metrics.append(MissingValueCount(column=name, tests=[], share_tests=[close]))
+    definition = DataDefinition(numerical_columns=numeric, categorical_columns=category)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        snapshot = Report(metrics, include_tests=True).run(
+            Dataset.from_pandas(frames[1], definition), Dataset.from_pandas(frames[0], definition)
+        )
+        return EvidentlyRun(snapshot.get_html_str(as_iframe=False), as_results(snapshot))
+
+
+def choose(drifts: Sequence[ColumnDrift], always: Sequence[str]) -> list[ColumnDrift]:
+    """At most `MOST_PLOTS` columns: `always` first, then the strongest that hold anything."""
+    held = [drift for drift in drifts if drift.kind != "empty"]
+    first = [drift for drift in held if drift.column in always]
+    rest = [drift for drift in held if drift.column not in always]
+    return (first + rest)[:MOST_PLOTS]
+
+
+def as_results(snapshot: Any) -> dict[str, Any]:
+    """Metrics and tests of a snapshot as plain values (its own `dict()` holds enums)."""
+    return dict(json.loads(snapshot.json()))
+
+
+def with_first_page(evidently_html: str, first_page: str, title: str) -> str:
+    """Evidently's page with `first_page` in front of its plots, as one self-contained file."""
+    head, found, rest = evidently_html.partition("<body>")
+    if not found:
+        raise ValueError("Evidently's page has no <body>: its layout changed, check the pinned version")
+    head = head.replace("</head>", f"<title>{title}</title></head>", 1)
+    page = f"{head}<body>{first_page}{rest}"
+    if len(page.encode()) > LARGEST_PAGE:
+        raise ReportTooLargeError(f"the report is {len(page.encode()) / 1e6:.1f} MB, above {LARGEST_PAGE / 1e6:.0f} MB")
+    return page

@@ -1,0 +1,198 @@
+"""How far one column of the current data lies from the same column of the reference.
+
+The tests are chosen for large, clustered samples, where significance tests (Kolmogorov-Smirnov
+and its kin) call every week drift: distances with a size that means something. Numeric columns
+have Evidently's Wasserstein distance, in standard deviations of the reference, and a population
+stability index over the reference's own deciles, which follows skewed columns that equal-width
+bins cannot see. Columns of few values have the Jensen-Shannon distance. The share of missing
+values is measured for every column, because no test of the values sees it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Final, Literal
+
+import numpy as np
+import pandas as pd
+
+from monitoring.thresholds import Thresholds
+
+Kind = Literal["numeric", "category", "empty"]
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+
+#: A numeric column with at most this many values in both samples is read as categories.
+FEW_VALUES: Final = 12
+#: Categories past the most frequent ones of the reference are counted as one.
+TOP_CATEGORIES: Final = 20
+#: Distances are taken over at most this many rows a side; counts over all of them.
+SAMPLE_ROWS: Final = 100_000
+#: Below this many present values on a side no distance is taken.
+FEWEST_VALUES: Final = 200
+DECILE_PSI: Final = "decile_psi"
+OTHER: Final = "(other)"
+
+#: What each measure says, for people.
+MEASURE_MEANING: Final = {
+    "wasserstein": "average distance moved, in standard deviations of the reference",
+    "psi": "population stability index over the reference's deciles",
+    "js": "Jensen-Shannon distance between the shares of each value",
+    "missing": "change of the share of missing values",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnDrift:
+    """One column's distances, the limit of each, and which limits were passed."""
+
+    column: str
+    kind: Kind
+    values: dict[str, float]
+    limits: dict[str, float]
+    reference_mean: float | None = None
+    current_mean: float | None = None
+    reference_median: float | None = None
+    current_median: float | None = None
+    reference_missing: float = 0.0
+    current_missing: float = 0.0
+    passed: tuple[str, ...] = field(default=())
+
+    @property
+    def drifted(self) -> bool:
+        return bool(self.passed)
+
+    @property
+    def strength(self) -> float:
+        """The largest measure, as a multiple of its limit: 1 is just at it."""
+        return max((self.values[name] / self.limits[name] for name in self.values), default=0.0)
+
+
+def decile_edges(reference: Floats, bins: int = 10) -> Floats:
+    """Inner edges that cut `reference` into `bins` equal shares; repeated edges are merged."""
+    return np.unique(np.quantile(reference, np.linspace(0, 1, bins + 1)[1:-1]))
+
+
+def decile_psi(reference: Floats, current: Floats, bins: int = 10) -> float:
+    """Population stability index over the deciles of `reference` (both without missing values).
+
+    Sum over bins of ``(c - r) * ln(c / r)``; an empty bin counts as half a row. A value that holds
+    more than a decile of the reference gets a bin of its own (Siddiqi, Credit Risk Scorecards, 2006).
+    """
+    edges = decile_edges(reference, bins)
+    # an edge belongs to the bin below it, and to one of its own where the values pile up on it
+    def shares(values: Floats) -> Floats:
+        below = np.searchsorted(edges, values, side="left") + np.searchsorted(edges, values, side="right")
+        counts = np.bincount(below, minlength=2 * len(edges) + 1).astype(np.float64)
+        return counts
+
+    r, c = shares(reference), shares(current)
+    used = (r + c) > 0
+    r, c = np.maximum(r[used], 0.5) / len(reference), np.maximum(c[used], 0.5) / len(current)
+    return float(np.sum((c - r) * np.log(c / r)))
+
+
+@cache
+def register_with_evidently() -> str:
+    """Make `decile_psi` a test that Evidently knows by name; return the name."""
+    from evidently.legacy.calculations.stattests import StatTest, register_stattest
+    from evidently.legacy.core import ColumnType
+
+    def decile_psi_test(
+        reference: pd.Series, current: pd.Series, feature_type: ColumnType, threshold: float
+    ) -> tuple[float, bool]:
+        value = decile_psi(reference.to_numpy(np.float64), current.to_numpy(np.float64))
+        return value, value >= threshold
+
+    test = StatTest(
+        name=DECILE_PSI,
+        display_name="PSI over deciles",
+        allowed_feature_types=[ColumnType.Numerical],
+        default_threshold=0.1,
+    )
+    register_stattest(test, decile_psi_test)
+    return DECILE_PSI
+
+
+def evidently_distance(name: str, reference: pd.Series, current: pd.Series) -> float:
+    """Evidently's own `name` statistic (wasserstein or jensenshannon) between two samples."""
+    from evidently.legacy.calculations.stattests import jensenshannon_stat_test, wasserstein_stat_test
+    from evidently.legacy.core import ColumnType
+
+    numeric = name == "wasserstein"
+    test = wasserstein_stat_test if numeric else jensenshannon_stat_test
+    kind = ColumnType.Numerical if numeric else ColumnType.Categorical
+    result = test(reference, current, kind, None)
+    return float(result.drift_score)
+
+
+def sample(frame: pd.DataFrame, limit: int = SAMPLE_ROWS) -> pd.DataFrame:
+    """At most `limit` rows of `frame`, the same ones every time, in their order."""
+    if len(frame) <= limit:
+        return frame
+    places = np.sort(np.random.default_rng(20180401).choice(len(frame), limit, replace=False))
+    return frame.iloc[places]
+
+
+def top_categories(reference: pd.Series, current: pd.Series, top: int = TOP_CATEGORIES) -> tuple[pd.Series, pd.Series]:
+    """Both columns as text, all but the `top` values of the reference counted as "(other)"."""
+    r, c = reference.dropna().astype(str), current.dropna().astype(str)
+    kept = set(r.value_counts().index[:top])
+    return r.where(r.isin(kept), OTHER), c.where(c.isin(kept), OTHER)
+
+
+def kind_of(reference: pd.Series, current: pd.Series) -> Kind:
+    """Whether a column is measured as numbers, as categories, or holds nothing on either side."""
+    if reference.notna().sum() == 0 and current.notna().sum() == 0:
+        return "empty"
+    if not (pd.api.types.is_numeric_dtype(reference) and pd.api.types.is_numeric_dtype(current)):
+        return "category"
+    few = len(pd.unique(reference.dropna())) <= FEW_VALUES and len(pd.unique(current.dropna())) <= FEW_VALUES
+    return "category" if few else "numeric"
+
+
+def measure_column(name: str, reference: pd.Series, current: pd.Series, thresholds: Thresholds) -> ColumnDrift:
+    """Every measure of one column. Infinite values count as missing."""
+    kind = kind_of(reference, current)
+    numeric = pd.api.types.is_numeric_dtype(reference) and pd.api.types.is_numeric_dtype(current)
+    if numeric:
+        reference, current = finite(reference), finite(current)
+    missing = float(reference.isna().mean()), float(current.isna().mean())
+    values: dict[str, float] = {"missing": abs(missing[1] - missing[0])}
+    r, c = reference.dropna(), current.dropna()
+    enough = min(len(r), len(c)) >= FEWEST_VALUES
+    if kind == "numeric" and enough:
+        values["wasserstein"] = evidently_distance("wasserstein", r, c)
+        values["psi"] = decile_psi(r.to_numpy(np.float64), c.to_numpy(np.float64))
+    elif kind == "category" and enough:
+        values["js"] = evidently_distance("jensenshannon", *top_categories(r, c))
+    limits = {measure: thresholds.limit(name, measure) for measure in values}
+    return ColumnDrift(
+        column=name,
+        kind=kind,
+        values=values,
+        limits=limits,
+        reference_mean=float(r.mean()) if numeric and len(r) else None,
+        current_mean=float(c.mean()) if numeric and len(c) else None,
+        reference_median=float(r.median()) if numeric and len(r) else None,
+        current_median=float(c.median()) if numeric and len(c) else None,
+        reference_missing=missing[0],
+        current_missing=missing[1],
+        passed=tuple(measure for measure in values if values[measure] >= limits[measure]),
+    )
+
+
+def finite(column: pd.Series) -> pd.Series:
+    """A numeric column as float64 with its infinities missing."""
+    floats = column.astype("float64")
+    return floats.where(np.isfinite(floats))
+
+
+def measure(
+    reference: pd.DataFrame, current: pd.DataFrame, columns: Iterable[str], thresholds: Thresholds
+) -> list[ColumnDrift]:
+    """`measure_column` for each of `columns`, the strongest first."""
+    r, c = sample(reference), sample(current)
+    drifts = [measure_column(name, r[name], c[name], thresholds) for name in columns]
+    return sorted(drifts, key=lambda drift: (-drift.strength, drift.column))

@@ -1,0 +1,164 @@
+"""How well the scores of matured transactions ranked and priced fraud, with honest intervals.
+
+A transaction is *matured* when its label can be trusted: `label_maturity_days` after its event
+an unreported one counts as genuine. Only matured rows belong here. Intervals come from a
+bootstrap over customers, because transactions of one customer are not independent
+(Field and Welsh, Bootstrapping clustered data, JRSS B 2007).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+Statistic = Callable[[pd.DataFrame, Floats], float]
+
+#: Fewer matured frauds than this say nothing about ranking.
+FEWEST_FRAUDS: Final = 20
+REPLICATES: Final = 200
+#: How far a statistic may move from its baseline before it matters, as a ratio.
+MATTERS: Final[dict[str, float]] = {
+    "average_precision": 0.85,  # falls below this share of the baseline
+    "calibration": 1.3,  # expected over observed frauds, or its inverse
+    "fraud_amount": 1.25,  # mean log amount of frauds moved by this factor
+    "fraud_rate": 1.6,
+    "caught": 0.85,
+}
+TITLES: Final[dict[str, str]] = {
+    "average_precision": "average precision",
+    "calibration": "expected over observed frauds",
+    "fraud_amount": "typical amount of a fraud",
+    "fraud_rate": "share of frauds",
+    "caught": "share of frauds sent to review or blocked",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A statistic with its 95% bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class PerformanceSignal:
+    """One statistic of matured transactions against its baseline."""
+
+    name: str
+    current: Estimate
+    baseline: float
+    beyond: bool
+
+    @property
+    def title(self) -> str:
+        return TITLES[self.name]
+
+
+@dataclass(frozen=True, slots=True)
+class Performance:
+    """Matured transactions in one period: how many, and the statistics that could be taken."""
+
+    rows: int
+    frauds: int
+    statistics: dict[str, Estimate]
+
+
+def average_precision(labels: Floats, scores: Floats, weights: Floats) -> float:
+    """Area under the precision-recall curve as a step function, ties taken together."""
+    order = np.argsort(-scores, kind="stable")
+    hit, weight = (labels * weights)[order], weights[order]
+    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)
+    hits, seen = np.cumsum(hit)[ends], np.cumsum(weight)[ends]
+    total = hits[-1]
+    if total <= 0:
+        return float("nan")
+    precision = hits / np.maximum(seen, 1e-12)
+    return float(np.sum(precision * np.diff(hits, prepend=0.0)) / total)
+
+
+def _average_precision(rows: pd.DataFrame, weights: Floats) -> float:
+    return average_precision(rows["is_fraud"].to_numpy(np.float64), rows["score"].to_numpy(np.float64), weights)
+
+
+def _calibration(rows: pd.DataFrame, weights: Floats) -> float:
+    observed = float(np.sum(rows["is_fraud"].to_numpy(np.float64) * weights))
+    return float(np.sum(rows["score"].to_numpy(np.float64) * weights)) / max(observed, 1e-9)
+
+
+def _fraud_rate(rows: pd.DataFrame, weights: Floats) -> float:
+    return float(np.average(rows["is_fraud"].to_numpy(np.float64), weights=weights))
+
+
+def _fraud_amount(rows: pd.DataFrame, weights: Floats) -> float:
+    fraud = rows["is_fraud"].to_numpy(np.float64) * weights
+    logs = np.log(np.maximum(rows["amount_reference"].to_numpy(np.float64), 1.0))
+    return float(np.exp(np.sum(logs * fraud) / max(float(np.sum(fraud)), 1e-9)))
+
+
+def _caught(rows: pd.DataFrame, weights: Floats) -> float:
+    fraud = rows["is_fraud"].to_numpy(np.float64) * weights
+    acted = (rows["decision"] != "APPROVE").to_numpy(np.float64)
+    return float(np.sum(acted * fraud)) / max(float(np.sum(fraud)), 1e-9)
+
+
+_STATISTICS: Final[tuple[tuple[str, Statistic, tuple[str, ...]], ...]] = (
+    ("average_precision", _average_precision, ("score",)),
+    ("calibration", _calibration, ("score",)),
+    ("fraud_amount", _fraud_amount, ("amount_reference",)),
+    ("fraud_rate", _fraud_rate, ()),
+    ("caught", _caught, ("decision",)),
+)
+
+
+def performance(matured: pd.DataFrame, *, replicates: int = REPLICATES) -> Performance:
+    """The statistics of matured rows: `is_fraud`, and any of score, decision, amount_reference.
+
+    Rows without a score are left out. With a `customer_id` column the bootstrap draws customers,
+    else rows. With fewer than `FEWEST_FRAUDS` frauds only the share of frauds is estimated.
+    """
+    rows = matured[matured["score"].notna()] if "score" in matured else matured
+    frauds = int(rows["is_fraud"].sum())
+    if not len(rows):
+        return Performance(0, 0, {})
+    groups = pd.factorize(rows["customer_id"])[0] if "customer_id" in rows else np.arange(len(rows))
+    generator = np.random.default_rng(7)
+    size = int(groups.max()) + 1
+    draws = [generator.poisson(1.0, size).astype(np.float64)[groups] for _ in range(replicates)]
+    unit = np.ones(len(rows))
+    statistics: dict[str, Estimate] = {}
+    for name, statistic, needed in _STATISTICS:
+        if not set(needed) <= set(rows.columns) or (frauds < FEWEST_FRAUDS and name != "fraud_rate"):
+            continue
+        repeats = np.array([statistic(rows, draw) for draw in draws if draw.any()])
+        low, high = np.nanquantile(repeats, [0.025, 0.975])
+        statistics[name] = Estimate(statistic(rows, unit), float(low), float(high))
+    return Performance(len(rows), frauds, statistics)
+
+
+def compare(current: Performance, baseline: Mapping[str, float]) -> list[PerformanceSignal]:
+    """Each statistic of `current` against `baseline`; beyond means moved, surely and enough.
+
+    Surely: the whole 95% interval lies on the far side of the baseline. Enough: by more than
+    `MATTERS`. Calibration is held against 1, not against the baseline, unless the baseline itself
+    is off by more.
+    """
+    signals = []
+    for name, estimate in current.statistics.items():
+        if name not in baseline:
+            continue
+        base, limit = baseline[name], MATTERS[name]
+        if limit < 1:
+            beyond = estimate.high < base and estimate.value < base * limit
+        else:
+            ratio = estimate.value / base if base > 0 else float("inf")
+            surely = estimate.low > base or estimate.high < base
+            beyond = surely and not 1 / limit <= ratio <= limit
+        signals.append(PerformanceSignal(name, estimate, base, bool(beyond)))
+    return signals
