@@ -1,0 +1,93 @@
+# `make` alone prints the commands. Variables: DATA, MAPPING, CUT, FROM, TO, WEEK, RULES, NAME.
+SHELL := /bin/bash
+PY := .venv/bin/python
+export TZ := UTC
+export BENTOML_DO_NOT_TRACK := True
+
+.DEFAULT_GOAL := help
+.PHONY: help
+
+help: ## print this list
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@printf "\n"
+
+.PHONY: install
+install:
+	@embedded/setup.sh
+
+##@ Everybody
+.PHONY: demo test lint up down status
+demo: install ## the whole loop, end to end (DATA= and MAPPING= for your own transactions)
+	@$(PY) -m embedded.demo $(if $(DATA),--data "$(DATA)" --mapping "$(MAPPING)")
+test: install ## every test: real Redis, Spark, service and broker
+	@$(PY) -m pytest
+lint: install ## style and types
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
+up: install ## start Redis, the stream and the service, and leave them serving
+	@$(PY) -m embedded.platform up
+down: install ## end what `make up` started
+	@$(PY) -m embedded.platform down
+status: install ## the status page: results/status.html
+	@$(PY) -m monitoring.status
+
+##@ Data engineer
+.PHONY: synthetic import load apply cuts velocity materialize gates schedule
+synthetic: install ## generate a synthetic dataset into .tollgate/datasets/synthetic
+	@$(PY) -m datasets.synthetic --out .tollgate/datasets/synthetic $(ARGS)
+import: install ## map DATA onto the contract with MAPPING
+	@$(PY) -m datasets.importer --data "$(DATA)" --mapping "$(MAPPING)" --out .tollgate/datasets/imported
+load: install ## put a dataset's history before TO= into the lake
+	@$(PY) -m datasets.load --dataset "$(DATA)" --until "$(TO)"
+apply: install ## register the feature definitions
+	@.venv/bin/feast -c feature_repo apply
+cuts: install ## Spark aggregates of every cut from FROM= to TO=
+	@$(PY) -m feature_repo.aggregates --from "$(FROM)" --to "$(TO)"
+velocity: install ## backfill the velocity log from FROM= to TO=
+	@$(PY) -m feature_repo.velocity_log --from "$(FROM)" --to "$(TO)"
+materialize: install ## gate, aggregate, gate, materialize and check one CUT=
+	@$(PY) -m monitoring.materialize --cut "$(CUT)"
+schedule: install ## run the 6-hour and weekly jobs on this machine
+	@$(PY) -m monitoring.schedule
+
+##@ Operator
+.PHONY: serve stream backtest-rules audit bench-serving bench-streaming chaos-serving chaos-streaming
+serve: install ## the scoring service alone
+	@$(PY) -m embedded.platform serve
+stream: install ## the velocity flow alone
+	@$(PY) -m streaming.flow
+backtest-rules: install ## run RULES= over the decision log
+	@$(PY) -m bentos.backtest_rules $(if $(RULES),--rules "$(RULES)")
+audit: install ## prove that the decision log is whole and unaltered
+	@$(PY) -m bentos.audit
+bench-serving: install ## results/bench/serving.json
+	@$(PY) -m benchmarks.serving
+bench-streaming: install ## results/bench/streaming.json
+	@$(PY) -m benchmarks.streaming
+chaos-serving: install ## results/chaos/serving.json
+	@$(PY) -m benchmarks.chaos_serving
+chaos-streaming: install ## results/chaos/streaming.json
+	@$(PY) -m benchmarks.chaos_streaming
+
+##@ Data scientist
+.PHONY: training-set feature catalogue bench-training-set
+training-set: install ## point-in-time set from FROM= to TO= as known at CUT=
+	@$(PY) -m training.dataset --from "$(FROM)" --to "$(TO)" --as-of "$(CUT)" --out .tollgate/training/set
+feature: install ## explain the feature NAME=
+	@$(PY) -m training.explain "$(NAME)"
+catalogue: install ## write docs/features.md
+	@$(PY) -m training.catalogue
+bench-training-set: install ## results/bench/training_set.json
+	@$(PY) -m benchmarks.training_set
+
+##@ Model owner
+.PHONY: train parity drift bench-quality bench-drift
+train: install ## train and save a model from .tollgate/training/set
+	@$(PY) -m training.train --dataset .tollgate/training/set
+parity: install ## served vectors against a point-in-time rebuild
+	@$(PY) -m monitoring.parity
+drift: install ## the drift report of WEEK=
+	@$(PY) -m monitoring.drift $(if $(WEEK),--week "$(WEEK)")
+bench-quality: install ## results/bench/quality.json
+	@$(PY) -m benchmarks.quality $(if $(DATA),--data "$(DATA)")
+bench-drift: install ## results/bench/drift.json
+	@$(PY) -m benchmarks.drift

@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Makes .venv from the locked requirements, and sees to it that there is a Java for Spark.
+# Run by `make`; a second run with nothing changed does nothing.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+python=""
+for candidate in "${TOLLGATE_PYTHON:-}" python3.11 python3.12 python3 python; do
+  [ -n "$candidate" ] || continue
+  if "$candidate" -c 'import sys; sys.exit(not ((3, 11) <= sys.version_info[:2] <= (3, 12)))' 2>/dev/null; then
+    python=$candidate
+    break
+  fi
+done
+if [ -z "$python" ]; then
+  echo "Tollgate needs Python 3.11 or 3.12: install one, or name it in TOLLGATE_PYTHON." >&2
+  exit 1
+fi
+
+java_works() { "${JAVA_HOME:+$JAVA_HOME/bin/}java" -version >/dev/null 2>&1; }
+if ! java_works; then
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    echo "installing a Java 17 runtime for Spark"
+    apt-get update -qq && apt-get install -y -qq --no-install-recommends openjdk-17-jre-headless >/dev/null
+  fi
+  if ! java_works; then
+    echo "Tollgate's Spark jobs need Java 17 or newer: install one (Debian: apt-get install openjdk-17-jre-headless) or set JAVA_HOME." >&2
+    exit 1
+  fi
+fi
+
+wanted=$(cat requirements.txt pyproject.toml | cksum)
+if [ -x .venv/bin/python ] && [ "$(cat .venv/ready 2>/dev/null)" = "$wanted" ]; then
+  exit 0
+fi
+echo "installing the locked packages into .venv"
+[ -x .venv/bin/python ] || "$python" -m venv .venv
+if command -v uv >/dev/null; then
+  uv pip install --quiet --python .venv/bin/python --require-hashes -r requirements.txt
+  uv pip install --quiet --python .venv/bin/python --no-deps -e .
+else
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+fi
+echo "$wanted" > .venv/ready
