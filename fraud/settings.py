@@ -53,6 +53,14 @@ class Settings(BaseSettings):
     serve_host: str = Field("127.0.0.1", description="address the service listens on")
     serve_port: Port = Field(3000, description="port the service listens on")
     feature_deadline_ms: int = Field(30, ge=1, le=1000, description="longest wait for online features")
+    serve_queue: int = Field(2048, ge=1, le=100_000, description="most transactions that may wait in one worker before it answers 503")
+    serve_batch: int = Field(64, ge=1, le=1024, description="most transactions in one micro-batch")
+    serve_in_flight: int = Field(2, ge=1, le=16, description="micro-batches that one worker has under way at once")
+    serve_workers: int = Field(1, ge=1, le=64, description="worker processes of the scoring service")
+    serve_tracing: bool = Field(False, description="make OpenTelemetry spans of scoring requests")
+    tokens_file: Path | None = Field(None, description="JSON file of clients, token digests and scopes; without it only loopback callers are served")
+    rules_file: Path | None = Field(None, description="YAML file of decision rules; bentos/rules.yaml without it")
+    client_rate: int = Field(0, ge=0, le=1_000_000, description="transactions per second that one client may send, 0 for no limit; a client's own rate in the tokens file wins")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least severe message that is logged")
 
     @cached_property
