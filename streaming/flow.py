@@ -1,0 +1,62 @@
+"""The velocity flow: event log, ingestion, velocity states by shard, online store.
+
+    log partition ── ingest ──► (shard, updates) ── states ──► (shard, packed states) ──► Redis
+                       └─► arrival log, dead letters
+
+Run it with `python -m streaming.flow`; see `streaming.runner` for processes and recovery.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import threading
+from collections.abc import Iterable
+
+import bytewax.operators as op
+from bytewax.dataflow import Dataflow
+
+from fraud.settings import Settings, settings
+from streaming.ingest import Ingested
+from streaming.redis_sink import OnlineStoreSink
+from streaming.shard_batch import ShardBatch
+from streaming.shards import ShardLogic
+from streaming.source import EventLogSource
+
+
+def build_flow(
+    configured: Settings, stopping: threading.Event, *, drain: bool = False, keep_log: bool = True
+) -> Dataflow:
+    """The dataflow for `configured`; it ends when `stopping` is set (with `drain`: at the log's end)."""
+    flow = Dataflow("velocity")
+    ingested = op.input("log", flow, EventLogSource(configured, stopping, drain=drain, keep_log=keep_log))
+    updates = op.flat_map("updates", ingested, _updates)
+    states = op.stateful_batch("states", updates, ShardLogic)
+    op.output("online", states, OnlineStoreSink(configured, stopping))
+    return flow
+
+
+def _updates(ingested: Ingested) -> Iterable[tuple[str, ShardBatch]]:
+    return ingested.updates
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the velocity flow until SIGTERM or SIGINT (with --drain: to the end of the log)."""
+    from streaming.runner import run
+
+    parser = argparse.ArgumentParser(prog="python -m streaming.flow", description=main.__doc__)
+    parser.add_argument("--processes", type=int, help="processes (default: TOLLGATE_STREAM_PROCESSES)")
+    parser.add_argument("--drain", action="store_true", help="end once everything in the log has been read")
+    parser.add_argument("--process-id", type=int, help=argparse.SUPPRESS)
+    chosen = parser.parse_args(arguments)
+    configured = settings()
+    logging.basicConfig(level=configured.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    return run(
+        "streaming.flow", configured, lambda stopping: build_flow(configured, stopping, drain=chosen.drain),
+        folder=configured.home / "stream", processes=chosen.processes or configured.stream_processes,
+        process_id=chosen.process_id, forwarded=["--drain"] if chosen.drain else [],
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

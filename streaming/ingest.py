@@ -1,0 +1,155 @@
+"""From the log's bytes to updates: parse, validate, dedupe, observe, group by shard.
+
+Everything here is a pure function of the log and of the snapshot resumed from, so that a
+replay after a crash repeats it: the same events accepted, with the same ingest sequence.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import time
+from typing import Final, NamedTuple
+
+import msgspec
+from msgspec import Struct
+
+from fraud.contract import ContractError, Transaction, parse_transaction
+from fraud.entities import ENTITIES, ENTITY_BY_NAME
+from fraud.observation import Observation, observe
+from fraud.velocity import StateError, VelocityState
+from streaming import metrics
+from streaming.batch import Batch
+from streaming.dead_letters import DeadLetter, dead_letter
+from streaming.recent_ids import RecentIds
+from streaming.shard_batch import SHARD_KEYS, SHARDS, ShardBatch, shard_of
+
+#: An event this far behind its partition's clock counts as late (milliseconds of event time).
+LATE_MS: Final = 1_000
+SEED_PREFIX: Final = b'{"seed":'
+
+_PLACES: Final = {entity.name: place for place, entity in enumerate(ENTITIES)}
+
+
+class Seed(Struct, forbid_unknown_fields=True):
+    """A control record of the event log: a packed state of `key` of entity `seed` to merge."""
+
+    seed: str
+    key: str
+    state: str
+
+
+class Arrivals(NamedTuple):
+    """Accepted events in arrival order, with what the lake records beside them."""
+
+    transactions: list[Transaction]
+    seen: list[Observation]
+    sequences: list[int]
+    known_us: list[int]
+
+
+class Ingested(NamedTuple):
+    """What one batch of the log became. `updates` are (shard key, batch) pairs."""
+
+    updates: list[tuple[str, ShardBatch]]
+    arrivals: Arrivals
+    letters: list[DeadLetter]
+
+
+class IngestSnapshot(NamedTuple):
+    """What ingestion must remember of a partition beside its position."""
+
+    clock_ms: int
+    sequence: int
+    recent_ids: tuple[tuple[bytes, int], ...]
+
+
+class Ingest:
+    """Ingestion of one partition.
+
+    The event-time clock is the newest event time accepted so far. `ingest_seq` grows strictly
+    within a partition and sorts by append time across partitions: milliseconds of the append
+    (of the clock, where the log has no times), 13 bits to tell them apart, 8 bits of partition.
+    """
+
+    def __init__(
+        self, partition: int, limit: int, horizon_ms: int, resume: IngestSnapshot | None = None
+    ) -> None:
+        clock, sequence, recent = resume or IngestSnapshot(0, 0, ())
+        self._partition = partition
+        self._label = str(partition)
+        self._clock = clock
+        self._sequence = sequence
+        self._recent = RecentIds(limit, horizon_ms, recent)
+
+    def snapshot(self) -> IngestSnapshot:
+        return IngestSnapshot(self._clock, self._sequence, self._recent.snapshot())
+
+    def take(self, batch: Batch) -> Ingested:
+        """Ingest `batch`; nothing in it raises, what cannot be used becomes a dead letter."""
+        now_ms = time.time_ns() // 1_000_000
+        groups: dict[int, ShardBatch] = {}
+        letters: list[DeadLetter] = []
+        arrivals = Arrivals([], [], [], [])
+        clock, sequence, add_id = self._clock, self._sequence, self._recent.add
+        oldest = batch.appended_ms[0] if batch.appended_ms else 0
+        late = duplicates = 0
+        for payload, position, appended in zip(*batch, strict=True):
+            try:
+                transaction = parse_transaction(payload, now_ms=now_ms)
+            except ContractError as error:
+                if payload.startswith(SEED_PREFIX) and self._seed(payload, groups, oldest):
+                    continue
+                letters.append(dead_letter(self._partition, position, error, payload))
+                continue
+            seen = observe(transaction)
+            event_ms = seen.event_ms
+            if not add_id(seen.transaction_key, event_ms):
+                duplicates += 1
+                continue
+            if event_ms > clock:
+                clock = event_ms
+            elif event_ms < clock - LATE_MS:
+                late += 1
+            sequence = max(sequence + 1, (appended or clock) << 13)
+            arrivals.transactions.append(transaction)
+            arrivals.seen.append(seen)
+            arrivals.sequences.append(sequence << 8 | self._partition)
+            arrivals.known_us.append(clock * 1000 + 1)
+            for place, value in enumerate(seen.ids):
+                if value is not None:
+                    shard = place * SHARDS + shard_of(value)
+                    group = groups.get(shard)
+                    if group is None:
+                        groups[shard] = ShardBatch(shard, [value], [seen], [], oldest)
+                    else:
+                        group.values.append(value)
+                        group.seen.append(seen)
+        self._clock, self._sequence = clock, sequence
+        self._count(len(arrivals.sequences), duplicates, late, len(letters))
+        return Ingested([(SHARD_KEYS[shard], group) for shard, group in groups.items()], arrivals, letters)
+
+    def _seed(self, payload: bytes, groups: dict[int, ShardBatch], appended: int) -> bool:
+        """Route a seed to its shard; False if it is none or its state is unreadable."""
+        try:
+            seed = msgspec.json.decode(payload, type=Seed)
+            state = base64.b64decode(seed.state, validate=True)
+            VelocityState.unpack(ENTITY_BY_NAME[seed.seed], state)
+        except (msgspec.DecodeError, binascii.Error, KeyError, StateError):
+            return False
+        shard = _PLACES[seed.seed] * SHARDS + shard_of(seed.key)
+        groups.setdefault(shard, ShardBatch(shard, [], [], [], appended)).seeds.append((seed.key, state))
+        return True
+
+    def _count(self, accepted: int, duplicates: int, late: int, letters: int) -> None:
+        label = self._label
+        metrics.EVENTS.labels(label).inc(accepted)
+        metrics.DUPLICATES.labels(label).inc(duplicates)
+        metrics.LATE.labels(label).inc(late)
+        metrics.DEAD_LETTERS.labels(label).inc(letters)
+        metrics.CLOCK.labels(label).set(self._clock / 1000)
+
+
+def encode_seed(entity: str, key: str, state: bytes) -> bytes:
+    """The control record that seeds `key` of `entity` with a packed state."""
+    return msgspec.json.encode(Seed(entity, key, base64.b64encode(state).decode()))

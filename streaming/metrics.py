@@ -1,0 +1,33 @@
+"""Prometheus metrics of the flow. Everything is counted by batch, never by event."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram, start_http_server
+
+EVENTS = Counter("tollgate_stream_events", "events accepted", ["partition"])
+DUPLICATES = Counter("tollgate_stream_duplicates", "events dropped as duplicates", ["partition"])
+LATE = Counter(
+    "tollgate_stream_late_events", "events behind their partition's event-time clock", ["partition"]
+)
+DEAD_LETTERS = Counter("tollgate_stream_dead_letters", "events that broke the contract", ["partition"])
+LAG = Gauge(
+    "tollgate_stream_lag", "how far reading is behind the log: seconds (Redis), events (Kafka), bytes (JSONL)",
+    ["partition"],
+)  # fmt: skip
+CLOCK = Gauge("tollgate_stream_event_time_seconds", "event-time clock of a partition", ["partition"])
+ENTITIES_HELD = Gauge("tollgate_stream_entities", "entities with a state", ["entity", "shard"])
+STATE_BYTES = Gauge("tollgate_stream_state_bytes", "packed bytes of those states", ["entity", "shard"])
+FRESHNESS = Histogram(
+    "tollgate_stream_freshness_seconds", "from an event's arrival in the log to its state being visible in Redis",
+    buckets=(0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.1, 0.25, 1, 5, 30),
+)  # fmt: skip
+WRITTEN = Counter("tollgate_stream_states_written", "states written to Redis")
+REFUSED = Counter("tollgate_stream_states_refused", "states that Redis already held in a newer version")
+SINK_RETRIES = Counter("tollgate_stream_sink_retries", "writes repeated because Redis was away")
+READ_RETRIES = Counter("tollgate_stream_read_retries", "reads repeated because the event log was away")
+
+
+def serve(port: int) -> None:
+    """Answer Prometheus on loopback `port`; 0 does nothing."""
+    if port:
+        start_http_server(port, addr="127.0.0.1")

@@ -1,0 +1,68 @@
+"""Connections to Redis from a URL: standalone, TLS, Sentinel or Cluster."""
+
+from __future__ import annotations
+
+from urllib.parse import SplitResult, urlsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.cluster import ClusterNode, RedisCluster
+from redis.retry import Retry
+from redis.sentinel import Sentinel
+
+#: What redis-py raises while a server is away, restarting, loading or handing over.
+AWAY = (redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError, redis.ReadOnlyError)
+
+_TIMEOUT_S = 5.0
+
+
+def is_cluster(url: str) -> bool:
+    """Whether `url` names a Redis Cluster, where one call may touch only one key's slot."""
+    return urlsplit(url).scheme.endswith("+cluster")
+
+
+def connect(url: str) -> redis.Redis:
+    """A client of the server (or of the Sentinel master) that `url` names; no retries of its own."""
+    parts = urlsplit(url)
+    if parts.scheme == "redis+sentinel":
+        return _sentinel_master(parts)
+    return redis.Redis.from_url(
+        url, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S, retry=Retry(NoBackoff(), 0)
+    )
+
+
+def connect_cluster(url: str) -> RedisCluster:
+    """A client of the cluster behind `redis+cluster://` or `rediss+cluster://` `url`."""
+    parts = urlsplit(url)
+    return RedisCluster(
+        startup_nodes=[ClusterNode(host, port) for host, port in _nodes(parts)],
+        username=parts.username,
+        password=parts.password,
+        ssl=parts.scheme.startswith("rediss"),
+        socket_timeout=_TIMEOUT_S,
+    )
+
+
+def _sentinel_master(parts: SplitResult) -> redis.Redis:
+    """`redis+sentinel://[user:password@]host:port[,host:port]/<master name>[/<database>]`."""
+    name, _, database = parts.path.strip("/").partition("/")
+    if not name:
+        raise ValueError(
+            "a redis+sentinel URL should name the master: redis+sentinel://host:26379/<name>/<db>"
+        )
+    sentinel = Sentinel(_nodes(parts), socket_timeout=_TIMEOUT_S)
+    return sentinel.master_for(
+        name,
+        db=int(database or 0),
+        username=parts.username,
+        password=parts.password,
+        socket_timeout=_TIMEOUT_S,
+    )
+
+
+def _nodes(parts: SplitResult) -> list[tuple[str, int]]:
+    nodes = []
+    for node in parts.netloc.rpartition("@")[2].split(","):
+        host, _, port = node.rpartition(":")
+        nodes.append((host or node, int(port) if host else 6379))
+    return nodes

@@ -1,0 +1,182 @@
+"""The flow's sink: newest states into the online store, in Feast's bytes, newest wins."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import hiredis
+import redis
+from bytewax.outputs import DynamicSink, StatelessSinkPartition
+
+from fraud.entities import ENTITIES
+from fraud.redis_layout import NEWEST_WINS, encode_bytes, encode_timestamp, entity_key, field, ts_field
+from fraud.settings import Settings
+from streaming import metrics
+from streaming.backoff import Backoff
+from streaming.redis_link import AWAY, connect, connect_cluster, is_cluster
+from streaming.shard_batch import Writes
+
+#: Most keys in one script call: long calls would hold up the scoring service's reads.
+MOST_KEYS: Final = 128
+#: Most calls sent before their replies are read, so that neither side's buffer fills.
+_MOST_CALLS: Final = 32
+_SHA: Final = hashlib.sha1(NEWEST_WINS.encode(), usedforsecurity=False).hexdigest()
+_log = logging.getLogger(__name__)
+
+Row = tuple[bytes, int, bytes]  # key, version, packed state
+Call = tuple[int, list[Row]]  # entity place and rows
+
+
+class OnlineWriter:
+    """Writes packed states of any entity; remembers nothing but its connection."""
+
+    def __init__(self, url: str, project: str) -> None:
+        self._cluster = connect_cluster(url) if is_cluster(url) else None
+        self._client = None if self._cluster else connect(url)
+        self._connection: Any = None
+        self._project = project
+        self._fixed = [
+            (ts_field(entity.velocity_view), b"1", field(entity.velocity_view, entity.state_feature))
+            for entity in ENTITIES
+        ]
+
+    def write(self, writes: list[Writes]) -> int:
+        """Write every state; return how many were newer than what was stored.
+
+        Raises what redis-py raises when the server is away; writing again is harmless.
+        """
+        if self._cluster is not None:
+            return self._write_cluster(writes)
+        written = 0
+        calls: list[Call] = []
+        for place, rows in self._rows(writes).items():
+            calls.extend((place, rows[at : at + MOST_KEYS]) for at in range(0, len(rows), MOST_KEYS))
+        for at in range(0, len(calls), _MOST_CALLS):
+            written += self._exchange(calls[at : at + _MOST_CALLS])
+        return written
+
+    def disconnect(self) -> None:
+        """Drop the connection; the next write opens another."""
+        if self._connection is not None:
+            self._connection.disconnect()
+
+    def close(self) -> None:
+        self.disconnect()
+        if self._client is not None:
+            self._client.close()
+        if self._cluster is not None:
+            self._cluster.close()
+
+    def _rows(self, writes: list[Writes]) -> dict[int, list[Row]]:
+        """Rows by entity; a key written twice keeps its newest state only."""
+        newest: dict[int, dict[str, tuple[int, bytes]]] = {}
+        for place, values, versions, states, _ in writes:
+            newest.setdefault(place, {}).update(zip(values, zip(versions, states, strict=True), strict=True))
+        return {
+            place: [
+                (entity_key(self._project, ENTITIES[place].key, value), version, state)
+                for value, (version, state) in rows.items()
+            ]
+            for place, rows in newest.items()
+        }
+
+    def _command(self, script: tuple[str, str], call: Call) -> bytes:
+        place, rows = call
+        arguments: list[Any] = [*script, len(rows)]
+        arguments.extend([row[0] for row in rows])
+        arguments.extend(self._fixed[place])
+        for _, version, state in rows:
+            arguments.append(version)
+            arguments.append(encode_timestamp(version))
+            arguments.append(encode_bytes(state))
+        return hiredis.pack_command(tuple(arguments))
+
+    def _exchange(self, calls: list[Call]) -> int:
+        """Send all `calls`, then read their replies: the server works while we encode."""
+        assert self._client is not None
+        if self._connection is None:
+            self._connection = self._client.connection_pool.get_connection()
+        connection = self._connection
+        for call in calls:
+            connection.send_packed_command([self._command(("EVALSHA", _SHA), call)])
+        written = 0
+        unknown: list[Call] = []
+        failure: redis.RedisError | None = None
+        for call in calls:
+            try:
+                written += connection.read_response()
+            except redis.exceptions.NoScriptError:
+                unknown.append(call)
+            except AWAY:
+                raise
+            except redis.ResponseError as error:  # read the other replies before raising it
+                failure = error
+        if failure is not None:
+            raise failure
+        for call in unknown:  # a restarted server has forgotten the script: EVAL loads it again
+            connection.send_packed_command([self._command(("EVAL", NEWEST_WINS), call)])
+            written += connection.read_response()
+        return written
+
+    def _write_cluster(self, writes: list[Writes]) -> int:
+        """One call per key: in a cluster a call may touch one slot only."""
+        assert self._cluster is not None
+        script: Callable[..., Any] = self._cluster.register_script(NEWEST_WINS)
+        written = 0
+        for place, rows in self._rows(writes).items():
+            for key, version, state in rows:
+                arguments = [*self._fixed[place], version, encode_timestamp(version), encode_bytes(state)]
+                written += script(keys=[key], args=arguments)
+        return written
+
+
+class OnlineStorePartition(StatelessSinkPartition[tuple[str, Writes]]):
+    """Writes batches and waits, within bounds, for a Redis that is away."""
+
+    def __init__(self, configured: Settings, stopping: threading.Event) -> None:
+        self._writer = OnlineWriter(configured.redis_url, configured.feast_project)
+        self._backoff = Backoff(configured.stream_patience_seconds, "the online store")
+        self._stopping = stopping
+
+    def write_batch(self, items: list[tuple[str, Writes]]) -> None:
+        writes = [item[1] for item in items]
+        while True:
+            try:
+                written = self._writer.write(writes)
+                break
+            except AWAY as error:
+                metrics.SINK_RETRIES.inc()
+                if not self._backoff.waiting:
+                    _log.warning("the online store is away (%s); the flow waits for it", type(error).__name__)
+                self._writer.disconnect()
+                self._backoff.wait(self._stopping)
+        if self._backoff.waiting:
+            _log.warning("the online store is back")
+            self._backoff.reset()
+        now_ms = time.time_ns() / 1e6
+        sent = 0
+        for batch in writes:
+            sent += len(batch.values)
+            if batch.appended_ms:
+                metrics.FRESHNESS.observe(max(0.0, now_ms - batch.appended_ms) / 1000)
+        metrics.WRITTEN.inc(written)
+        metrics.REFUSED.inc(max(0, sent - written))
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class OnlineStoreSink(DynamicSink[tuple[str, Writes]]):
+    """One writer per worker."""
+
+    def __init__(self, configured: Settings, stopping: threading.Event) -> None:
+        self._configured = configured
+        self._stopping = stopping
+
+    def build(self, step_id: str, worker_index: int, worker_count: int) -> OnlineStorePartition:
+        return OnlineStorePartition(self._configured, self._stopping)

@@ -1,0 +1,112 @@
+"""Running a Bytewax flow: recovery store, one or several processes, and a clean stop.
+
+Each process has one worker (two threads of one interpreter are slower than one). The recovery
+store is created once with a fixed number of parts and is read by any number of processes, so a
+restart may change how many there are.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+from bytewax._bytewax import cluster_main  # what bytewax.run calls, with a finer epoch than whole seconds
+from bytewax.dataflow import Dataflow
+from bytewax.recovery import RecoveryConfig, init_db_dir
+
+from fraud.settings import Settings
+from streaming import metrics
+
+RECOVERY_PARTS: Final = 4
+_STOP: Final = (signal.SIGTERM, signal.SIGINT)
+#: How long processes may take to finish their batch and flush before they are killed.
+_STOP_PATIENCE_S: Final = 30
+_log = logging.getLogger(__name__)
+
+
+def run(
+    module: str, configured: Settings, build: Callable[[threading.Event], Dataflow], *, folder: Path,
+    processes: int, process_id: int | None, forwarded: list[str],
+) -> int:  # fmt: skip
+    """Run the flow that `build` returns; `module` is started again for each of several processes.
+
+    Returns the exit status: 0 after a clean stop or at the end of the log.
+    """
+    recovery = prepare_recovery(folder)
+    if processes > 1 and process_id is None:
+        return _run_cluster(module, processes, forwarded)
+    addresses = _addresses(configured, processes) if processes > 1 else []
+    # Blocked before any thread starts, so that only the waiting thread ever takes the signal.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)
+    stopping = threading.Event()
+    threading.Thread(target=_await_stop, args=(stopping,), name="stop", daemon=True).start()
+    metrics.serve(configured.stream_metrics_port and configured.stream_metrics_port + (process_id or 0))
+    _log.info("the flow starts (process %s of %s)", (process_id or 0) + 1, processes)
+    cluster_main(
+        build(stopping), addresses, process_id or 0,
+        epoch_interval=timedelta(seconds=configured.stream_snapshot_seconds),
+        recovery_config=RecoveryConfig(recovery, backup_interval=timedelta(seconds=0)),
+    )  # fmt: skip
+    _log.info("the flow has ended")
+    return 0
+
+
+def prepare_recovery(folder: Path) -> Path:
+    """The recovery store under `folder`, created if this is the first start."""
+    recovery = folder / "recovery"
+    if not any(recovery.glob("*.sqlite3")):
+        recovery.mkdir(parents=True, exist_ok=True)
+        init_db_dir(recovery, RECOVERY_PARTS)
+    return recovery
+
+
+def _await_stop(stopping: threading.Event) -> None:
+    signal.sigwait(_STOP)
+    _log.info("asked to stop: the flow finishes its batch")
+    stopping.set()
+
+
+def _addresses(configured: Settings, processes: int) -> list[str]:
+    return [f"127.0.0.1:{configured.stream_port + index}" for index in range(processes)]
+
+
+def _run_cluster(module: str, processes: int, forwarded: list[str]) -> int:
+    """Start one process per worker, pass signals on, and end all of them if one fails."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)
+    children = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                module,
+                "--processes",
+                str(processes),
+                "--process-id",
+                str(index),
+                *forwarded,
+            ],
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        )
+        for index in range(processes)
+    ]
+    kill_at: float | None = None
+    while any(child.poll() is None for child in children):
+        asked = signal.sigtimedwait(_STOP, 0.1)
+        failed = any(child.poll() not in (None, 0) for child in children)
+        if (asked or failed) and kill_at is None:
+            for child in children:
+                child.terminate()
+            kill_at = time.monotonic() + _STOP_PATIENCE_S
+        elif kill_at is not None and time.monotonic() > kill_at:
+            for child in children:
+                child.kill()
+    return max((abs(child.returncode) for child in children), default=0)

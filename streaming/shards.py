@@ -1,0 +1,104 @@
+"""The keyed step: one logic per shard holds the velocity states of its entities."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from bytewax.operators import StatefulBatchLogic
+
+from fraud.entities import ENTITIES, VELOCITY_TTL
+from fraud.velocity import STATE_VERSION, VelocityState
+from streaming import metrics
+from streaming.shard_batch import SHARDS, ShardBatch, Writes
+from streaming.snapshots import SNAPSHOT_VERSION, SnapshotError, check_version
+
+_TTL_MS: Final = int(VELOCITY_TTL.total_seconds()) * 1000
+#: Event time between two searches for idle entities.
+_SWEEP_MS: Final = 3_600_000
+#: States kept unpacked per shard; the others live as packed bytes and are unpacked on touch.
+MOST_LIVE: Final = 20_000
+
+
+class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
+    """States of the entity values of one shard.
+
+    `packed` is the truth that snapshots share; `live` are states unpacked so far. An entity
+    idle for VELOCITY_TTL of event time (by the shard's clock) is forgotten.
+    """
+
+    def __init__(self, resume: tuple[Any, ...] | None = None) -> None:
+        self._shard = -1
+        self._packed: dict[str, bytes] = {}
+        self._live: dict[str, VelocityState] = {}
+        self._clock = self._swept = 0
+        if resume is not None:
+            check_version("shard", resume[0])
+            if resume[1] != STATE_VERSION:
+                raise SnapshotError(
+                    f"a shard's snapshot holds velocity states of version {resume[1]}, this program reads version "
+                    f"{STATE_VERSION}: start the program that wrote them, or rebuild them by the velocity backfill "
+                    "and send them with `python -m streaming.seed`"
+                )
+            self._clock = self._swept = resume[3]
+            self._packed = dict(resume[4])
+            self._name(resume[2])
+
+    def on_batch(self, values: list[ShardBatch]) -> tuple[list[Writes], bool]:
+        if self._shard < 0:
+            self._name(values[0].shard)
+        place, live = self._place, self._live
+        touched: dict[str, VelocityState] = {}
+        oldest = 0
+        for batch in values:
+            if batch.appended_ms and (batch.appended_ms < oldest or not oldest):
+                oldest = batch.appended_ms
+            for value, packed in batch.seeds:
+                state = self._state(value)
+                if state.merge(VelocityState.unpack(self._entity, packed)):
+                    touched[value] = state
+            for value, seen in zip(batch.values, batch.seen, strict=True):
+                state = live.get(value) or self._state(value)
+                if state.add(seen, place):
+                    touched[value] = state
+        if not touched:
+            return [], StatefulBatchLogic.RETAIN
+        packed_states = [state.pack() for state in touched.values()]
+        self._packed.update(zip(touched, packed_states, strict=True))
+        newest = max([state.newest_ms for state in touched.values()])
+        if newest > self._clock:
+            self._clock = newest
+            if newest - self._swept > _SWEEP_MS:
+                self._sweep()
+        if len(live) > MOST_LIVE:
+            live.clear()
+        versions = [state.version for state in touched.values()]
+        return [Writes(place, list(touched), versions, packed_states, oldest)], StatefulBatchLogic.RETAIN
+
+    def snapshot(self) -> tuple[Any, ...]:
+        metrics.ENTITIES_HELD.labels(*self._labels).set(len(self._packed))
+        return (SNAPSHOT_VERSION, STATE_VERSION, self._shard, self._clock, tuple(self._packed.items()))
+
+    def _name(self, shard: int) -> None:
+        """Become the shard that the first batch or the snapshot names: Bytewax gives no key."""
+        self._shard = shard
+        self._place = shard // SHARDS
+        self._entity = ENTITIES[self._place]
+        self._labels = (self._entity.name, f"{shard % SHARDS:02d}")
+
+    def _state(self, value: str) -> VelocityState:
+        state = self._live.get(value)
+        if state is None:
+            packed = self._packed.get(value)
+            state = VelocityState.unpack(self._entity, packed) if packed else VelocityState(self._entity)
+            self._live[value] = state
+        return state
+
+    def _sweep(self) -> None:
+        """Forget entities that nothing has touched for VELOCITY_TTL."""
+        self._swept = self._clock
+        oldest = self._clock - _TTL_MS
+        for value, packed in list(self._packed.items()):
+            if VelocityState.unpack(self._entity, packed).newest_ms < oldest:
+                del self._packed[value]
+                self._live.pop(value, None)
+        metrics.STATE_BYTES.labels(*self._labels).set(sum(map(len, self._packed.values())))

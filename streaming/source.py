@@ -1,0 +1,175 @@
+"""The flow's source: partitions of the event log, read and ingested in one place.
+
+Ingestion lives in the source partition, so that one snapshot holds the log position and all
+that was derived up to it, and so that an event crosses processes only after it is grouped.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
+
+from fraud.settings import Settings
+from streaming import metrics
+from streaming.arrival_log import ArrivalLog
+from streaming.backoff import Backoff
+from streaming.batch import Batch, LogAwayError, PartitionReader
+from streaming.dead_letters import LetterBox, letters_folder
+from streaming.ingest import Ingest, Ingested, IngestSnapshot
+from streaming.snapshots import SNAPSHOT_VERSION, check_version
+from streaming.redis_source import RedisStreamReader
+
+_IDLE: Final = timedelta(milliseconds=2)
+_LAG_EVERY_S: Final = 1.0
+_log = logging.getLogger(__name__)
+
+OpenReader = Callable[[int, str | None], PartitionReader]
+
+
+def reader_opener(configured: Settings) -> OpenReader:
+    """How to open a partition of the configured event log at a position (None: its start)."""
+    if configured.event_log == "kafka":
+        from streaming.kafka_source import KafkaReader
+
+        return lambda partition, position: KafkaReader(
+            configured.kafka_bootstrap, configured.topic, partition, position, configured.stream_batch
+        )
+    if configured.event_log == "jsonl":
+        from streaming.jsonl_source import JsonlReader
+
+        return lambda partition, position: JsonlReader(
+            configured.home / "events", configured.topic, partition, position, configured.stream_batch
+        )
+    return lambda partition, position: RedisStreamReader(
+        configured.event_log_redis, configured.topic, partition, position, configured.stream_batch
+    )
+
+
+class IngestPartition(StatefulSourcePartition[Ingested, tuple[Any, ...]]):
+    """One partition: reads, ingests, and flushes its arrival log and dead letters by snapshot."""
+
+    def __init__(
+        self, configured: Settings, open_reader: OpenReader, partition: int, resume: tuple[Any, ...] | None,
+        stopping: threading.Event, *, drain: bool, keep_log: bool = True,
+    ) -> None:  # fmt: skip
+        position, ingested = None, None
+        if resume is not None:
+            check_version("source", resume[0])
+            position, ingested = resume[1], IngestSnapshot(*resume[2])
+        self._reader = open_reader(partition, position)
+        self._ingest = Ingest(
+            partition, configured.stream_dedupe_ids, int(configured.stream_dedupe_hours * 3_600_000), ingested
+        )
+        self._arrivals = ArrivalLog(configured.lake, partition) if keep_log else None
+        self._letters = LetterBox(letters_folder(configured) / f"{partition:03d}")
+        self._stopping = stopping
+        self._drain = drain
+        self._label = str(partition)
+        self._backoff = Backoff(configured.stream_patience_seconds, "the event log")
+        self._awake: datetime | None = None
+        self._lag_at = 0.0
+        self._releasable: list[str] | None = [] if configured.stream_trim else None
+
+    def next_batch(self) -> list[Ingested]:
+        if self._stopping.is_set():
+            self._finish()
+        try:
+            batch = self._reader.read()
+            self._observe_lag()
+        except LogAwayError:
+            metrics.READ_RETRIES.inc()
+            if not self._backoff.waiting:
+                _log.warning("the event log is away; partition %s waits for it", self._label)
+            self._awake = _now() + timedelta(seconds=self._backoff.next_delay())
+            return []
+        self._backoff.reset()
+        if not batch.payloads:
+            if self._drain:
+                self._finish()
+            self._awake = _now() + _IDLE
+            return []
+        self._awake = None
+        return [self._taken(batch)]
+
+    def next_awake(self) -> datetime | None:
+        return self._awake
+
+    def snapshot(self) -> tuple[Any, ...]:
+        self._flush()
+        position = self._reader.position()
+        self._release(position)
+        return (SNAPSHOT_VERSION, position, tuple(self._ingest.snapshot()))
+
+    def close(self) -> None:
+        self._reader.close()
+
+    def _taken(self, batch: Batch) -> Ingested:
+        ingested = self._ingest.take(batch)
+        if self._arrivals is not None:
+            self._arrivals.add(ingested.arrivals)
+        self._letters.add(ingested.letters)
+        return ingested
+
+    def _flush(self) -> None:
+        if self._arrivals is not None:
+            self._arrivals.flush()
+        self._letters.flush()
+
+    def _finish(self) -> None:
+        self._flush()
+        raise StopIteration
+
+    def _release(self, position: str) -> None:
+        """Trim behind the snapshot before the last: Bytewax has surely stored that one."""
+        if self._releasable is None:
+            return
+        self._releasable.append(position)
+        if len(self._releasable) > 4:
+            try:
+                self._reader.release(self._releasable.pop(0))
+            except LogAwayError:
+                _log.info("trimming waits: the event log is away")
+
+    def _observe_lag(self) -> None:
+        now = time.monotonic()
+        if now - self._lag_at >= _LAG_EVERY_S:
+            self._lag_at = now
+            metrics.LAG.labels(self._label).set(self._reader.lag())
+
+
+class EventLogSource(FixedPartitionedSource[Ingested, tuple[Any, ...]]):
+    """All partitions of the configured event log.
+
+    With `drain` each partition ends once it has read all that its log holds; otherwise it ends
+    when `stopping` is set.
+    """
+
+    def __init__(
+        self, configured: Settings, stopping: threading.Event, *, drain: bool = False, keep_log: bool = True
+    ) -> None:
+        self._configured = configured
+        self._open = reader_opener(configured)
+        self._stopping = stopping
+        self._drain = drain
+        self._keep_log = keep_log
+
+    def list_parts(self) -> list[str]:
+        return [f"{partition:03d}" for partition in range(self._configured.partitions)]
+
+    def build_part(
+        self, step_id: str, for_part: str, resume_state: tuple[Any, ...] | None
+    ) -> IngestPartition:
+        return IngestPartition(
+            self._configured, self._open, int(for_part), resume_state, self._stopping,
+            drain=self._drain, keep_log=self._keep_log,
+        )  # fmt: skip
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
