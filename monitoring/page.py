@@ -154,7 +154,7 @@ def _shares(counts: Sequence[float]) -> np.ndarray:  # type: ignore[type-arg]
 def pairs_of_bars(rows: Sequence[tuple[str, float, float]], *, width: int = 500) -> str:
     """Shares then (grey) and now (blue), one named row each."""
     top = max((max(then, now) for _, then, now in rows), default=1.0) or 1.0
-    line, label, room = 34, 110, width - 110 - 70
+    line, label, room = 34, 90, width - 90 - 115
     parts = []
     for place, (name, then, now) in enumerate(rows):
         y = place * line

@@ -1,0 +1,107 @@
+"""The command behind `python -m monitoring.drift`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pandas as pd
+
+from fraud.settings import settings
+from monitoring.decisions import DecisionLogError, matured, read_decisions, read_labels, week_bounds, week_name
+from monitoring.drift import DriftInputError, drift_report
+from monitoring.thresholds import Thresholds
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReference:
+    """What the model folder says of the data the model was judged on."""
+
+    frame: pd.DataFrame
+    decide_at: tuple[float, float] | None
+    importance: dict[str, float]
+    features: list[str] | None
+
+
+def read_reference(path: Path) -> ModelReference:
+    """Read a model folder (reference.parquet and manifest.json) or a parquet file alone."""
+    file = path / "reference.parquet" if path.is_dir() else path
+    if not file.exists():
+        raise DriftInputError(f"no reference at {file}: train and save a model first")
+    frame = pd.read_parquet(file)
+    manifest = file.parent / "manifest.json"
+    if not manifest.exists():
+        return ModelReference(frame, None, {}, None)
+    facts = json.loads(manifest.read_bytes())
+    limits = facts.get("thresholds") or {}
+    decide_at = (float(limits["review"]), float(limits["block"])) if {"review", "block"} <= set(limits) else None
+    return ModelReference(frame, decide_at, facts.get("gain") or {}, facts.get("features"))
+
+
+def newest_model(store: Path) -> Path:
+    """The model folder that was saved last; DriftInputError if there is none."""
+    saved = sorted(store.glob("*/*/reference.parquet"), key=lambda path: path.stat().st_mtime)
+    if not saved:
+        raise DriftInputError(f"no model with a reference under {store}: train and save one first")
+    return saved[-1].parent
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write one week's report and return its exit code."""
+    chosen = _parser().parse_args(arguments)
+    home = settings().home
+    try:
+        model = read_reference(chosen.reference or newest_model(home / "bentoml" / "models"))
+        start, end = week_bounds(chosen.week) if chosen.week else (None, None)
+        current = read_decisions(chosen.current, start=start, end=end).to_pandas()
+        if not len(current):
+            raise DriftInputError(f"no decision in {chosen.week or 'the log'}: choose a week that has some")
+        last = pd.to_datetime(current["event_timestamp"], utc=True).max().to_pydatetime()
+        week = chosen.week or week_name(last)
+        as_of = chosen.as_of or end or last
+        labelled = _labelled(chosen.current, chosen.labels, as_of, settings().label_maturity_days)
+        limits = chosen.thresholds or chosen.out / "thresholds.json"
+        thresholds = Thresholds.load(limits) if limits.exists() else Thresholds()
+        result = drift_report(
+            model.frame, current, chosen.out / week, week=week, features=model.features, labelled=labelled,
+            thresholds=thresholds, decide_at=model.decide_at, importance=model.importance,
+        )  # fmt: skip
+    except (DecisionLogError, DriftInputError, ValueError) as error:
+        print(f"drift: {error}", file=sys.stderr)
+        return 2
+    print((chosen.out / week / "report.md").read_text())
+    print(result.report)
+    return result.exit_code
+
+
+def _labelled(log: Path, labels: Path, as_of: datetime, maturity_days: int) -> pd.DataFrame | None:
+    """Decisions of the seven days that matured last at `as_of`, or None if there are none."""
+    end = as_of - timedelta(days=maturity_days)
+    wanted = ["transaction_id", "event_timestamp", "customer_id", "amount_reference", "score", "decision", "channel"]
+    rows = read_decisions(log, start=end - timedelta(days=7), end=end, columns=wanted).to_pandas()
+    if not len(rows) or not labels.exists():
+        return None
+    return matured(rows, read_labels(labels, known_by=as_of), as_of=as_of, maturity_days=maturity_days)
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _parser() -> argparse.ArgumentParser:
+    home, results = settings().home, settings().results
+    parser = argparse.ArgumentParser(prog="python -m monitoring.drift", description="the weekly drift report")
+    parser.add_argument("--reference", type=Path, help="model folder or parquet file (default: the newest model)")
+    parser.add_argument("--current", type=Path, default=home / "decisions", help="decision log")
+    parser.add_argument("--week", help="ISO week such as 2018-W34 (default: everything in the log)")
+    parser.add_argument("--labels", type=Path, default=home / "lake" / "labels", help="labels in the lake")
+    parser.add_argument("--as-of", type=_moment, help="when labels count as known (default: the week's end)")
+    parser.add_argument("--thresholds", type=Path, help="calibrated limits (default: <out>/thresholds.json)")
+    parser.add_argument("--out", type=Path, default=results / "drift", help="folder of the reports")
+    return parser
