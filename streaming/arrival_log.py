@@ -41,8 +41,11 @@ class ArrivalLog:
 
     def add(self, arrivals: Arrivals) -> None:
         """Buffer accepted events."""
-        for kept, new in zip(self._rows, arrivals, strict=True):
-            kept.extend(new)  # type: ignore[arg-type]  # the columns have their own types
+        rows = self._rows
+        rows.transactions.extend(arrivals.transactions)
+        rows.seen.extend(arrivals.seen)
+        rows.sequences.extend(arrivals.sequences)
+        rows.known_us.extend(arrivals.known_us)
         if len(self) >= MOST_ROWS:
             self.flush()
 

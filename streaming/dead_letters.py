@@ -150,9 +150,9 @@ def main(arguments: list[str] | None = None) -> int:
     configured = settings()
     if chosen.command == "replay":
         published, masked = replay(configured)
-        print(
-            f"{published} letters published to {configured.topic} again; {masked} hold a masked card number and were not"
-        )
+        print(f"{published} letters published to {configured.topic} again")
+        if masked:
+            print(f"{masked} were not: they held a card number, which was masked")
         return 0
     count = 0
     for _, letter in read_letters(letters_folder(configured)):

@@ -11,14 +11,16 @@ LATE = Counter(
 )
 DEAD_LETTERS = Counter("tollgate_stream_dead_letters", "events that broke the contract", ["partition"])
 LAG = Gauge(
-    "tollgate_stream_lag", "how far reading is behind the log: seconds (Redis), events (Kafka), bytes (JSONL)",
+    "tollgate_stream_lag",
+    "how far reading is behind the log: seconds (Redis), events (Kafka), bytes (JSONL)",
     ["partition"],
 )  # fmt: skip
 CLOCK = Gauge("tollgate_stream_event_time_seconds", "event-time clock of a partition", ["partition"])
 ENTITIES_HELD = Gauge("tollgate_stream_entities", "entities with a state", ["entity", "shard"])
 STATE_BYTES = Gauge("tollgate_stream_state_bytes", "packed bytes of those states", ["entity", "shard"])
 FRESHNESS = Histogram(
-    "tollgate_stream_freshness_seconds", "from an event's arrival in the log to its state being visible in Redis",
+    "tollgate_stream_freshness_seconds",
+    "from an event's arrival in the log to its state being visible in Redis",
     buckets=(0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.1, 0.25, 1, 5, 30),
 )  # fmt: skip
 WRITTEN = Counter("tollgate_stream_states_written", "states written to Redis")

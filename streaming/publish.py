@@ -13,6 +13,9 @@ from streaming.redis_link import connect
 _FLUSH_AT = 500
 
 
+Append = Callable[[list[tuple[int, bytes]]], None]
+
+
 class EventLogWriter(Protocol):
     """Appends to the partitions of one topic, buffered until `flush`."""
 
@@ -33,9 +36,7 @@ class EventLogWriter(Protocol):
 class _Writer:
     """Buffering shared by all logs; `append` takes (partition, payload) pairs and blocks."""
 
-    def __init__(
-        self, partitions: int, append: Callable[[list[tuple[int, bytes]]], None], close: Callable[[], None]
-    ) -> None:
+    def __init__(self, partitions: int, append: Append, close: Callable[[], None]) -> None:
         self._partitions = partitions
         self._append = append
         self._close = close
@@ -80,7 +81,9 @@ def open_writer(configured: Settings, topic: str | None = None) -> EventLogWrite
     def append(events: list[tuple[int, bytes]]) -> None:
         pipeline = client.pipeline(transaction=False)
         for partition, payload in events:
-            pipeline.execute_command("XADD", stream_name(topic, partition), "*", "v", payload)
+            pipeline.execute_command(  # type: ignore[no-untyped-call]
+                "XADD", stream_name(topic, partition), "*", "v", payload
+            )
         pipeline.execute()
 
     return _Writer(configured.partitions, append, client.close)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
 from urllib.parse import SplitResult, urlsplit
 
 import redis
@@ -35,7 +36,10 @@ def connect_cluster(url: str) -> RedisCluster:
     """A client of the cluster behind `redis+cluster://` or `rediss+cluster://` `url`."""
     parts = urlsplit(url)
     return RedisCluster(
-        startup_nodes=[ClusterNode(host, port) for host, port in _nodes(parts)],
+        startup_nodes=[
+            ClusterNode(host, port)  # type: ignore[no-untyped-call]
+            for host, port in _nodes(parts)
+        ],
         username=parts.username,
         password=parts.password,
         ssl=parts.scheme.startswith("rediss"),
@@ -50,14 +54,10 @@ def _sentinel_master(parts: SplitResult) -> redis.Redis:
         raise ValueError(
             "a redis+sentinel URL should name the master: redis+sentinel://host:26379/<name>/<db>"
         )
-    sentinel = Sentinel(_nodes(parts), socket_timeout=_TIMEOUT_S)
-    return sentinel.master_for(
-        name,
-        db=int(database or 0),
-        username=parts.username,
-        password=parts.password,
-        socket_timeout=_TIMEOUT_S,
-    )
+    sentinel: Any = Sentinel(_nodes(parts), socket_timeout=_TIMEOUT_S)  # type: ignore[no-untyped-call]
+    login = {"username": parts.username, "password": parts.password}
+    master = sentinel.master_for(name, db=int(database or 0), socket_timeout=_TIMEOUT_S, **login)
+    return cast("redis.Redis", master)
 
 
 def _nodes(parts: SplitResult) -> list[tuple[str, int]]:

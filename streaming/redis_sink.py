@@ -6,7 +6,6 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Callable
 from typing import Any, Final
 
 import hiredis
@@ -94,7 +93,8 @@ class OnlineWriter:
             arguments.append(version)
             arguments.append(encode_timestamp(version))
             arguments.append(encode_bytes(state))
-        return hiredis.pack_command(tuple(arguments))
+        packed: bytes = hiredis.pack_command(tuple(arguments))
+        return packed
 
     def _exchange(self, calls: list[Call]) -> int:
         """Send all `calls`, then read their replies: the server works while we encode."""
@@ -126,7 +126,7 @@ class OnlineWriter:
     def _write_cluster(self, writes: list[Writes]) -> int:
         """One call per key: in a cluster a call may touch one slot only."""
         assert self._cluster is not None
-        script: Callable[..., Any] = self._cluster.register_script(NEWEST_WINS)
+        script: Any = self._cluster.register_script(NEWEST_WINS)  # type: ignore[misc]
         written = 0
         for place, rows in self._rows(writes).items():
             for key, version, state in rows:

@@ -8,7 +8,6 @@ restart may change how many there are.
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import subprocess
 import sys
@@ -51,10 +50,10 @@ def run(
     threading.Thread(target=_await_stop, args=(stopping,), name="stop", daemon=True).start()
     metrics.serve(configured.stream_metrics_port and configured.stream_metrics_port + (process_id or 0))
     _log.info("the flow starts (process %s of %s)", (process_id or 0) + 1, processes)
-    cluster_main(
+    cluster_main(  # type: ignore[no-untyped-call]
         build(stopping), addresses, process_id or 0,
         epoch_interval=timedelta(seconds=configured.stream_snapshot_seconds),
-        recovery_config=RecoveryConfig(recovery, backup_interval=timedelta(seconds=0)),
+        recovery_config=RecoveryConfig(recovery),  # type: ignore[no-untyped-call]
     )  # fmt: skip
     _log.info("the flow has ended")
     return 0
@@ -65,7 +64,7 @@ def prepare_recovery(folder: Path) -> Path:
     recovery = folder / "recovery"
     if not any(recovery.glob("*.sqlite3")):
         recovery.mkdir(parents=True, exist_ok=True)
-        init_db_dir(recovery, RECOVERY_PARTS)
+        init_db_dir(recovery, RECOVERY_PARTS)  # type: ignore[no-untyped-call]
     return recovery
 
 
@@ -82,21 +81,9 @@ def _addresses(configured: Settings, processes: int) -> list[str]:
 def _run_cluster(module: str, processes: int, forwarded: list[str]) -> int:
     """Start one process per worker, pass signals on, and end all of them if one fails."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)
+    command = [sys.executable, "-m", module, "--processes", str(processes)]
     children = [
-        subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                module,
-                "--processes",
-                str(processes),
-                "--process-id",
-                str(index),
-                *forwarded,
-            ],
-            env=os.environ | {"PYTHONUNBUFFERED": "1"},
-        )
-        for index in range(processes)
+        subprocess.Popen([*command, "--process-id", str(index), *forwarded]) for index in range(processes)
     ]
     kill_at: float | None = None
     while any(child.poll() is None for child in children):

@@ -27,9 +27,9 @@ def shard_of(value: str) -> int:
 class ShardBatch(Struct, gc=False):
     """Updates for one shard from one read: `values[i]` gets `seen[i]`, in order.
 
-    `shard` is its index in `SHARD_KEYS`, `seeds` are packed states to merge first, `appended_ms` when the oldest event entered the
-    log (wall clock, 0 if unknown), `reached` the partition that has just replayed everything
-    that its log held when the flow started (-1: none).
+    `shard` is its index in `SHARD_KEYS`, `seeds` are packed states to merge first, `appended_ms` when the
+    oldest event entered the log (wall clock, 0 if unknown), `reached` the partition that has
+    just replayed everything that its log held when the flow started (-1: none).
     """
 
     shard: int

@@ -35,9 +35,9 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
             check_version("shard", resume[0])
             if resume[1] != STATE_VERSION:
                 raise SnapshotError(
-                    f"a shard's snapshot holds velocity states of version {resume[1]}, this program reads version "
-                    f"{STATE_VERSION}: start the program that wrote them, or rebuild them by the velocity backfill "
-                    "and send them with `python -m streaming.seed`"
+                    f"a shard's snapshot holds velocity states of version {resume[1]}, this program reads "
+                    f"version {STATE_VERSION}: start the program that wrote them, or rebuild them by the "
+                    "velocity backfill and send them with `python -m streaming.seed`"
                 )
             self._clock = self._swept = resume[3]
             self._packed = dict(resume[4])

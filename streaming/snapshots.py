@@ -16,7 +16,7 @@ def check_version(step: str, version: object) -> None:
     """Raise `SnapshotError` unless `version` is one that this program can read."""
     if version != SNAPSHOT_VERSION:
         raise SnapshotError(
-            f"the {step} snapshot has version {version!r}, this program reads version {SNAPSHOT_VERSION}: start the "
-            "program that wrote it, or move the stream/ folder of TOLLGATE_HOME away, rebuild the states by the "
-            "velocity backfill and send them with `python -m streaming.seed`"
+            f"the {step} snapshot has version {version!r}, this program reads version {SNAPSHOT_VERSION}: "
+            "start the program that wrote it, or move the stream/ folder of TOLLGATE_HOME away, rebuild "
+            "the states by the velocity backfill and send them with `python -m streaming.seed`"
         )

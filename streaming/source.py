@@ -22,8 +22,8 @@ from streaming.backoff import Backoff
 from streaming.batch import Batch, LogAwayError, PartitionReader
 from streaming.dead_letters import LetterBox, letters_folder
 from streaming.ingest import Ingest, Ingested, IngestSnapshot
-from streaming.snapshots import SNAPSHOT_VERSION, check_version
 from streaming.redis_source import RedisStreamReader
+from streaming.snapshots import SNAPSHOT_VERSION, check_version
 
 _IDLE: Final = timedelta(milliseconds=2)
 _LAG_EVERY_S: Final = 1.0
