@@ -85,6 +85,11 @@ class Replay:
         self._result = ReplayResult()
         self._failure: ReplayError | None = None
 
+    @property
+    def sent(self) -> int:
+        """How many transactions were sent so far."""
+        return self._result.sent
+
     def run(self, transactions: Iterable[Transaction], first_cut_ms: int) -> ReplayResult:
         """Replay `transactions`, which must be in event order.
 

@@ -1,0 +1,382 @@
+"""The whole loop on one machine: `make demo`.
+
+Transactions pass through every part of the platform: lake, Spark aggregates, Feast, Redis;
+event log, Bytewax, Redis; HTTP, BentoML, LightGBM, decision; decisions, Evidently, parity.
+Nothing here is a stand-in: each step runs what the users' own commands run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from embedded.processes import Child, ProcessFailedError
+from embedded.redis_server import RedisServer, free_port, start_redis
+from embedded.replay import Replay, ReplayError, ReplayResult, ReplaySettings
+from embedded.steps import MemoryWatch, Steps, note, progress
+from embedded.summary import replay_figures, table, write_summary
+from fraud.contract import Transaction
+from fraud.entities import CUT_INTERVAL, ENTITIES
+from fraud.settings import Settings, settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+_MARKER = "demo.json"
+_STEPS = 14
+
+
+class DemoError(RuntimeError):
+    """The demo cannot run or a step failed; the text says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the demo does. Times are UTC; training rows lie in ``[train_from, replay_from)``."""
+
+    dataset: str
+    replay_from: datetime
+    replay_to: datetime
+    history_from: datetime
+    train_from: datetime
+    negatives: int
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The demo's command line."""
+
+    data: Path | None = None
+    mapping: Path | None = None
+    customers: int = 2000
+    days: int = 45
+    seed: int = 7
+    replay_days: float = 1.0
+    train_days: int = 28
+    negatives: int = 60_000
+    replay_from: datetime | None = None
+
+
+def plan(dataset: Path, options: Options, maturity: timedelta) -> Plan:
+    """When history ends and the replay runs, from what the dataset holds."""
+    facts = orjson.loads((dataset / "dataset.json").read_bytes())
+    start, end = (datetime.fromisoformat(facts[name]).astimezone(UTC) for name in ("start", "end"))
+    length = timedelta(days=options.replay_days)
+    replay_from = options.replay_from or _midnight(end - length)
+    train_from = max(_midnight(start + timedelta(days=8)), replay_from - maturity - timedelta(days=options.train_days))
+    if train_from + timedelta(days=3) > replay_from - maturity:
+        raise DemoError(
+            f"{dataset} spans {start:%Y-%m-%d} to {end:%Y-%m-%d}: too short to train on labels that take "
+            f"{maturity.days} days to mature; at least {8 + 3 + maturity.days + 1} days are needed"
+        )
+    history_from = max(_midnight(start), train_from - maturity - timedelta(days=31))
+    return Plan(facts["name"], replay_from, replay_from + length, history_from, train_from, options.negatives)
+
+
+def _midnight(moment: datetime) -> datetime:
+    return moment.replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def prepare_home(home: Path, results: Path) -> None:
+    """An empty home for the demo. One that it did not make itself is not touched."""
+    if home.exists() and any(home.iterdir()) and not (home / _MARKER).exists():
+        raise DemoError(f"{home} holds data that no demo made: set TOLLGATE_HOME to another folder, or remove it")
+    if (home / "platform.json").exists():
+        raise DemoError("the platform is up on this home: run `make down` first")
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir(parents=True)
+    (home / _MARKER).write_text("{}\n")
+    results.mkdir(parents=True, exist_ok=True)
+
+
+class Demo:
+    """One run of the loop; `run` returns the summary."""
+
+    def __init__(self, options: Options) -> None:
+        # Free ports, so that a demo never meets a platform that is up. Set before the settings
+        # are read, and inherited by every child process.
+        os.environ["TOLLGATE_REDIS_URL"] = f"redis://127.0.0.1:{free_port()}/0"
+        os.environ["TOLLGATE_SERVE_PORT"] = str(free_port())
+        settings.cache_clear()
+        self.options = options
+        self.config: Settings = settings()
+        self.steps = Steps(_STEPS)
+        self.summary: dict[str, Any] = {}
+        self._redis: RedisServer | None = None
+        self._children: list[Child] = []
+
+    def run(self) -> dict[str, Any]:
+        """Run every step; whatever was started is ended, also when a step fails."""
+        prepare_home(self.config.home, self.config.results)
+        with MemoryWatch() as memory:
+            try:
+                self._loop()
+            finally:
+                self._stop()
+        self.summary |= {
+            "steps": self.steps.seconds,
+            "seconds": round(self.steps.total_seconds, 1),
+            "peak_memory_mib": round(memory.peak_mib, 1),
+        }
+        write_summary(self.config.results / "summary.json", self.summary)
+        return self.summary
+
+    def _loop(self) -> None:
+        step = self.steps.step
+        with step("dataset", "transactions onto the contract"):
+            dataset = self._dataset()
+        chosen = plan(dataset, self.options, timedelta(days=self.config.label_maturity_days))
+        with step("load", f"history from {chosen.history_from:%Y-%m-%d} until {chosen.replay_from:%Y-%m-%d} into the lake"):
+            self._load(dataset, chosen)
+        with step("apply", "feast apply"):
+            from feature_repo.store import apply_definitions
+
+            apply_definitions()
+        with step("spark", "Spark, local"):
+            from feature_repo.spark import spark_session
+
+            spark = spark_session("demo")
+        with step("aggregates", "aggregates of every 6-hour cut"):
+            self._cuts(chosen, spark)
+        with step("velocity", "velocity states of every moment"):
+            self._velocity(chosen.history_from, chosen.replay_from, spark)
+        with step("training-set", "point-in-time training set through Feast"):
+            training_set = self._training_set(chosen, spark)
+        with step("train", "LightGBM, calibrated, with thresholds"):
+            version = self._train(training_set)
+        with step("online", "Redis: last cut materialized, stream seeded, service up"):
+            self._online(chosen)
+        with step("replay", f"{chosen.replay_from:%Y-%m-%d %H:%M} to {chosen.replay_to:%Y-%m-%d %H:%M}, scored in event order"):
+            result = self._replay(dataset, chosen, spark)
+        with step("drain", "service and stream ended, logs drained"):
+            self._drain()
+        frauds = self._frauds(dataset)
+        with step("parity", "served vectors against a point-in-time rebuild"):
+            parity = self._parity(chosen, spark)
+        spark.stop()
+        with step("drift", "Evidently against the training reference"):
+            drift = self._drift(version)
+        with step("summary", "figures"):
+            self.summary |= {"dataset": chosen.dataset, "model_version": version, "rejected": self._rejected(dataset)}
+            self.summary |= replay_figures(result, frauds)
+            self.summary |= {"parity": parity, "drift": drift}
+            if result.first_errors:
+                note("errors: " + "; ".join(result.first_errors))
+
+    def _dataset(self) -> Path:
+        options, folder = self.options, self.config.home / "datasets"
+        if options.data is not None:
+            if options.mapping is None:
+                raise DemoError("DATA needs a MAPPING that says which columns become which fields")
+            out = folder / options.mapping.stem
+            self._command("datasets.importer", "--data", options.data, "--mapping", options.mapping, "--out", out)
+        else:
+            out = folder / "synthetic"
+            self._command(
+                "datasets.synthetic", "--customers", options.customers, "--days", options.days,
+                "--seed", options.seed, "--start", "2026-01-05", "--out", out,
+            )  # fmt: skip
+        return out
+
+    def _command(self, module: str, *arguments: object) -> None:
+        """Run one of the users' commands to its end, passing on what it prints last."""
+        from embedded.processes import module_command
+
+        log = self.config.home / "logs" / f"{module}.log"
+        child = Child(module, module_command(module, *map(str, arguments)), log)
+        code = child.process.wait()
+        if code:
+            raise DemoError(f"`python -m {module}` ended with code {code}:\n{child.tail()}")
+        last = child.tail().strip().splitlines()
+        if last:
+            note(last[-1])
+
+    def _load(self, dataset: Path, chosen: Plan) -> None:
+        self._command(
+            "datasets.load", "--dataset", dataset, "--since", chosen.history_from.isoformat(),
+            "--until", chosen.replay_from.isoformat(),
+        )  # fmt: skip
+
+    def _cuts(self, chosen: Plan, spark: SparkSession) -> None:
+        from feature_repo.aggregates.grid import cuts_between
+        from feature_repo.aggregates.run import run_cuts
+
+        first = chosen.train_from - 2 * CUT_INTERVAL
+        cuts = cuts_between(first, chosen.replay_from + timedelta(microseconds=1))
+        written = run_cuts(cuts, spark)
+        note(f"{len(cuts)} cuts, {sum(written.values()):,} rows")
+
+    def _velocity(self, start: datetime, end: datetime, spark: SparkSession) -> None:
+        from feature_repo.velocity_log import build_velocity_log
+
+        written = build_velocity_log(start, end, spark)
+        note(f"{sum(written.values()):,} states")
+
+    def _training_set(self, chosen: Plan, spark: SparkSession) -> Path:
+        from training.dataset import build_dataset
+
+        out = self.config.home / "training" / "set"
+        built = build_dataset(
+            chosen.train_from, chosen.replay_from, as_of=chosen.replay_from, out=out,
+            negatives=chosen.negatives, spark=spark,
+        )  # fmt: skip
+        note(f"{built.rows:,} rows, {built.frauds:,} known frauds")
+        return out
+
+    def _train(self, training_set: Path) -> str:
+        self._command("training.train", "--dataset", training_set)
+        from training.save import newest_version
+
+        return newest_version()
+
+    def _online(self, chosen: Plan) -> None:
+        from embedded.platform import start_service, start_stream
+        from feature_repo.materialize import materialize_cut
+
+        port = int(self.config.redis_url.rsplit(":", 1)[1].split("/")[0])
+        self._redis = start_redis(self.config.home / "redis", port, durable=True)
+        written = materialize_cut(chosen.replay_from - CUT_INTERVAL)
+        note(f"{written:,} profiles online")
+        self._children.append(start_stream(self.config))
+        note(f"{self._seed(chosen):,} states seeded")
+        self._children.append(start_service(self.config))
+
+    def _seed(self, chosen: Plan) -> int:
+        from feature_repo.velocity_log import newest_states
+        from streaming.seed import seed_states
+
+        states = ((entity.name, key, state) for entity in ENTITIES for key, state in newest_states(entity, chosen.replay_from))
+        return seed_states(self.config, states, wait_seconds=120)
+
+    def _replay(self, dataset: Path, chosen: Plan, spark: SparkSession) -> ReplayResult:
+        from embedded.platform import service_url
+
+        lag = timedelta(minutes=self.config.cut_lag_minutes)
+        replay = Replay(
+            ReplaySettings(
+                url=f"{service_url(self.config)}/v1/score", redis_url=self.config.redis_url,
+                project=self.config.feast_project, cut_lag_ms=int(lag.total_seconds() * 1000),
+            ),
+            on_cut=lambda cut_ms: self._on_cut(cut_ms, chosen, replay.sent, spark),
+            progress=lambda sent: progress(f"{sent:,} scored"),
+        )  # fmt: skip
+        return replay.run(self._transactions(dataset, chosen), int(chosen.replay_from.timestamp() * 1000))
+
+    def _transactions(self, dataset: Path, chosen: Plan) -> Iterator[Transaction]:
+        from datasets.lake import read_dataset, transactions_from_table
+
+        return transactions_from_table(read_dataset(dataset, chosen.replay_from, chosen.replay_to))
+
+    def _on_cut(self, cut_ms: int, chosen: Plan, sent: int, spark: SparkSession) -> None:
+        """What the 6-hour schedule does: everything in the lake, aggregates, materialize."""
+        from feature_repo.aggregates.run import run_cuts
+        from feature_repo.materialize import materialize_cut
+
+        cut = datetime.fromtimestamp(cut_ms / 1000, UTC)
+        started = time.monotonic()
+        if cut > chosen.replay_from:
+            self._await_arrivals(chosen, sent)
+            run_cuts([cut], spark)
+        rows = materialize_cut(cut)
+        note(f"cut {cut:%Y-%m-%d %H:%M}: {rows:,} profiles online in {time.monotonic() - started:.1f} s")
+
+    def _await_arrivals(self, chosen: Plan, sent: int) -> None:
+        """Wait until the stream's arrival log holds everything that was scored."""
+        from datasets.lake import parquet_history
+
+        deadline = time.monotonic() + 60
+        while True:
+            days = parquet_history(self.config.lake)
+            arrived = sum(rows for day, rows in days.items() if day >= chosen.replay_from.date())
+            if arrived >= sent:
+                return
+            for child in self._children:
+                child.check()
+            if time.monotonic() > deadline:
+                raise DemoError(f"{sent} transactions were scored, {arrived} reached the lake within a minute")
+            time.sleep(0.1)
+
+    def _drain(self) -> None:
+        while self._children:
+            child = self._children.pop()  # the service first: what it still logs needs the stream
+            code = child.stop()
+            if code not in (0, -15, 143):
+                note(f"{child.name} ended with code {code}, see {child.log}")
+
+    def _parity(self, chosen: Plan, spark: SparkSession) -> dict[str, Any]:
+        from monitoring.parity import parity_report
+
+        self._velocity(chosen.replay_from, chosen.replay_to, spark)
+        report = parity_report(self.config, chosen.replay_from, chosen.replay_to, spark=spark)
+        return report.summary()
+
+    def _drift(self, version: str) -> dict[str, Any]:
+        self._command("monitoring.drift", "--out", self.config.results / "drift" / "replay")
+        found = orjson.loads((self.config.results / "drift" / "replay" / "drift.json").read_bytes())
+        return {
+            "report": str(self.config.results / "drift" / "replay" / "drift.html"),
+            "drifted_features": found["drifted_features"],
+        }
+
+    def _frauds(self, dataset: Path) -> set[str]:
+        from datasets.lake import read_frauds
+
+        return read_frauds(dataset)
+
+    def _rejected(self, dataset: Path) -> int:
+        return int(orjson.loads((dataset / "dataset.json").read_bytes()).get("rejected", 0))
+
+    def _stop(self) -> None:
+        while self._children:
+            self._children.pop().stop()
+        if self._redis is not None:
+            self._redis.stop()
+            self._redis = None
+
+
+def worth_opening(config: Settings, version: str) -> Sequence[Path]:
+    """Files of the run that a person wants to look at, those that exist."""
+    results = config.results
+    candidates = (
+        results / "summary.json", results / "drift" / "replay" / "drift.html",
+        results / "parity" / "parity.html", results / "models" / version / "card.html",
+        results / "gates" / "index.html", results / "status.html",
+    )  # fmt: skip
+    return [path for path in candidates if path.exists()]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m embedded.demo", description=__doc__)
+    parser.add_argument("--data", type=Path, help="CSV or parquet of your own")
+    parser.add_argument("--mapping", type=Path, help="which of its columns become which fields")
+    parser.add_argument("--customers", type=int, default=Options.customers)
+    parser.add_argument("--days", type=int, default=Options.days)
+    parser.add_argument("--replay-days", type=float, default=Options.replay_days)
+    parser.add_argument("--train-days", type=int, default=Options.train_days)
+    parser.add_argument("--negatives", type=int, default=Options.negatives, help="genuine training rows to keep")
+    parser.add_argument("--replay-from", type=datetime.fromisoformat, help="start of the replay, with its offset")
+    chosen = parser.parse_args(arguments)
+    try:
+        demo = Demo(Options(**vars(chosen)))
+        summary = demo.run()
+    except (DemoError, ProcessFailedError, ReplayError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"\n{table(summary)}\n\nworth opening:")
+    for path in worth_opening(demo.config, summary["model_version"]):
+        print(f"  {os.path.relpath(path)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
