@@ -1,0 +1,128 @@
+"""The contract's rules over whole columns: the same verdicts as `fraud.contract.check`, per row."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from fraud.cards import looks_like_card_number
+from fraud.contract import CHANNELS, EXPECTED, LARGEST_AMOUNT
+from fraud.money import MINOR_DIGITS
+
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+
+_EARLIEST_US: Final = 946_684_800_000_000  # 2000-01-01, as in the contract
+_REQUIRED_TEXT: Final = ("transaction_id", "customer_id", "card_id", "merchant_id")
+_OPTIONAL_TEXT: Final = ("terminal_id", "device_id", "ip", "merchant_category")
+_TEXT: Final = (*_REQUIRED_TEXT, "currency", *_OPTIONAL_TEXT)
+_LONGEST: Final = 64
+#: A superset of what `fraud.cards` may take for a card number (RE2 knows no look-behind).
+_DIGITS: Final = r"\p{Nd}(?:[ -]?\p{Nd}){12}"
+
+
+class Findings:
+    """The first thing wrong with each of `rows` rows."""
+
+    def __init__(self, rows: int) -> None:
+        self._first = np.full(rows, -1, dtype=np.int32)
+        self._reasons: list[tuple[str, str]] = []
+
+    def add(self, broken: Mask, field: str, reason: str) -> None:
+        """Note `reason` against `field` for the rows of `broken` that had no finding yet."""
+        fresh = broken & (self._first < 0)
+        if fresh.any():
+            self._first[fresh] = len(self._reasons)
+            self._reasons.append((field, reason))
+
+    @property
+    def broken(self) -> Mask:
+        """Which rows have a finding."""
+        return np.asarray(self._first >= 0)
+
+    def at(self, row: int) -> tuple[str, str]:
+        """Field and reason of a broken row."""
+        return self._reasons[int(self._first[row])]
+
+    def counts(self) -> dict[tuple[str, str], int]:
+        """How many rows each field and reason broke."""
+        number = np.bincount(self._first[self._first >= 0], minlength=len(self._reasons))
+        return {reason: int(count) for reason, count in zip(self._reasons, number, strict=True)}
+
+
+def find_card_numbers(table: pa.Table, findings: Findings) -> None:
+    """Note every text field of `table` that holds a card number. Needs no other check first."""
+    for name in _TEXT:
+        findings.add(
+            card_number_mask(table.column(name)), name, "looks like a card number; send a token instead"
+        )
+
+
+def check_columns(table: pa.Table, findings: Findings) -> None:
+    """Hold TRANSACTION_SCHEMA-like columns to the contract; nulls stand for absent values.
+
+    `event_timestamp` null stands for a time that could not be read, `amount_minor` null for an
+    amount that could not.
+    """
+    for name in _TEXT:
+        column = table.column(name)
+        null = _mask(pc.is_null(column))
+        length = pc.fill_null(pc.utf8_length(column), 1).to_numpy()
+        broken = (length < 1) | (length > _LONGEST)
+        if name in _REQUIRED_TEXT:
+            findings.add(null, name, f"is missing; it should be {EXPECTED[name]}")
+        if name != "currency":
+            findings.add(broken, name, f"should be {EXPECTED[name]}")
+    find_card_numbers(table, findings)
+    _check_choice(table, findings, "currency", tuple(MINOR_DIGITS))
+    _check_choice(table, findings, "channel", CHANNELS)
+    time = table.column("event_timestamp")
+    findings.add(_mask(pc.is_null(time)), "event_time", f"should be {EXPECTED['event_time']}")
+    us = pc.fill_null(time.cast(pa.int64()), _EARLIEST_US).to_numpy()
+    findings.add(us < _EARLIEST_US, "event_time", "is before 2000-01-01")
+    amount = table.column("amount_minor")
+    findings.add(_mask(pc.is_null(amount)), "amount", f"should be {EXPECTED['amount']}")
+    minor = pc.fill_null(amount, 0).to_numpy()
+    findings.add(minor < 0, "amount", f"should be {EXPECTED['amount']}")
+    findings.add(
+        minor > LARGEST_AMOUNT, "amount", f"is above the largest accepted, {LARGEST_AMOUNT} minor units"
+    )
+    country = table.column("country")
+    wrong = pc.invert(pc.match_substring_regex(country, "^[A-Z]{2}$"))
+    findings.add(_mask(pc.fill_null(wrong, False)), "country", f"should be {EXPECTED['country']}")
+    _check_place(table, findings)
+
+
+def card_number_mask(column: pa.ChunkedArray | pa.Array) -> Mask:
+    """Which values of a text column hold a card number."""
+    suspect = _mask(pc.fill_null(pc.match_substring_regex(column, _DIGITS), False))
+    for row in np.flatnonzero(suspect):
+        suspect[row] = looks_like_card_number(column[int(row)].as_py())
+    return suspect
+
+
+def _check_choice(table: pa.Table, findings: Findings, name: str, choices: tuple[str, ...]) -> None:
+    column = table.column(name)
+    findings.add(_mask(pc.is_null(column)), name, f"is missing; it should be {EXPECTED[name]}")
+    known = pc.is_in(column, value_set=pa.array(choices, pa.string()))
+    findings.add(~_mask(known), name, f"should be {EXPECTED[name]}")
+
+
+def _check_place(table: pa.Table, findings: Findings) -> None:
+    absent = {}
+    for name, most in (("latitude", 90.0), ("longitude", 180.0)):
+        column = table.column(name)
+        absent[name] = _mask(pc.is_null(column))
+        degrees = pc.fill_null(column, 0.0).to_numpy()
+        findings.add(~(np.abs(degrees) <= most), name, f"should be {EXPECTED[name]}")
+    for name, other in (("latitude", "longitude"), ("longitude", "latitude")):
+        alone = absent[name] & ~absent[other]
+        findings.add(alone, name, "is absent while the other coordinate is given")
+
+
+def _mask(values: pa.ChunkedArray | pa.Array) -> Mask:
+    if isinstance(values, pa.ChunkedArray):
+        return np.array(values.to_numpy(), dtype=bool)
+    return np.array(values.to_numpy(zero_copy_only=False), dtype=bool)
