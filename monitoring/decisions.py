@@ -28,7 +28,11 @@ class DecisionLogError(ValueError):
 
 
 def read_decisions(
-    folder: Path, *, start: datetime | None = None, end: datetime | None = None, columns: list[str] | None = None
+    folder: Path,
+    *,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    columns: list[str] | None = None,
 ) -> pa.Table:
     """Rows of the decision log at `folder` with ``start <= event_timestamp < end`` (UTC).
 
@@ -37,11 +41,11 @@ def read_decisions(
     """
     if not folder.exists():
         raise DecisionLogError(f"no decision log at {folder}: start the service and score something first")
-    files = sorted(
-        path for path in folder.rglob("*.parquet") if not path.name.startswith((".", "_"))
-    )
+    files = sorted(path for path in folder.rglob("*.parquet") if not path.name.startswith((".", "_")))
     if not files:
-        raise DecisionLogError(f"{folder} holds no parquet file yet: decisions appear there once they are flushed")
+        raise DecisionLogError(
+            f"{folder} holds no parquet file yet: decisions appear there once they are flushed"
+        )
     data = ds.dataset(files, format="parquet")
     chosen: pc.Expression | None = None
     if start is not None:
@@ -74,7 +78,9 @@ def read_labels(folder: Path, *, known_by: datetime) -> pa.Table:
     return pa.Table.from_pandas(latest[["transaction_id", "is_fraud"]], preserve_index=False)
 
 
-def matured(decisions: pd.DataFrame, labels: pa.Table, *, as_of: datetime, maturity_days: int) -> pd.DataFrame:
+def matured(
+    decisions: pd.DataFrame, labels: pa.Table, *, as_of: datetime, maturity_days: int
+) -> pd.DataFrame:
     """The rows of `decisions` whose label can be trusted at `as_of`, with `is_fraud` as 0 or 1."""
     old = decisions[decisions["event_timestamp"] <= as_of - timedelta(days=maturity_days)]
     verdicts = dict(zip(labels["transaction_id"].to_pylist(), labels["is_fraud"].to_pylist(), strict=True))

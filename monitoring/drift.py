@@ -148,7 +148,11 @@ def feature_names(reference: pd.DataFrame, current: pd.DataFrame) -> list[str]:
 
 
 def first_day(
-    reference: pd.DataFrame, current: pd.DataFrame, column: ColumnDrift, days: pd.Series, thresholds: Thresholds
+    reference: pd.DataFrame,
+    current: pd.DataFrame,
+    column: ColumnDrift,
+    days: pd.Series,
+    thresholds: Thresholds,
 ) -> Since | None:
     """The first day from which `column` stayed beyond the limit it passed, or None if none stands out."""
     beyond: list[tuple[str, bool]] = []

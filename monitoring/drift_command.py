@@ -13,7 +13,14 @@ from pathlib import Path
 import pandas as pd
 
 from fraud.settings import settings
-from monitoring.decisions import DecisionLogError, matured, read_decisions, read_labels, week_bounds, week_name
+from monitoring.decisions import (
+    DecisionLogError,
+    matured,
+    read_decisions,
+    read_labels,
+    week_bounds,
+    week_name,
+)
 from monitoring.drift import DriftInputError, drift_report
 from monitoring.thresholds import Thresholds
 
@@ -39,7 +46,9 @@ def read_reference(path: Path) -> ModelReference:
         return ModelReference(frame, None, {}, None)
     facts = json.loads(manifest.read_bytes())
     limits = facts.get("thresholds") or {}
-    decide_at = (float(limits["review"]), float(limits["block"])) if {"review", "block"} <= set(limits) else None
+    decide_at = (
+        (float(limits["review"]), float(limits["block"])) if {"review", "block"} <= set(limits) else None
+    )
     return ModelReference(frame, decide_at, facts.get("gain") or {}, facts.get("features"))
 
 
@@ -82,7 +91,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _labelled(log: Path, labels: Path, as_of: datetime, maturity_days: int) -> pd.DataFrame | None:
     """Decisions of the seven days that matured last at `as_of`, or None if there are none."""
     end = as_of - timedelta(days=maturity_days)
-    wanted = ["transaction_id", "event_timestamp", "customer_id", "amount_reference", "score", "decision", "channel"]
+    wanted = [
+        "transaction_id",
+        "event_timestamp",
+        "customer_id",
+        "amount_reference",
+        "score",
+        "decision",
+        "channel",
+    ]
     rows = read_decisions(log, start=end - timedelta(days=7), end=end, columns=wanted).to_pandas()
     if not len(rows) or not labels.exists():
         return None
@@ -97,7 +114,9 @@ def _moment(text: str) -> datetime:
 def _parser() -> argparse.ArgumentParser:
     home, results = settings().home, settings().results
     parser = argparse.ArgumentParser(prog="python -m monitoring.drift", description="the weekly drift report")
-    parser.add_argument("--reference", type=Path, help="model folder or parquet file (default: the newest model)")
+    parser.add_argument(
+        "--reference", type=Path, help="model folder or parquet file (default: the newest model)"
+    )
     parser.add_argument("--current", type=Path, default=home / "decisions", help="decision log")
     parser.add_argument("--week", help="ISO week such as 2018-W34 (default: everything in the log)")
     parser.add_argument("--labels", type=Path, default=home / "lake" / "labels", help="labels in the lake")

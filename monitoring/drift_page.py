@@ -24,7 +24,11 @@ MOST_ROWS = 40
 
 
 def first_page(
-    result: DriftResult, reference: pd.DataFrame, current: pd.DataFrame, days: pd.Series, thresholds: Thresholds
+    result: DriftResult,
+    reference: pd.DataFrame,
+    current: pd.DataFrame,
+    days: pd.Series,
+    thresholds: Thresholds,
 ) -> str:
     """The words, the plots of the outputs, and the table of columns, as an HTML fragment."""
     v = result.verdict
@@ -36,8 +40,12 @@ def first_page(
         f"against {result.rows[0]:,} rows of the model's training reference</p>",
         page.verdict(v.tone, v.headline, v.todo),
         page.definitions(
-            [("What changed", changed), ("Since when", escape(v.since)), ("How sure", escape(v.sure)),
-             ("What it costs", escape(v.costs) or "–")]
+            [
+                ("What changed", changed),
+                ("Since when", escape(v.since)),
+                ("How sure", escape(v.sure)),
+                ("What it costs", escape(v.costs) or "–"),
+            ]
         ),  # fmt: skip
     ]
     if result.left_out:
@@ -72,17 +80,31 @@ def _outputs(reference: pd.DataFrame, current: pd.DataFrame) -> str:
                 page.figure(
                     "Fraud score, share of rows per bin (log scale): grey reference, blue now",
                     page.histogram(
-                        np.histogram(r, edges)[0].tolist(), np.histogram(c, edges)[0].tolist(), ("0", "1"), logarithmic=True
+                        np.histogram(r, edges)[0].tolist(),
+                        np.histogram(c, edges)[0].tolist(),
+                        ("0", "1"),
+                        logarithmic=True,
                     ),
                 )
             )
     if "decision" in current:
         now = current["decision"].value_counts(normalize=True)
-        then = reference["decision"].value_counts(normalize=True) if "decision" in reference else pd.Series(dtype=float)
-        rows = [(name, float(then.get(name, 0.0)), float(now.get(name, 0.0))) for name in ("APPROVE", "REVIEW", "BLOCK")]
+        then = (
+            reference["decision"].value_counts(normalize=True)
+            if "decision" in reference
+            else pd.Series(dtype=float)
+        )
+        rows = [
+            (name, float(then.get(name, 0.0)), float(now.get(name, 0.0)))
+            for name in ("APPROVE", "REVIEW", "BLOCK")
+        ]
         note = "" if "decision" in reference else " (the reference has no decisions)"
         charts.append(page.figure(f"Decision mix: grey reference, blue now{note}", page.pairs_of_bars(rows)))
-    return f'<div class="charts">{"".join(charts)}</div>' if charts else '<p class="muted">No score was logged.</p>'
+    return (
+        f'<div class="charts">{"".join(charts)}</div>'
+        if charts
+        else '<p class="muted">No score was logged.</p>'
+    )
 
 
 def _performance(result: DriftResult) -> str:
@@ -100,7 +122,11 @@ def _performance(result: DriftResult) -> str:
 
 
 def _columns(
-    result: DriftResult, reference: pd.DataFrame, current: pd.DataFrame, days: pd.Series, thresholds: Thresholds
+    result: DriftResult,
+    reference: pd.DataFrame,
+    current: pd.DataFrame,
+    days: pd.Series,
+    thresholds: Thresholds,
 ) -> str:
     shown = [c for c in result.columns if c.kind != "empty"][:MOST_ROWS]
     empty = [c.column for c in result.columns if c.kind == "empty"]
@@ -148,15 +174,22 @@ def _shape(column: ColumnDrift, reference: pd.DataFrame, current: pd.DataFrame) 
         keys = sorted(keys, key=str) if not pd.api.types.is_numeric_dtype(r) else sorted(keys)
         counts = [x.value_counts().reindex(keys, fill_value=0).tolist() for x in (r, c)]
         labels = str(keys[0])[:12], str(keys[-1])[:12]
-    return page.histogram(*counts, labels, width=170, height=58)
+    return page.histogram(counts[0], counts[1], labels, width=170, height=58)
 
 
 def _daily(
-    column: ColumnDrift, lead: str, reference: pd.DataFrame, current: pd.DataFrame, days: pd.Series, thresholds: Thresholds
+    column: ColumnDrift,
+    lead: str,
+    reference: pd.DataFrame,
+    current: pd.DataFrame,
+    days: pd.Series,
+    thresholds: Thresholds,
 ) -> str:
     small = sample(reference, 10_000)[column.column]
     values = [
-        measure_column(column.column, small, sample(rows, 10_000)[column.column], thresholds).values.get(lead, 0.0)
+        measure_column(column.column, small, sample(rows, 10_000)[column.column], thresholds).values.get(
+            lead, 0.0
+        )
         for _, rows in current.groupby(days, sort=True)
     ]
     return page.days_against_limit(values, column.limits[lead])

@@ -39,7 +39,11 @@ class EvidentlyRun:
 
 
 def run(
-    reference: pd.DataFrame, current: pd.DataFrame, drifts: Sequence[ColumnDrift], *, always: Sequence[str] = ()
+    reference: pd.DataFrame,
+    current: pd.DataFrame,
+    drifts: Sequence[ColumnDrift],
+    *,
+    always: Sequence[str] = (),
 ) -> EvidentlyRun:
     """Evidently's value drift and missing values for the columns that most deserve a plot.
 
@@ -71,8 +75,12 @@ def run(
         limits, name = drift.limits, drift.column
         enough = min(int(frame[name].notna().sum()) for frame in frames) >= FEWEST_VALUES
         if enough and drift.kind == "numeric":
-            psi_leads = drift.values["psi"] / limits["psi"] > drift.values["wasserstein"] / limits["wasserstein"]
-            method, limit = (DECILE_PSI, limits["psi"]) if psi_leads else ("wasserstein", limits["wasserstein"])
+            psi_leads = (
+                drift.values["psi"] / limits["psi"] > drift.values["wasserstein"] / limits["wasserstein"]
+            )
+            method, limit = (
+                (DECILE_PSI, limits["psi"]) if psi_leads else ("wasserstein", limits["wasserstein"])
+            )
             metrics.append(ValueDrift(column=name, method=method, threshold=limit))
         elif enough:
             metrics.append(ValueDrift(column=name, method="jensenshannon", threshold=limits["js"]))
@@ -109,5 +117,7 @@ def with_first_page(evidently_html: str, first_page: str, title: str) -> str:
     head = head.replace("</head>", f"<title>{title}</title></head>", 1)
     page = f"{head}<body>{first_page}{rest}"
     if len(page.encode()) > LARGEST_PAGE:
-        raise ReportTooLargeError(f"the report is {len(page.encode()) / 1e6:.1f} MB, above {LARGEST_PAGE / 1e6:.0f} MB")
+        raise ReportTooLargeError(
+            f"the report is {len(page.encode()) / 1e6:.1f} MB, above {LARGEST_PAGE / 1e6:.0f} MB"
+        )
     return page

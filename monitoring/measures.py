@@ -81,6 +81,7 @@ def decile_psi(reference: Floats, current: Floats, bins: int = 10) -> float:
     more than a decile of the reference gets a bin of its own (Siddiqi, Credit Risk Scorecards, 2006).
     """
     edges = decile_edges(reference, bins)
+
     # an edge belongs to the bin below it, and to one of its own where the values pile up on it
     def shares(values: Floats) -> Floats:
         below = np.searchsorted(edges, values, side="left") + np.searchsorted(edges, values, side="right")
@@ -135,7 +136,9 @@ def sample(frame: pd.DataFrame, limit: int = SAMPLE_ROWS) -> pd.DataFrame:
     return frame.iloc[places]
 
 
-def top_categories(reference: pd.Series, current: pd.Series, top: int = TOP_CATEGORIES) -> tuple[pd.Series, pd.Series]:
+def top_categories(
+    reference: pd.Series, current: pd.Series, top: int = TOP_CATEGORIES
+) -> tuple[pd.Series, pd.Series]:
     """Both columns as text, all but the `top` values of the reference counted as "(other)"."""
     r, c = reference.dropna().astype(str), current.dropna().astype(str)
     kept = set(r.value_counts().index[:top])
@@ -152,7 +155,9 @@ def kind_of(reference: pd.Series, current: pd.Series) -> Kind:
     return "category" if few else "numeric"
 
 
-def measure_column(name: str, reference: pd.Series, current: pd.Series, thresholds: Thresholds) -> ColumnDrift:
+def measure_column(
+    name: str, reference: pd.Series, current: pd.Series, thresholds: Thresholds
+) -> ColumnDrift:
     """Every measure of one column. Infinite values count as missing."""
     kind = kind_of(reference, current)
     numeric = pd.api.types.is_numeric_dtype(reference) and pd.api.types.is_numeric_dtype(current)

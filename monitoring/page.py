@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 
+Floats = np.ndarray[Any, np.dtype[np.float64]]
 Tone = Literal["good", "watch", "bad", "quiet"]
 
 STYLE: Final = """
@@ -128,7 +129,7 @@ def histogram(
     top = max(float(r.max(initial=0)), float(c.max(initial=0)), 1e-12)
     left, base, step = 6, height - 20, (width - 12) / len(r)
 
-    def outline(shares: np.ndarray) -> str:  # type: ignore[type-arg]
+    def outline(shares: Floats) -> str:
         points = [f"M{left},{base}"]
         for place, share in enumerate(shares):
             y = base - (base - 8) * float(share) / top
@@ -145,7 +146,7 @@ def histogram(
     )
 
 
-def _shares(counts: Sequence[float]) -> np.ndarray:  # type: ignore[type-arg]
+def _shares(counts: Sequence[float]) -> Floats:
     values = np.asarray(counts, dtype=np.float64)
     total = values.sum()
     return values / total if total else values
@@ -164,7 +165,9 @@ def pairs_of_bars(rows: Sequence[tuple[str, float, float]], *, width: int = 500)
             f'<rect x="{label}" y="{y + 17}" width="{max(room * now / top, 1):.1f}" height="10" fill="{NOW}"/>'
             f'<text x="{label + room * max(then, now) / top + 6:.1f}" y="{y + 20}">{percent(then)} → {percent(now)}</text>'
         )
-    return f'<svg viewBox="0 0 {width} {line * len(rows) + 4}" width="{width}" role="img">{"".join(parts)}</svg>'
+    return (
+        f'<svg viewBox="0 0 {width} {line * len(rows) + 4}" width="{width}" role="img">{"".join(parts)}</svg>'
+    )
 
 
 def days_against_limit(values: Sequence[float], limit: float, *, width: int = 130, height: int = 30) -> str:
@@ -214,9 +217,13 @@ def line_chart(
                 continue
             path += f"{pen}{left + spot * step:.1f},{y(value):.1f}"
             pen = "L"
-            parts.append(f'<circle cx="{left + spot * step:.1f}" cy="{y(value):.1f}" r="2.5" fill="{colour}"/>')
+            parts.append(
+                f'<circle cx="{left + spot * step:.1f}" cy="{y(value):.1f}" r="2.5" fill="{colour}"/>'
+            )
         parts.append(f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="1.8"/>')
-        parts.append(f'<text x="{left + 4 + 150 * place}" y="{height - 4}" style="fill:{colour}">{escape(label)}</text>')
+        parts.append(
+            f'<text x="{left + 4 + 150 * place}" y="{height - 4}" style="fill:{colour}">{escape(label)}</text>'
+        )
     every = max(len(names) // 8, 1)
     parts += [
         f'<text x="{left + spot * step:.1f}" y="{base + 15}" text-anchor="middle">{escape(name)}</text>'

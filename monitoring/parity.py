@@ -95,11 +95,19 @@ class ParityReport:
 
     def failed(self, allowed_share: float = 0.0) -> bool:
         """Whether more rows than allowed differ, or some do without a known cause or a partner."""
-        return self.mismatched_share > allowed_share or bool(self.causes.get("unexplained")) or self.unmatched > 0
+        return (
+            self.mismatched_share > allowed_share
+            or bool(self.causes.get("unexplained"))
+            or self.unmatched > 0
+        )
 
 
 def compare(
-    served: pa.Table, rebuilt: pa.Table, features: Sequence[str], *, views: Mapping[str, Sequence[str]] | None = None
+    served: pa.Table,
+    rebuilt: pa.Table,
+    features: Sequence[str],
+    *,
+    views: Mapping[str, Sequence[str]] | None = None,
 ) -> ParityReport:
     """Compare two tables by `transaction_id`, value by value.
 
@@ -133,7 +141,9 @@ def compare(
         mismatch |= wrong
         present = distance[wrong & ~np.isnan(distance)]
         by_feature.append(
-            FeatureParity(name, int(exact.sum()), int(noise.sum()), int(wrong.sum()), float(present.max(initial=0.0)))
+            FeatureParity(
+                name, int(exact.sum()), int(noise.sum()), int(wrong.sum()), float(present.max(initial=0.0))
+            )
         )
     worst = max(by_feature, key=lambda f: (f.different, f.max_abs_diff, f.noise), default=None)
     kept = served.filter(pa.array(found))
@@ -194,7 +204,9 @@ def _causes(
     stamps = picked["view_timestamps"].to_pylist() if "view_timestamps" in columns else [None] * len(rows)
     causes = []
     for place, row in enumerate(rows):
-        touched = {view for at in np.flatnonzero(different[:, row]) for view in views.get(features[at], ())}
+        touched = {
+            view for at in np.flatnonzero(different[:, row]) for view in views.get(features[int(at)], ())
+        }
         status, stamp = dict(statuses[place] or ()), dict(stamps[place] or ())
         said = {status.get(view) for view in touched}
         spoken = next((cause for cause in ("timeout", "stale", "missing") if cause in said), None)
@@ -203,7 +215,11 @@ def _causes(
 
 
 def _timing(
-    row: int, touched: set[str], stamp: Mapping[str, datetime], before: Mapping[str, Any], ties: Mapping[str, Any]
+    row: int,
+    touched: set[str],
+    stamp: Mapping[str, datetime],
+    before: Mapping[str, Any],
+    ties: Mapping[str, Any],
 ) -> str:
     for view in touched & set(before):
         previous = before[view][row]
@@ -226,13 +242,21 @@ def _neighbours(served: pa.Table) -> tuple[dict[str, Any], dict[str, Any]]:
         frame = pd.DataFrame({"key": served[entity.key].to_pandas().reset_index(drop=True), "time": times})
         steps = frame.dropna().drop_duplicates().sort_values(["key", "time"])
         steps["before"] = steps.groupby("key")["time"].shift()
-        before[entity.velocity_view] = frame.merge(steps, on=["key", "time"], how="left")["before"].to_numpy(object)
+        before[entity.velocity_view] = frame.merge(steps, on=["key", "time"], how="left")["before"].to_numpy(
+            object
+        )
         ties[entity.velocity_view] = (frame.duplicated(keep=False) & frame["key"].notna()).to_numpy()
     return before, ties
 
 
 def _examples(
-    served: pa.Table, rebuilt: pa.Table, at: Any, mismatch: Any, different: Any, features: Sequence[str], causes: list[str]
+    served: pa.Table,
+    rebuilt: pa.Table,
+    at: Any,
+    mismatch: Any,
+    different: Any,
+    features: Sequence[str],
+    causes: list[str],
 ) -> list[dict[str, Any]]:
     """A few mismatched values, by row position: no identifier leaves the log."""
     examples = []
@@ -262,16 +286,23 @@ def write_report(report: ParityReport, out: Path) -> tuple[Path, Path]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the comparison over the decision log; see the module's text."""
-    from fraud.features import VECTOR
     from training.dataset import rebuild
 
-    parser = argparse.ArgumentParser(prog="python -m monitoring.parity", description="served vectors against a rebuild")
+    from fraud.features import VECTOR
+
+    parser = argparse.ArgumentParser(
+        prog="python -m monitoring.parity", description="served vectors against a rebuild"
+    )
     parser.add_argument("--decisions", type=Path, default=settings().home / "decisions", help="decision log")
     parser.add_argument("--start", type=datetime.fromisoformat, help="first event time, with offset")
     parser.add_argument("--end", type=datetime.fromisoformat, help="event time to stop before, with offset")
     parser.add_argument("--limit", type=int, default=200_000, help="most rows (the last ones)")
-    parser.add_argument("--allow", type=float, default=0.0, help="share of rows that may differ for a known cause")
-    parser.add_argument("--out", type=Path, default=settings().results / "parity", help="folder of the reports")
+    parser.add_argument(
+        "--allow", type=float, default=0.0, help="share of rows that may differ for a known cause"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=settings().results / "parity", help="folder of the reports"
+    )
     chosen = parser.parse_args(arguments)
     try:
         served = read_decisions(chosen.decisions, start=chosen.start, end=chosen.end)

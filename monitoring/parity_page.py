@@ -41,15 +41,25 @@ def page_of(report: ParityReport) -> str:
     if report.causes:
         rows = [[escape(name), f"{count:,}", escape(MEANING[name])] for name, count in report.causes.items()]
         parts += ["<h2>Causes</h2>", page.table(["Cause", "Rows", "Meaning"], rows, numeric=(1,))]
-    touched = sorted((f for f in report.by_feature if f.different + f.noise), key=lambda f: (-f.different, -f.noise))
+    touched = sorted(
+        (f for f in report.by_feature if f.different + f.noise), key=lambda f: (-f.different, -f.noise)
+    )
     if touched:
         rows = [
-            [escape(f.feature), f"{f.exact:,}", f"{f.noise:,}", f"{f.different:,}", page.number(f.max_abs_diff)]
+            [
+                escape(f.feature),
+                f"{f.exact:,}",
+                f"{f.noise:,}",
+                f"{f.different:,}",
+                page.number(f.max_abs_diff),
+            ]
             for f in touched[:MOST_FEATURES]
         ]
         parts += [
             "<h2>Features that are not exact everywhere</h2>",
-            page.table(["Feature", "Exact", "Noise", "Different", "Largest difference"], rows, numeric=(1, 2, 3, 4)),
+            page.table(
+                ["Feature", "Exact", "Noise", "Different", "Largest difference"], rows, numeric=(1, 2, 3, 4)
+            ),
         ]
     if report.examples:
         rows = [

@@ -84,7 +84,9 @@ def average_precision(labels: Floats, scores: Floats, weights: Floats) -> float:
 
 
 def _average_precision(rows: pd.DataFrame, weights: Floats) -> float:
-    return average_precision(rows["is_fraud"].to_numpy(np.float64), rows["score"].to_numpy(np.float64), weights)
+    return average_precision(
+        rows["is_fraud"].to_numpy(np.float64), rows["score"].to_numpy(np.float64), weights
+    )
 
 
 def _calibration(rows: pd.DataFrame, weights: Floats) -> float:

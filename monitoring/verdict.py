@@ -22,7 +22,12 @@ from monitoring.performance import PerformanceSignal
 Action = Literal["nothing", "watch", "recalibrate", "retrain"]
 
 ACTIONS: Final[tuple[Action, ...]] = ("nothing", "watch", "recalibrate", "retrain")
-TONES: Final[dict[Action, Tone]] = {"nothing": "good", "watch": "watch", "recalibrate": "watch", "retrain": "bad"}
+TONES: Final[dict[Action, Tone]] = {
+    "nothing": "good",
+    "watch": "watch",
+    "recalibrate": "watch",
+    "retrain": "bad",
+}
 HEADLINES: Final[dict[Action, str]] = {
     "nothing": "Nothing to do",
     "watch": "Watch: inputs moved, the decisions hold",
@@ -101,7 +106,9 @@ def phrase(drift: ColumnDrift) -> str:
             f"{name}: average {number(base)} → {number(drift.current_mean)}{change}, "
             f"median {number(drift.reference_median)} → {number(drift.current_median)}"
         )
-    return f"{name}: the mix of its values changed (Jensen-Shannon distance {number(drift.values.get('js'), 2)})"
+    return (
+        f"{name}: the mix of its values changed (Jensen-Shannon distance {number(drift.values.get('js'), 2)})"
+    )
 
 
 def performance_phrase(signal: PerformanceSignal) -> str:
@@ -134,13 +141,19 @@ def judge(
     beyond = [signal for signal in performance if signal.beyond]
     action = decide(drifted, performance, importance)
     changed = [performance_phrase(signal) for signal in beyond]
-    ranked = sorted(drifted, key=lambda d: (d.column not in OUTPUTS, -d.strength * (1 + importance.get(d.column, 0))))
+    ranked = sorted(
+        drifted, key=lambda d: (d.column not in OUTPUTS, -d.strength * (1 + importance.get(d.column, 0)))
+    )
     changed += [phrase(drift) for drift in ranked[:6]]
     if len(ranked) > 6:
         changed.append(f"and {len(ranked) - 6} more columns, listed below")
     if not changed:
         strongest = max(drifts, key=lambda d: d.strength, default=None)
-        near = f"; the closest to its limit is {strongest.column} at {strongest.strength:.0%}" if strongest else ""
+        near = (
+            f"; the closest to its limit is {strongest.column} at {strongest.strength:.0%}"
+            if strongest
+            else ""
+        )
         changed = [f"nothing moved beyond its limit{near}"]
     return Verdict(
         action=action,
@@ -152,7 +165,9 @@ def judge(
     )
 
 
-def _since(drifted: Sequence[ColumnDrift], beyond: Sequence[PerformanceSignal], since: Mapping[str, Since]) -> str:
+def _since(
+    drifted: Sequence[ColumnDrift], beyond: Sequence[PerformanceSignal], since: Mapping[str, Since]
+) -> str:
     days = sorted({since[d.column].day for d in drifted if d.column in since})
     if days:
         return days[0] if len(days) == 1 else f"{days[0]} for the first column, {days[-1]} for the last"
@@ -162,7 +177,10 @@ def _since(drifted: Sequence[ColumnDrift], beyond: Sequence[PerformanceSignal], 
 
 
 def _sure(
-    drifted: Sequence[ColumnDrift], beyond: Sequence[PerformanceSignal], since: Mapping[str, Since], quiet_weeks: int
+    drifted: Sequence[ColumnDrift],
+    beyond: Sequence[PerformanceSignal],
+    since: Mapping[str, Since],
+    quiet_weeks: int,
 ) -> str:
     basis = (
         f"limits were calibrated on {quiet_weeks} quiet weeks"
@@ -177,11 +195,15 @@ def _sure(
     lasting = [since[d.column] for d in drifted if d.column in since]
     every_day = any(entry.days_beyond == entry.days for entry in lasting)
     word = "sure" if strength >= 2 and every_day else "likely" if strength >= 1.5 or every_day else "possible"
-    days = f", beyond it on {max(e.days_beyond for e in lasting)} of {lasting[0].days} days" if lasting else ""
+    days = (
+        f", beyond it on {max(e.days_beyond for e in lasting)} of {lasting[0].days} days" if lasting else ""
+    )
     return f"{word}: the strongest column is at {strength:.1f} times its limit{days}; {basis}"
 
 
-def _costs(alerts: tuple[float, float] | None, prevented: str | None, costs: Costs, *, has_labels: bool) -> str:
+def _costs(
+    alerts: tuple[float, float] | None, prevented: str | None, costs: Costs, *, has_labels: bool
+) -> str:
     parts = []
     if alerts is not None:
         change = alerts[1] - alerts[0]
@@ -196,7 +218,11 @@ def _costs(alerts: tuple[float, float] | None, prevented: str | None, costs: Cos
 
 
 def _todo(action: Action, drifted: Sequence[ColumnDrift], beyond: Sequence[PerformanceSignal]) -> str:
-    missing = [drift.column for drift in drifted if "missing" in drift.passed and drift.current_missing > drift.reference_missing]
+    missing = [
+        drift.column
+        for drift in drifted
+        if "missing" in drift.passed and drift.current_missing > drift.reference_missing
+    ]
     first = ""
     if missing:
         first = (
@@ -206,11 +232,15 @@ def _todo(action: Action, drifted: Sequence[ColumnDrift], beyond: Sequence[Perfo
     if action == "nothing":
         return "Nothing. The next report comes in a week."
     if action == "watch":
-        return first + "Read the columns below; if they stay for a second week, retrain on weeks that hold them."
+        return (
+            first + "Read the columns below; if they stay for a second week, retrain on weeks that hold them."
+        )
     if action == "recalibrate":
         return first + (
             "Refit the calibration on the last matured weeks and check the thresholds against the alert budget; "
             "compare on the same rows before promoting."
         )
     names = ", ".join(signal.title for signal in beyond) or "the score and its main inputs"
-    return first + f"Retrain with the newest matured labels ({names} moved), shadow it for a week, then promote."
+    return (
+        first + f"Retrain with the newest matured labels ({names} moved), shadow it for a week, then promote."
+    )

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from monitoring.drift import DriftInputError, DriftResult, drift_report
+from monitoring.drift_command import main
+from monitoring.evidently_report import LARGEST_PAGE
+
+MakeDecisions = Callable[..., pd.DataFrame]
+NOT_IN_REFERENCE = ["decision", "amount_reference", "customer_id", "channel"]
+
+
+@pytest.fixture(scope="module")
+def reference(make_decisions: MakeDecisions) -> pd.DataFrame:
+    return make_decisions(30_000, seed=1, days=28, start="2018-08-01").drop(columns=NOT_IN_REFERENCE)
+
+
+def report(reference: pd.DataFrame, current: pd.DataFrame, out: Path, **options: object) -> DriftResult:
+    return drift_report(reference, current, out, decide_at=(0.2, 0.4), evidently=False, **options)  # type: ignore[arg-type]
+
+
+def test_a_quiet_week_asks_for_nothing(
+    reference: pd.DataFrame, make_decisions: MakeDecisions, tmp_path: Path
+) -> None:
+    result = report(reference, make_decisions(seed=2), tmp_path)
+    assert result.verdict.action == "nothing"
+    assert result.drifted_features == []
+    assert result.exit_code == 0
+
+
+def test_larger_amounts_are_named_and_dated(
+    reference: pd.DataFrame, make_decisions: MakeDecisions, tmp_path: Path
+) -> None:
+    quiet = make_decisions(6_000, seed=2, days=2, start="2018-09-03")
+    moved = make_decisions(15_000, seed=3, days=5, start="2018-09-05", amounts=1.5)
+    result = report(reference, pd.concat([quiet, moved], ignore_index=True), tmp_path)
+    assert result.drifted_features == ["txn_amount"]
+    assert result.since["txn_amount"].day == "2018-09-05"
+    assert result.verdict.action == "watch"
+
+
+def test_a_field_that_goes_missing_is_traced_to_its_feed_first(
+    reference: pd.DataFrame, make_decisions: MakeDecisions, tmp_path: Path
+) -> None:
+    result = report(reference, make_decisions(seed=2, missing=0.3), tmp_path)
+    assert result.drifted_features == ["device_age"]
+    assert "find why device_age is missing" in result.verdict.todo
+
+
+def test_a_model_that_ranks_worse_on_matured_labels_is_to_be_retrained(
+    reference: pd.DataFrame, make_decisions: MakeDecisions, tmp_path: Path
+) -> None:
+    worse = make_decisions(30_000, seed=5, sharpness=0.4)
+    result = report(reference, make_decisions(seed=2), tmp_path, labelled=worse)
+    assert result.verdict.action == "retrain"
+    assert result.exit_code == 4
+    assert any("average precision" in text for text in result.verdict.changed)
+
+
+def test_halved_amounts_of_frauds_are_seen_in_matured_labels(
+    make_decisions: MakeDecisions, tmp_path: Path
+) -> None:
+    from monitoring.performance import performance
+
+    before = make_decisions(30_000, seed=5)
+    baseline = {name: e.value for name, e in performance(before, replicates=5).statistics.items()}
+    after = make_decisions(30_000, seed=6)
+    frauds = after["is_fraud"] == 1
+    after.loc[frauds, "amount_reference"] = after.loc[frauds, "amount_reference"] // 2
+    result = report(before.drop(columns=NOT_IN_REFERENCE), after, tmp_path, labelled=after, baseline=baseline)
+    assert [signal.name for signal in result.performance if signal.beyond] == ["fraud_amount"]
+
+
+def test_part_of_a_week_leaves_calendar_features_out(
+    reference: pd.DataFrame, make_decisions: MakeDecisions, tmp_path: Path
+) -> None:
+    afternoon = make_decisions(5_000, seed=2, days=0.3)
+    afternoon["txn_hour"] = 15.0
+    result = report(reference, afternoon, tmp_path)
+    assert result.left_out == ["txn_hour"]
+    assert "txn_hour" not in result.drifted_features
+
+
+def test_an_empty_week_is_refused_in_words(reference: pd.DataFrame, tmp_path: Path) -> None:
+    with pytest.raises(DriftInputError, match="holds no row"):
+        report(reference, reference.head(0), tmp_path)
+
+
+def test_the_page_opens_with_words_and_holds_evidently_in_under_five_megabytes(
+    reference: pd.DataFrame, make_decisions: MakeDecisions, tmp_path: Path
+) -> None:
+    result = drift_report(
+        reference, make_decisions(seed=2, amounts=1.5), tmp_path, week="2018-W36", decide_at=(0.2, 0.4)
+    )
+    page = result.report.read_text()
+    assert len(page.encode()) < LARGEST_PAGE
+    assert page.index("What changed") < page.index("drawDashboard")
+    assert page.index("What to do" if "What to do" in page else "Watch") < page.index("drawDashboard")
+    assert 'src="http' not in page
+    content = json.loads(result.json.read_text())
+    assert content["drifted_features"] == ["txn_amount"]
+    tested = {test["name"]: test["status"] for test in content["evidently"]["tests"]}
+    assert any("txn_amount" in name and status == "FAIL" for name, status in tested.items())
+    assert any("device_age" in name and status == "SUCCESS" for name, status in tested.items())
+    assert "tollgate_drift_action 1" in (tmp_path / "metrics.prom").read_text()
+
+
+def test_the_command_reads_model_folder_log_and_labels_and_returns_the_verdict(
+    reference: pd.DataFrame,
+    make_decisions: MakeDecisions,
+    home: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    reference.to_parquet(model / "reference.parquet")
+    features = ["txn_amount", "customer_txn_count_1h", "device_age", "ip_nothing"]
+    facts = {"thresholds": {"review": 0.2, "block": 0.4}, "gain": {"txn_amount": 1.0}, "features": features}
+    (model / "manifest.json").write_text(json.dumps(facts))
+    log = make_decisions(20_000, seed=7, days=14, start="2018-08-27").assign(
+        transaction_id=lambda frame: [f"t{place}" for place in range(len(frame))]
+    )
+    frauds = log[log["is_fraud"] == 1]
+    folder = home / "decisions" / "date=2018-09-03" / "hour=00"
+    folder.mkdir(parents=True)
+    log.drop(columns="is_fraud").to_parquet(folder / "part.parquet")
+    labels = home / "lake" / "labels" / "date=2018-09-04"
+    labels.mkdir(parents=True)
+    known = frauds["event_timestamp"] + pd.Timedelta(days=2)
+    pq.write_table(
+        pa.table(
+            {
+                "transaction_id": frauds["transaction_id"].tolist(),
+                "created_timestamp": pa.array(known.astype("datetime64[us, UTC]")),
+                "is_fraud": [True] * len(frauds),
+            }
+        ),
+        labels / "part.parquet",
+    )
+    code = main(["--reference", str(model), "--week", "2018-W36"])
+    assert code == 0, capsys.readouterr().err
+    content = json.loads((tmp_path / "results" / "drift" / "2018-W36" / "report.json").read_text())
+    assert content["week"] == "2018-W36"
+    assert content["matured"]["frauds"] > 100
+
+
+def test_the_command_says_what_is_missing(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "train and save one first" in capsys.readouterr().err
