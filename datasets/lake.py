@@ -147,12 +147,33 @@ def transactions_from_table(table: pa.Table) -> Iterator[Transaction]:
 
 def write_transactions(table: pa.Table, root: Path, *, name: str) -> list[Path]:
     """Write `table` under `root`/transactions by event date; return the files, oldest first."""
-    return _write(table, TRANSACTION_SCHEMA, root / TRANSACTIONS, "event_timestamp", name)
+    files = _write(table, TRANSACTION_SCHEMA, root / TRANSACTIONS, "event_timestamp", name)
+    _remove_stale(root / TRANSACTIONS, name, set(files))
+    return files
+
+
+def replace_transactions(tables: Iterable[pa.Table], root: Path, *, name: str) -> int:
+    """Write `tables`, no two of which share a date, as one under `name`; return the row count.
+
+    For histories larger than memory: one table is held at a time.
+    """
+    written: set[Path] = set()
+    rows = 0
+    for table in tables:
+        files = _write(table, TRANSACTION_SCHEMA, root / TRANSACTIONS, "event_timestamp", name)
+        if not written.isdisjoint(files):
+            raise LakeError("two tables hold transactions of the same date")
+        written.update(files)
+        rows += table.num_rows
+    _remove_stale(root / TRANSACTIONS, name, written)
+    return rows
 
 
 def write_labels(table: pa.Table, root: Path, *, name: str) -> list[Path]:
     """Write `table` under `root`/labels by the date of known-at; return the files."""
-    return _write(table, LABEL_SCHEMA, root / LABELS, "created_timestamp", name)
+    files = _write(table, LABEL_SCHEMA, root / LABELS, "created_timestamp", name)
+    _remove_stale(root / LABELS, name, set(files))
+    return files
 
 
 def read_transactions(root: Path, start: datetime | None = None, end: datetime | None = None) -> pa.Table:
@@ -238,9 +259,12 @@ def _write(table: pa.Table, schema: pa.Schema, folder: Path, by: str, name: str)
     for place, day in enumerate(distinct.tolist()):
         path = folder / f"date={moment(day * _DAY_US):%Y-%m-%d}" / f"{name}.parquet"
         written.append(write_parquet(table.slice(bounds[place], bounds[place + 1] - bounds[place]), path))
-    for stale in set(folder.glob(f"date=*/{name}.parquet")) - set(written):
-        stale.unlink()
     return written
+
+
+def _remove_stale(folder: Path, name: str, written: set[Path]) -> None:
+    for stale in set(folder.glob(f"date=*/{name}.parquet")) - written:
+        stale.unlink()
 
 
 def _read(folder: Path, schema: pa.Schema, by: str, start: datetime | None, end: datetime | None) -> pa.Table:

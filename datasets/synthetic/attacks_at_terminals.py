@@ -7,7 +7,7 @@ import numpy as np
 from datasets.synthetic import rows as r
 from datasets.synthetic.genuine import DAY_MS, purchase_cents
 from datasets.synthetic.places import CITIES
-from datasets.synthetic.rows import Array, Floats, Ints, Rows, block
+from datasets.synthetic.rows import Array, Floats, Ints, Rows, as_ints, block
 from datasets.synthetic.scene import MINUTE_MS, Scene, sizes
 from datasets.synthetic.world import CITY_COUNTRY, CITY_DISTANCE, CITY_WEIGHT
 
@@ -66,7 +66,7 @@ def _of_burst(attack: Ints, burst: Ints, days: Floats, scene: Scene) -> Ints:
     key = attack * 1_000 + burst
     distinct, inverse = np.unique(key, return_inverse=True)
     offset = scene.rng.random(len(distinct)) * days[distinct // 1_000] * DAY_MS
-    return offset.astype(np.int64)[inverse]
+    return as_ints(offset[inverse])
 
 
 def _present(

@@ -91,7 +91,8 @@ def mule_transfer(scene: Scene, wanted: int) -> Rows:
     cents = np.round(rng.uniform(850, 995, len(attack))) * 100
     rows = _remote(
         scene, r.MULE, attack, when, scene.genuine.customer[seen],
-        payee[rng.integers(0, 6, len(size))][attack], scene.genuine.device[seen], scene.genuine.ip[seen], cents,
+        payee[rng.integers(0, 6, len(size))][attack], scene.genuine.device[seen], scene.genuine.ip[seen],
+        cents,
     )  # fmt: skip
     rows.channel[:] = r.TRANSFER
     return rows

@@ -12,7 +12,20 @@ from typing import Final
 import numpy as np
 
 from datasets.synthetic.places import CATEGORIES, CITIES, COUNTRIES
-from datasets.synthetic.rows import ATM, ECOM, MOTO, NONE, POS, TRANSFER, Array, Floats, Ints, Rows, block
+from datasets.synthetic.rows import (
+    ATM,
+    ECOM,
+    MOTO,
+    NONE,
+    POS,
+    TRANSFER,
+    Array,
+    Floats,
+    Ints,
+    Rows,
+    as_ints,
+    block,
+)
 from datasets.synthetic.world import (
     CARRIER_IPS,
     CITY_COUNTRY,
@@ -136,7 +149,7 @@ def _times(world: World, customer: Ints, days: int, rng: np.random.Generator) ->
     which = rng.random(len(customer))
     hour = np.where(which < 0.68, habit, np.where(which < 0.95, daytime, any_hour))
     hour = (hour - CITY_LONGITUDE[world.city[customer]] / 15) % 24
-    return day * DAY_MS + (hour * HOUR_MS).astype(np.int64)
+    return as_ints(day * DAY_MS + (hour * HOUR_MS).astype(np.int64))
 
 
 def _with_sprees(

@@ -33,6 +33,11 @@ _ABSENT: Final = {
 }  # fmt: skip
 
 
+def as_ints(values: Array) -> Ints:
+    """`values` as 64-bit integers; what a type checker cannot see through indexing."""
+    return np.asarray(values, dtype=np.int64)
+
+
 @dataclass(slots=True)
 class Rows:
     """A block of transactions in no particular order.

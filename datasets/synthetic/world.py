@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from datasets.synthetic.places import CASH, CATEGORIES, CITIES, COUNTRIES
-from datasets.synthetic.rows import Array, Floats, Ints
+from datasets.synthetic.rows import Array, Floats, Ints, as_ints
 
 FAVOURITES_NEAR: Final = 8
 FAVOURITES_ONLINE: Final = 6
@@ -54,12 +54,12 @@ class Stock:
         """One merchant of each `city`, by `uniform` numbers in [0, 1)."""
         target = self._low[city] + uniform * (self._high[city] - self._low[city])
         place = np.searchsorted(self._cumulative, target, side="right")
-        return self.members[np.clip(place, self._first[city], self._last[city] - 1)]
+        return as_ints(self.members[np.clip(place, self._first[city], self._last[city] - 1)])
 
     def draw_anywhere(self, uniform: Floats) -> Ints:
         """One merchant of any city."""
         place = np.searchsorted(self._cumulative, uniform * self._cumulative[-1], side="right")
-        return self.members[np.minimum(place, len(self.members) - 1)]
+        return as_ints(self.members[np.minimum(place, len(self.members) - 1)])
 
 
 @dataclass(frozen=True, slots=True)
