@@ -36,7 +36,8 @@ class Backoff:
         if now - self._since > self._patience:
             raise TimeoutError(
                 f"{self._what} has been away for {self._patience:.0f} s; the flow ends here and "
-                "resumes from its last snapshot when started again (TOLLGATE_STREAM_PATIENCE_SECONDS sets the wait)"
+                "resumes from its last snapshot when started again "
+                "(TOLLGATE_STREAM_PATIENCE_SECONDS sets the wait)"
             )
         delay = self._delay
         self._delay = min(_LONGEST_S, 2 * delay)

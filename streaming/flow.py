@@ -31,7 +31,7 @@ def build_flow(
     flow = Dataflow("velocity")
     ingested = op.input("log", flow, EventLogSource(configured, stopping, drain=drain, keep_log=keep_log))
     updates = op.flat_map("updates", ingested, _updates)
-    states = op.stateful_batch("states", updates, ShardLogic)
+    states = op.stateful_batch("states", updates, ShardLogic.builder(configured, stopping))
     op.output("online", states, OnlineStoreSink(configured, stopping))
     return flow
 

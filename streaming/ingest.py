@@ -129,6 +129,13 @@ class Ingest:
         self._count(len(arrivals.sequences), duplicates, late, len(letters))
         return Ingested([(SHARD_KEYS[shard], group) for shard, group in groups.items()], arrivals, letters)
 
+    def replayed(self) -> Ingested:
+        """Tell every shard that this partition has come to where its log ended at the start."""
+        reached = [
+            (key, ShardBatch(shard, [], [], [], 0, self._partition)) for shard, key in enumerate(SHARD_KEYS)
+        ]
+        return Ingested(reached, Arrivals([], [], [], []), [])
+
     def _seed(self, payload: bytes, groups: dict[int, ShardBatch], appended: int) -> bool:
         """Route a seed to its shard; False if it is none or its state is unreadable."""
         try:

@@ -6,6 +6,8 @@ import hashlib
 import logging
 import threading
 import time
+from collections import deque
+from collections.abc import Callable
 from typing import Any, Final
 
 import hiredis
@@ -13,7 +15,15 @@ import redis
 from bytewax.outputs import DynamicSink, StatelessSinkPartition
 
 from fraud.entities import ENTITIES
-from fraud.redis_layout import NEWEST_WINS, encode_bytes, encode_timestamp, entity_key, field, ts_field
+from fraud.redis_layout import (
+    NEWEST_WINS,
+    decode_timestamp,
+    encode_bytes,
+    encode_timestamp,
+    entity_key,
+    field,
+    ts_field,
+)
 from fraud.settings import Settings
 from streaming import metrics
 from streaming.backoff import Backoff
@@ -24,6 +34,9 @@ from streaming.shard_batch import Writes
 MOST_KEYS: Final = 128
 #: Most calls sent before their replies are read, so that neither side's buffer fills.
 _MOST_CALLS: Final = 32
+#: Seconds of writes kept for writing again after an outage.
+_REWRITE_S: Final = 3.0
+_MOST_READS: Final = 1_000
 _SHA: Final = hashlib.sha1(NEWEST_WINS.encode(), usedforsecurity=False).hexdigest()
 _log = logging.getLogger(__name__)
 
@@ -134,6 +147,36 @@ class OnlineWriter:
                 written += script(keys=[key], args=arguments)
         return written
 
+    def versions(self, place: int, values: list[str]) -> list[int]:
+        """The stored version (microseconds, 0 if none) of each of `values` of an entity."""
+        client: Any = self._cluster or self._client
+        entity, found = ENTITIES[place], []
+        for at in range(0, len(values), _MOST_READS):
+            pipeline = client.pipeline(transaction=False)
+            for value in values[at : at + _MOST_READS]:
+                key = entity_key(self._project, entity.key, value)
+                pipeline.hget(key, ts_field(entity.velocity_view))
+            found.extend([decode_timestamp(stored) if stored else 0 for stored in pipeline.execute()])
+        return found
+
+
+def stored_version_reader(
+    configured: Settings, stopping: threading.Event
+) -> Callable[[int, list[str]], list[int]]:
+    """`OnlineWriter.versions`, waiting within bounds for a Redis that is away."""
+    writer = OnlineWriter(configured.redis_url, configured.feast_project)
+
+    def read(place: int, values: list[str]) -> list[int]:
+        backoff = Backoff(configured.stream_patience_seconds, "the online store")
+        while True:
+            try:
+                return writer.versions(place, values)
+            except AWAY:
+                metrics.SINK_RETRIES.inc()
+                backoff.wait(stopping)
+
+    return read
+
 
 class OnlineStorePartition(StatelessSinkPartition[tuple[str, Writes]]):
     """Writes batches and waits, within bounds, for a Redis that is away."""
@@ -142,6 +185,7 @@ class OnlineStorePartition(StatelessSinkPartition[tuple[str, Writes]]):
         self._writer = OnlineWriter(configured.redis_url, configured.feast_project)
         self._backoff = Backoff(configured.stream_patience_seconds, "the online store")
         self._stopping = stopping
+        self._recent: deque[tuple[float, list[Writes]]] = deque()
 
     def write_batch(self, items: list[tuple[str, Writes]]) -> None:
         writes = [item[1] for item in items]
@@ -156,8 +200,8 @@ class OnlineStorePartition(StatelessSinkPartition[tuple[str, Writes]]):
                 self._writer.disconnect()
                 self._backoff.wait(self._stopping)
         if self._backoff.waiting:
-            _log.warning("the online store is back")
-            self._backoff.reset()
+            self._recover()
+        self._remember(writes)
         now_ms = time.time_ns() / 1e6
         sent = 0
         for batch in writes:
@@ -169,6 +213,21 @@ class OnlineStorePartition(StatelessSinkPartition[tuple[str, Writes]]):
 
     def close(self) -> None:
         self._writer.close()
+
+    def _remember(self, writes: list[Writes]) -> None:
+        now = time.monotonic()
+        self._recent.append((now, writes))
+        while self._recent[0][0] < now - _REWRITE_S:
+            self._recent.popleft()
+
+    def _recover(self) -> None:
+        """Write again what a crashed server may have lost: it syncs its file once a second."""
+        _log.warning("the online store is back")
+        self._backoff.reset()
+        recent = [batch for _, writes in self._recent for batch in writes]
+        self._recent.clear()
+        if recent:
+            self.write_batch([("", batch._replace(appended_ms=0)) for batch in recent])
 
 
 class OnlineStoreSink(DynamicSink[tuple[str, Writes]]):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from typing import Any, Final
 
 from bytewax.operators import StatefulBatchLogic
 
 from fraud.entities import ENTITIES, VELOCITY_TTL
-from fraud.velocity import STATE_VERSION, VelocityState
+from fraud.settings import Settings
+from fraud.velocity import STATE_VERSION, VERSION, VelocityState
 from streaming import metrics
+from streaming.redis_sink import stored_version_reader
 from streaming.shard_batch import SHARDS, ShardBatch, Writes
 from streaming.snapshots import SNAPSHOT_VERSION, SnapshotError, check_version
 
@@ -19,6 +23,10 @@ _SWEEP_MS: Final = 3_600_000
 MOST_LIVE: Final = 20_000
 
 
+#: Versions (microseconds, 0 if none) that the online store holds for values of an entity place.
+StoredVersions = Callable[[int, list[str]], list[int]]
+
+
 class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
     """States of the entity values of one shard.
 
@@ -26,8 +34,13 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
     idle for VELOCITY_TTL of event time (by the shard's clock) is forgotten.
     """
 
-    def __init__(self, resume: tuple[Any, ...] | None = None) -> None:
+    def __init__(
+        self, partitions: int, stored_versions: StoredVersions, resume: tuple[Any, ...] | None = None
+    ) -> None:
         self._shard = -1
+        self._stored_versions = stored_versions
+        self._replaying = set(range(partitions))
+        self._replayed: set[str] = set()
         self._packed: dict[str, bytes] = {}
         self._live: dict[str, VelocityState] = {}
         self._clock = self._swept = 0
@@ -41,7 +54,16 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
                 )
             self._clock = self._swept = resume[3]
             self._packed = dict(resume[4])
+            self._replayed = set(resume[5])
             self._name(resume[2])
+
+    @classmethod
+    def builder(
+        cls, configured: Settings, stopping: threading.Event
+    ) -> Callable[[tuple[Any, ...] | None], ShardLogic]:
+        """What Bytewax calls for each shard, with the shard's snapshot if there is one."""
+        stored_versions = stored_version_reader(configured, stopping)
+        return lambda resume: cls(configured.partitions, stored_versions, resume)
 
     def on_batch(self, values: list[ShardBatch]) -> tuple[list[Writes], bool]:
         if self._shard < 0:
@@ -60,6 +82,11 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
                 state = live.get(value) or self._state(value)
                 if state.add(seen, place):
                     touched[value] = state
+        if self._replaying:
+            self._replayed.update(touched)
+            self._replaying.difference_update([batch.reached for batch in values])
+            if not self._replaying:
+                self._catch_up(touched)
         if not touched:
             return [], StatefulBatchLogic.RETAIN
         packed_states = [state.pack() for state in touched.values()]
@@ -76,7 +103,29 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
 
     def snapshot(self) -> tuple[Any, ...]:
         metrics.ENTITIES_HELD.labels(*self._labels).set(len(self._packed))
-        return (SNAPSHOT_VERSION, STATE_VERSION, self._shard, self._clock, tuple(self._packed.items()))
+        return (
+            SNAPSHOT_VERSION,
+            STATE_VERSION,
+            self._shard,
+            self._clock,
+            tuple(self._packed.items()),
+            tuple(self._replayed),
+        )
+
+    def _catch_up(self, touched: dict[str, VelocityState]) -> None:
+        """Lift states above what a crashed run has stored, and add those to `touched`.
+
+        That run may have interleaved partitions differently, so that its version of the same
+        events is a little higher. All it saw has been replayed by now: our state holds at
+        least as much, takes over the stored version and replaces what was stored under it.
+        """
+        values = sorted(self._replayed)
+        self._replayed.clear()
+        for value, stored in zip(values, self._stored_versions(self._place, values), strict=True):
+            state = self._state(value)
+            if stored > state.version:
+                state.header[VERSION] = stored
+                touched[value] = state
 
     def _name(self, shard: int) -> None:
         """Become the shard that the first batch or the snapshot names: Bytewax gives no key."""

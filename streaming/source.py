@@ -74,12 +74,16 @@ class IngestPartition(StatefulSourcePartition[Ingested, tuple[Any, ...]]):
         self._backoff = Backoff(configured.stream_patience_seconds, "the event log")
         self._awake: datetime | None = None
         self._lag_at = 0.0
+        self._tail: str | None = None
+        self._replaying = True
         self._releasable: list[str] | None = [] if configured.stream_trim else None
 
     def next_batch(self) -> list[Ingested]:
         if self._stopping.is_set():
             self._finish()
         try:
+            if self._tail is None:
+                self._tail = self._reader.end()
             batch = self._reader.read()
             self._observe_lag()
         except LogAwayError:
@@ -89,13 +93,17 @@ class IngestPartition(StatefulSourcePartition[Ingested, tuple[Any, ...]]):
             self._awake = _now() + timedelta(seconds=self._backoff.next_delay())
             return []
         self._backoff.reset()
-        if not batch.payloads:
+        taken = [self._taken(batch)] if batch.payloads else []
+        if self._replaying and self._reader.reached(self._tail):
+            self._replaying = False
+            taken.append(self._ingest.replayed())
+        if not taken:
             if self._drain:
                 self._finish()
             self._awake = _now() + _IDLE
             return []
         self._awake = None
-        return [self._taken(batch)]
+        return taken
 
     def next_awake(self) -> datetime | None:
         return self._awake
