@@ -30,10 +30,7 @@ def intervals(
     """
     order = np.argsort(-score, kind="stable")
     sorted_score, sorted_label = score[order], label[order].astype(np.float64)
-    if groups is None:
-        code = np.arange(len(score))
-    else:
-        code = np.unique(groups, return_inverse=True)[1][order]
+    code = np.arange(len(score)) if groups is None else np.unique(groups, return_inverse=True)[1][order]
     size = int(code.max()) + 1 if len(code) else 0
     random = np.random.default_rng(seed)
     drawn: dict[str, list[float]] = {name: [] for name in figures}

@@ -79,7 +79,7 @@ def fit_isotonic(label: NDArray[np.generic], raw: Floats) -> Calibration:
 def _strictly_rising(values: list[float]) -> list[float]:
     """`values` with the least nudges that make each larger than the one before."""
     rising = np.asarray(values) + np.arange(len(values)) * 1e-12
-    return np.maximum.accumulate(rising).tolist()
+    return [float(value) for value in np.maximum.accumulate(rising)]
 
 
 def fit_platt(label: NDArray[np.generic], raw: Floats, *, steps: int = 50) -> Calibration:
@@ -97,7 +97,7 @@ def fit_platt(label: NDArray[np.generic], raw: Floats, *, steps: int = 50) -> Ca
         curve = np.maximum(predicted * (1 - predicted), 1e-12)
         gradient = np.array([float(slope @ margin), float(slope.sum())])
         cross = float(curve @ margin)
-        hessian = np.array([[float(curve @ margin**2), cross], [cross, float(curve.sum())]]) + 1e-6 * np.eye(2)
+        hessian = np.array([[float(curve @ margin**2) + 1e-6, cross], [cross, float(curve.sum()) + 1e-6]])
         step = np.linalg.solve(hessian, gradient)
         a, b = a - float(step[0]), b - float(step[1])
         if np.abs(step).max() < 1e-9:

@@ -57,7 +57,8 @@ class Ranking:
 def rank(label: NDArray[np.generic], score: Floats, weight: Floats | None = None) -> Ranking:
     """Sort the rows by falling score and count down; raise `NoFraudError` if a class is empty."""
     order = np.argsort(-score, kind="stable")
-    return count_down(score[order], label[order].astype(np.float64), None if weight is None else weight[order])
+    sorted_weight = None if weight is None else weight[order]
+    return count_down(score[order], label[order].astype(np.float64), sorted_weight)
 
 
 def count_down(score: Floats, label: Floats, weight: Floats | None = None) -> Ranking:

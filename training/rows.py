@@ -22,9 +22,10 @@ from fraud.entities import ENTITIES
 from training.metrics import Floats, Ints
 
 #: Columns beside the features, used for slices, alerts and money; kept when the set has them.
-DESCRIPTIVE = ("transaction_id", "merchant_category", "channel", "country", "amount_reference", "currency") + tuple(
-    entity.key for entity in ENTITIES
-)
+DESCRIPTIVE = (
+    "transaction_id", "merchant_category", "channel", "country", "amount_reference", "currency",
+    *(entity.key for entity in ENTITIES),
+)  # fmt: skip
 REQUIRED = ("event_timestamp", "is_fraud")
 
 
@@ -84,7 +85,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a training set; `TrainingSetError` if there is none."""
     path = folder / "manifest.json"
     if not path.is_file():
-        raise TrainingSetError(f"{folder} holds no manifest.json; build a set with `python -m training.dataset`")
+        raise TrainingSetError(f"{folder} holds no manifest.json; build it with `python -m training.dataset`")
     manifest: dict[str, Any] = json.loads(path.read_bytes())
     return manifest
 
@@ -99,7 +100,7 @@ def feature_names(manifest: dict[str, Any], available: list[str]) -> tuple[str, 
         names = tuple(VECTOR)
     missing = [name for name in names if name not in available]
     if missing:
-        raise TrainingSetError(f"the set lacks {len(missing)} features, among them {missing[0]}; build it again")
+        raise TrainingSetError(f"the set lacks {len(missing)} features such as {missing[0]}; build it again")
     return names
 
 

@@ -80,15 +80,19 @@ def split_by_time(
     held = min(wanted, max(spare, 0) * 0.6)
     if held < min(2.0, wanted):
         raise SplitError(
-            f"{history:.1f} days of mature transactions cannot hold two label-delay gaps of {delay_days:g} days, "
-            "a day to validate and a day to test; generate or import a longer history, or lower "
-            "TOLLGATE_LABEL_MATURITY_DAYS"
+            f"{history:.1f} days of mature transactions cannot hold two label-delay gaps of "
+            f"{delay_days:g} days, a day to validate and a day to test; bring a longer history, or "
+            "lower TOLLGATE_LABEL_MATURITY_DAYS"
         )
     gap = int(delay_days * DAY_US)
     test_start = end - int(held * test_days / wanted * DAY_US)
     validation_end = test_start - gap
     validation_start = validation_end - int(held * validation_days / wanted * DAY_US)
-    return Split(Span(start, validation_start - gap), Span(validation_start, validation_end), Span(test_start, end))
+    return Split(
+        fit=Span(start, validation_start - gap),
+        validation=Span(validation_start, validation_end),
+        test=Span(test_start, end),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +119,6 @@ def prequential(
         train_end = test.start - gap
         train_start = start if train_days is None else max(start, train_end - int(train_days * DAY_US))
         if train_end <= train_start:
-            raise SplitError(f"{folds} folds of {test_days:g} days leave nothing to train on; ask for fewer folds")
+            raise SplitError(f"{folds} folds of {test_days:g} days leave nothing to train on; ask for fewer")
         planned.append(Fold(Span(train_start, train_end), test))
     return planned

@@ -1,0 +1,113 @@
+"""Gates between the stages of a model: each reads evidence from files and says pass or why not."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Final
+
+import numpy as np
+
+from fraud.settings import settings
+from training.calibration import apply_calibration
+from training.save import model_folder
+
+#: One entry per gate: its name, whether it passed, and the reason with the figures.
+Verdict = list[dict[str, Any]]
+
+#: How much average precision a challenger may lose against the champion (its other merits
+#: may be worth that), when both are judged on the same rows.
+TOLERATED_LOSS: Final = 0.01
+#: Largest rise in flagged decisions that a replay against the decision log may show.
+MOST_MORE_ALERTS: Final = 1.5
+REPLAYED_ROWS: Final = 50_000
+
+
+def _check(gate: str, passed: bool, reason: str) -> Verdict:
+    return [{"gate": gate, "passed": bool(passed), "reason": reason}]
+
+
+def card_path(version: str) -> Any:
+    return settings().results / "models" / version / "card.json"
+
+
+def registered_gate(version: str) -> Verdict:
+    """The model is in the store, its text has its digest, and its evidence does not refuse it."""
+    folder = model_folder(version)
+    if not (folder / "manifest.json").is_file():
+        return _check("registered", False, f"{version} is not in the model store; train and save it first")
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    digest = hashlib.sha256((folder / "model.txt").read_bytes()).hexdigest()
+    verdict = _check(
+        "digest", digest == manifest["digest"], "model.txt has the digest that its manifest names"
+        if digest == manifest["digest"] else "model.txt is not the text that was registered; train it again",
+    )  # fmt: skip
+    figures = manifest["metrics"]
+    verdict += _check(
+        "calibrated",
+        figures["brier"] < figures["brier_base_rate"],
+        f"Brier {figures['brier']:.6f} against {figures['brier_base_rate']:.6f} of the base rate",
+    )
+    verdict += _check(
+        "evidence",
+        card_path(version).is_file(),
+        "the evidence card is there"
+        if card_path(version).is_file()
+        else "no evidence card; run `python -m training.evidence`",
+    )
+    return verdict
+
+
+def champion_gate(version: str, champion: str | None) -> Verdict:
+    """On the same rows, the model is not clearly worse than the champion (from its card)."""
+    if champion in (None, version):
+        return _check("champion", True, "no other champion to compare with")
+    path = card_path(version)
+    comparison = json.loads(path.read_bytes()).get("champion") if path.is_file() else None
+    if not comparison or comparison.get("version") != champion:
+        return _check(
+            "champion", False, f"the card does not compare with {champion}; run `python -m training.evidence`"
+        )
+    difference = comparison["average_precision_difference"]
+    low, high = comparison["interval"]
+    passed = difference >= -TOLERATED_LOSS or high >= 0.0 > difference
+    return _check(
+        "champion",
+        passed,
+        f"average precision {difference:+.4f} (95% {low:+.4f} to {high:+.4f}) against {champion}, same rows",
+    )
+
+
+def replay_gate(version: str) -> Verdict:
+    """Scoring the decision log's served vectors again raises no flood of alerts.
+
+    Passes when there is no log yet: a canary is then the first that could fill one.
+    """
+    import pyarrow.dataset as ds
+
+    root = settings().home / "decisions"
+    files = sorted(str(path) for path in root.glob("**/*.parquet")) if root.is_dir() else []
+    if not files:
+        return _check("replay", True, "no decision log yet")
+    folder = model_folder(version)
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    source = ds.dataset(files[-200:], format="parquet")
+    missing = [name for name in manifest["features"] if name not in source.schema.names]
+    if missing:
+        return _check("replay", False, f"the decision log lacks {missing[0]}: the served vector differs")
+    table = source.head(REPLAYED_ROWS, columns=[*manifest["features"], "decision"])
+    if not len(table):
+        return _check("replay", True, "the decision log is empty")
+    import lightgbm
+
+    rows = np.column_stack(
+        [table.column(name).to_numpy().astype(np.float64) for name in manifest["features"]]
+    )
+    booster = lightgbm.Booster(model_str=(folder / "model.txt").read_text(encoding="utf-8"))
+    score = apply_calibration(manifest["calibration"], np.asarray(booster.predict(rows, num_threads=2)))
+    alerts = int((score >= manifest["thresholds"]["review"]).sum())
+    before = sum(decision != "APPROVE" for decision in table.column("decision").to_pylist())
+    passed = alerts <= max(before, 10) * MOST_MORE_ALERTS
+    return _check(
+        "replay", passed, f"{alerts} of {len(table)} replayed decisions flagged, {before} were before"
+    )

@@ -1,0 +1,214 @@
+"""Move models between register, shadow, canary and champion; each step gated, each reversible.
+
+    registered --shadow--> shadow --canary--> challenger --champion--> champion
+                 <----------------- retire / rollback -----------------
+
+State is `<home>/deployment.json`, which the service watches: `champion`, `challenger` (or
+null), `split` (share of customers that the challenger decides) and `shadow` (versions that
+score beside, without deciding), plus the `history` of every change. It is replaced as a whole,
+so a reader never sees half a change.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from fraud.settings import settings
+from training.gates import Verdict, champion_gate, registered_gate, replay_gate
+from training.save import model_folder
+
+#: Changes kept in the history.
+MOST_HISTORY: Final = 1_000
+DEFAULT_SPLIT: Final = 0.1
+
+
+class PromotionError(ValueError):
+    """A step that is not allowed now; the text says why and what would allow it."""
+
+
+def deployment_path() -> Path:
+    return settings().home / "deployment.json"
+
+
+def read_deployment() -> dict[str, Any]:
+    """The deployment as it is; an empty one if nothing was ever promoted."""
+    path = deployment_path()
+    empty: dict[str, Any] = {
+        "champion": None, "challenger": None, "split": DEFAULT_SPLIT, "shadow": [], "history": [],
+    }  # fmt: skip
+    if not path.is_file():
+        return empty
+    return {**empty, **json.loads(path.read_bytes())}
+
+
+def shadow(version: str, *, force: bool = False) -> Verdict:
+    """Let `version` score every transaction beside the champion, deciding none."""
+    verdict = _pass(registered_gate(version), force)
+    state = read_deployment()
+    if version in (state["champion"], state["challenger"]):
+        raise PromotionError(f"{version} decides already; retire it first")
+    if version not in state["shadow"]:
+        _write(state, "shadow", version, verdict, shadow=[*state["shadow"], version])
+    return verdict
+
+
+def canary(version: str, *, split: float = DEFAULT_SPLIT, force: bool = False) -> Verdict:
+    """Let `version`, now in shadow, decide for a share `split` of customers."""
+    if not 0 < split <= 0.5:
+        raise PromotionError(f"split {split:g} should lie above 0 and at most 0.5; a canary is a small share")
+    state = read_deployment()
+    if version not in state["shadow"] and not force:
+        raise PromotionError(
+            f"{version} is not in shadow; run `python -m training.promote shadow {version}` first"
+        )
+    verdict = _pass(registered_gate(version) + champion_gate(version, state["champion"]), force)
+    verdict += _pass(replay_gate(version), force)
+    rest = [name for name in state["shadow"] if name != version]
+    if state["challenger"] not in (None, version):
+        rest.append(state["challenger"])
+    _write(state, "canary", version, verdict, challenger=version, split=split, shadow=rest)
+    return verdict
+
+
+def champion(version: str, *, force: bool = False) -> Verdict:
+    """Let `version`, now challenger (or the first model of all), decide for everyone."""
+    state = read_deployment()
+    if state["champion"] is not None and state["challenger"] != version and not force:
+        raise PromotionError(
+            f"{version} is not the challenger; run `python -m training.promote canary {version}` first"
+        )
+    verdict = _pass(registered_gate(version) + champion_gate(version, state["champion"]), force)
+    rest = [name for name in state["shadow"] if name != version]
+    challenger = None if state["challenger"] == version else state["challenger"]
+    _write(state, "champion", version, verdict, champion=version, challenger=challenger, shadow=rest)
+    return verdict
+
+
+def first_champion(version: str) -> bool:
+    """Make `version` champion if there is none; whether it did. Gated all the same."""
+    if read_deployment()["champion"] is not None:
+        return False
+    champion(version)
+    return True
+
+
+def retire(version: str) -> None:
+    """One step back: a shadow stops scoring, a challenger goes back to shadow."""
+    state = read_deployment()
+    if version == state["champion"]:
+        raise PromotionError("the champion cannot be retired, only replaced or rolled back")
+    if version == state["challenger"]:
+        _write(state, "retire", version, [], challenger=None, shadow=[*state["shadow"], version])
+    elif version in state["shadow"]:
+        _write(state, "retire", version, [], shadow=[name for name in state["shadow"] if name != version])
+    else:
+        raise PromotionError(f"{version} is neither challenger nor in shadow")
+
+
+def rollback() -> str:
+    """Give the decisions back to the champion before this one; returns it. Never gated."""
+    state = read_deployment()
+    current = state["champion"]
+    former = [
+        entry["before"]["champion"] for entry in state["history"] if entry["after"]["champion"] == current
+    ]
+    previous = next((name for name in reversed(former) if name not in (None, current)), None)
+    if previous is None:
+        raise PromotionError("there is no earlier champion to go back to")
+    if not (model_folder(previous) / "model.txt").is_file():
+        raise PromotionError(f"the earlier champion {previous} is no longer in the model store")
+    challenger = None if state["challenger"] == previous else state["challenger"]
+    rest = [name for name in state["shadow"] if name != previous]
+    _write(state, "rollback", previous, [], champion=previous, challenger=challenger, shadow=rest)
+    return str(previous)
+
+
+def _pass(verdict: Verdict, force: bool) -> Verdict:
+    failed = [check for check in verdict if not check["passed"]]
+    if failed and not force:
+        raise PromotionError("; ".join(f"{check['gate']}: {check['reason']}" for check in failed))
+    return verdict
+
+
+def _write(state: dict[str, Any], step: str, version: str, verdict: Verdict, **changes: Any) -> None:
+    keys = ("champion", "challenger", "split", "shadow")
+    before = {key: state[key] for key in keys}
+    after = {**before, **changes}
+    entry = {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "step": step,
+        "version": version,
+        "forced": any(not check["passed"] for check in verdict),
+        "gates": verdict,
+        "before": before,
+        "after": after,
+    }
+    history = [*state["history"], entry][-MOST_HISTORY:]
+    path = deployment_path()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}.tmp")
+    partial.write_text(json.dumps({**after, "history": history}, indent=1), encoding="utf-8")
+    partial.replace(path)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """`python -m training.promote status|shadow|canary|champion|retire|rollback [VERSION]`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.promote", description="Promote or demote a model."
+    )
+    steps = parser.add_subparsers(dest="step", required=True)
+    steps.add_parser("status", help="who decides now, and the last changes")
+    steps.add_parser("rollback", help="give the decisions back to the earlier champion")
+    for name, text in (
+        ("shadow", "score beside the champion"), ("canary", "decide for a share of customers"),
+        ("champion", "decide for everyone"), ("retire", "one step back"),
+    ):  # fmt: skip
+        step = steps.add_parser(name, help=text)
+        step.add_argument("version")
+        if name != "retire":
+            step.add_argument(
+                "--force", action="store_true", help="pass failed gates; the history keeps that"
+            )
+        if name == "canary":
+            step.add_argument("--split", type=float, default=DEFAULT_SPLIT, help="share of customers")
+    options = parser.parse_args(argv)
+    try:
+        if options.step == "shadow":
+            shadow(options.version, force=options.force)
+        elif options.step == "canary":
+            canary(options.version, split=options.split, force=options.force)
+        elif options.step == "champion":
+            champion(options.version, force=options.force)
+        elif options.step == "retire":
+            retire(options.version)
+        elif options.step == "rollback":
+            rollback()
+    except PromotionError as error:
+        print(f"promote: {error}", file=sys.stderr)
+        return 1
+    print(status_text(read_deployment()))
+    return 0
+
+
+def status_text(state: dict[str, Any]) -> str:
+    """Who decides now, and the last ten changes."""
+    lines = [
+        f"champion    {state['champion'] or '-'}",
+        f"challenger  {state['challenger'] or '-'}"
+        + (f" ({state['split']:.0%})" if state["challenger"] else ""),
+        f"shadow      {', '.join(state['shadow']) or '-'}",
+    ]
+    for entry in state["history"][-10:]:
+        forced = " (forced)" if entry["forced"] else ""
+        lines.append(f"  {entry['at']}  {entry['step']:<9} {entry['version']}{forced}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""The same figures for parts of the rows, so that a good mean hides no bad corner."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training import metrics
+from training.metrics import Floats, NoFraudError
+from training.rows import Rows
+
+#: Upper ends of the amount bands, reference cents.
+AMOUNT_BANDS = (1_000, 5_000, 10_000, 25_000, 100_000)
+#: Values of a category shown one by one, by number of rows; the rest are "other".
+MOST_VALUES = 12
+#: How new a card is by its first known transaction (the velocity state's horizon is 30 days).
+NEW_CARD_SECONDS = 7 * 86_400.0
+#: Slices with fewer frauds are counted, not judged.
+FEWEST_FRAUDS = 5
+WEEK_US = 7 * 86_400_000_000
+
+
+def slices(rows: Rows, score: Floats, threshold: float) -> dict[str, list[dict[str, Any]]]:
+    """Per grouping, one entry per value: rows, frauds, figures, and alerts at `threshold`."""
+    found = {name: _by(rows, score, threshold, values) for name, values in groupings(rows).items()}
+    return {name: entries for name, entries in found.items() if len(entries) > 1}
+
+
+def groupings(rows: Rows) -> dict[str, NDArray[Any]]:
+    """A text value per row for every grouping that the rows allow."""
+    groups: dict[str, NDArray[Any]] = {
+        name: _top(rows.described[name])
+        for name in ("merchant_category", "country", "channel", "currency", "fraud_type")
+        if name in rows.described
+    }
+    if "amount_reference" in rows.described:
+        edges = np.array(AMOUNT_BANDS)
+        bounds = [0, *AMOUNT_BANDS]
+        names = [f"{low // 100}-{high // 100}" for low, high in zip(bounds, AMOUNT_BANDS, strict=False)]
+        names.append(f"over {AMOUNT_BANDS[-1] // 100}")
+        groups["amount"] = np.asarray(names, dtype=object)[np.searchsorted(edges, rows.amount, side="right")]
+    if "card_seconds_since_first_txn" in rows.names:
+        seconds = rows.features[:, rows.names.index("card_seconds_since_first_txn")]
+        new = ~(seconds >= NEW_CARD_SECONDS)
+        groups["card"] = np.where(new, "new (under 7 days)", "known").astype(object)
+    return groups
+
+
+def weekly(rows: Rows, score: Floats, threshold: float) -> list[dict[str, Any]]:
+    """The figures week by week of event time (weeks counted from the first row)."""
+    week = (rows.event_us - rows.event_us[0]) // WEEK_US
+    starts = [
+        str(np.datetime64(int(rows.event_us[0] + n * WEEK_US), "us"))[:10] for n in range(int(week[-1]) + 1)
+    ]
+    return _by(rows, score, threshold, np.asarray(starts, dtype=object)[week], ordered=True)
+
+
+def _top(values: NDArray[Any]) -> NDArray[Any]:
+    names, code, count = np.unique(values.astype(str), return_inverse=True, return_counts=True)
+    keep = np.argsort(-count, kind="stable")[:MOST_VALUES]
+    shown = np.full(len(names), "other", dtype=object)
+    shown[keep] = [name or "(none)" for name in names[keep].tolist()]
+    return np.asarray(shown[code])
+
+
+def _by(
+    rows: Rows, score: Floats, threshold: float, values: NDArray[Any], *, ordered: bool = False
+) -> list[dict[str, Any]]:
+    entries = []
+    for value in sorted(set(values.tolist())):
+        mask = values == value
+        label, part = rows.label[mask], score[mask]
+        frauds = int(label.sum())
+        entry: dict[str, Any] = {
+            "value": str(value),
+            "rows": int(mask.sum()),
+            "frauds": frauds,
+            "fraud_rate": frauds / int(mask.sum()),
+            "avg_prediction": float(part.mean()),
+            "flagged": float((part >= threshold).mean()),
+            "recall": float((part[label > 0] >= threshold).mean()) if frauds else None,
+        }
+        if frauds >= FEWEST_FRAUDS:
+            try:
+                ranking = metrics.rank(label, part)
+                entry["auc"] = metrics.auc(ranking)
+                entry["average_precision"] = metrics.average_precision(ranking)
+            except NoFraudError:  # every row of the slice is a fraud
+                entry["auc"] = entry["average_precision"] = None
+        else:
+            entry["auc"] = entry["average_precision"] = None
+        entries.append(entry)
+    return entries if ordered else sorted(entries, key=lambda entry: -int(entry["rows"]))
