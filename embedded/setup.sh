@@ -36,10 +36,10 @@ fi
 echo "installing the locked packages into .venv"
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 if command -v uv >/dev/null; then
-  uv pip install --quiet --python .venv/bin/python --require-hashes -r requirements.txt
+  uv pip install --quiet --python .venv/bin/python --require-hashes --no-deps -r requirements.txt
   uv pip install --quiet --python .venv/bin/python --no-deps -e .
 else
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.txt
   .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 fi
 echo "$wanted" > .venv/ready
