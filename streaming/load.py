@@ -123,9 +123,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Publish a seeded load to the configured event log, at a steady rate if one is given."""
     parser = argparse.ArgumentParser(prog="python -m streaming.load", description=main.__doc__)
     parser.add_argument("--events", type=int, default=10_000)
-    parser.add_argument(
-        "--rate", type=float, default=0, help="events a second; 0: unbounded"
-    )
+    parser.add_argument("--rate", type=float, default=0, help="events a second; 0: unbounded")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--customers", type=int, default=2_000)
     parser.add_argument("--duplicates", type=float, default=0.0, help="share, 0 to 1")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -29,6 +30,8 @@ RECOVERY_PARTS: Final = 4
 _STOP: Final = (signal.SIGTERM, signal.SIGINT)
 #: How long processes may take to finish their batch and flush before they are killed.
 _STOP_PATIENCE_S: Final = 30
+#: Kept open for the life of the process: the interpreter holds only the descriptor.
+_open_sockets: Final[list[socket.socket]] = []
 _log = logging.getLogger(__name__)
 
 
@@ -44,10 +47,7 @@ def run(
     if processes > 1 and process_id is None:
         return _run_cluster(module, processes, forwarded)
     addresses = _addresses(configured, processes) if processes > 1 else []
-    # Blocked before any thread starts, so that only the waiting thread ever takes the signal.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)
-    stopping = threading.Event()
-    threading.Thread(target=_await_stop, args=(stopping,), name="stop", daemon=True).start()
+    stopping = _stop_event()
     metrics.serve(configured.stream_metrics_port and configured.stream_metrics_port + (process_id or 0))
     _log.info("the flow starts (process %s of %s)", (process_id or 0) + 1, processes)
     cluster_main(  # type: ignore[no-untyped-call]
@@ -68,10 +68,27 @@ def prepare_recovery(folder: Path) -> Path:
     return recovery
 
 
-def _await_stop(stopping: threading.Event) -> None:
-    signal.sigwait(_STOP)
-    _log.info("asked to stop: the flow finishes its batch")
-    stopping.set()
+def _stop_event() -> threading.Event:
+    """An event that SIGTERM and SIGINT set.
+
+    Python runs signal handlers in the main thread between bytecodes, but that thread is deep in
+    Bytewax; the interpreter's wakeup descriptor is written at once, in whichever thread.
+    """
+    stopping = threading.Event()
+    heard, wakeup = socket.socketpair()
+    wakeup.setblocking(False)
+
+    def listen() -> None:
+        heard.recv(1)
+        _log.info("asked to stop: the flow finishes its batch")
+        stopping.set()
+
+    for number in _STOP:
+        signal.signal(number, lambda *_: None)
+    signal.set_wakeup_fd(wakeup.fileno())
+    threading.Thread(target=listen, name="stop", daemon=True).start()
+    _open_sockets.append(wakeup)
+    return stopping
 
 
 def _addresses(configured: Settings, processes: int) -> list[str]:
@@ -80,14 +97,14 @@ def _addresses(configured: Settings, processes: int) -> list[str]:
 
 def _run_cluster(module: str, processes: int, forwarded: list[str]) -> int:
     """Start one process per worker, pass signals on, and end all of them if one fails."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)
+    stopping = _stop_event()
     command = [sys.executable, "-m", module, "--processes", str(processes)]
     children = [
         subprocess.Popen([*command, "--process-id", str(index), *forwarded]) for index in range(processes)
     ]
     kill_at: float | None = None
     while any(child.poll() is None for child in children):
-        asked = signal.sigtimedwait(_STOP, 0.1)
+        asked = stopping.wait(0.1)
         failed = any(child.poll() not in (None, 0) for child in children)
         if (asked or failed) and kill_at is None:
             for child in children:

@@ -1,0 +1,131 @@
+"""The flow as a process, end to end, on a real Redis."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+
+import pytest
+import redis
+
+from datasets.lake import read_transactions
+from fraud.contract import Transaction
+from fraud.entities import ENTITIES
+from fraud.event_log import partition_of
+from fraud.settings import Settings, settings
+from fraud.velocity import VelocityState
+from streaming.dead_letters import letters_folder, read_letters
+from streaming.ingest import encode_seed
+from streaming.load import Event, Load, events
+from streaming.publish import open_writer
+from tests.streaming.conftest import FlowProcess, eventually
+from tests.streaming.oracle import differences, plain_loop, stored_states
+
+StartFlow = Callable[..., FlowProcess]
+
+
+def publish(configured: Settings, load: Load) -> list[Event]:
+    published = list(events(load, configured.partitions))
+    with open_writer(configured) as writer:
+        for event in published:
+            writer.publish_raw(event.partition, event.payload)
+    return published
+
+
+def states_written(client: redis.Redis) -> int:
+    return int(client.info("commandstats").get("cmdstat_hset", {"calls": 0})["calls"])
+
+
+def accepted(published: list[Event]) -> list[Transaction]:
+    return [event.transaction for event in published if event.kind in ("new", "late") and event.transaction]
+
+
+def test_states_in_redis_equal_a_plain_loop_byte_for_byte(
+    configured: Settings, flow: StartFlow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOLLGATE_PARTITIONS", "1")
+    settings.cache_clear()
+    published = publish(settings(), Load(3_000, customers=150, merchants=40, duplicates=0.02, late=0.02))
+    flow("--drain").finish()
+    expected = plain_loop(accepted(published))
+    stored = stored_states(configured, expected)
+    assert {key: state.pack() for key, state in expected.items()} == stored
+
+
+def test_every_accepted_event_is_in_the_arrival_log_once_and_every_broken_one_a_dead_letter(
+    configured: Settings, flow: StartFlow
+) -> None:
+    published = publish(configured, Load(2_000, customers=150, duplicates=0.05, late=0.02, broken=0.01))
+    flow("--drain").finish()
+    rows = read_transactions(configured.lake)
+    transactions = accepted(published)
+    assert sorted(rows.column("transaction_id").to_pylist()) == sorted(t.transaction_id for t in transactions)
+    sequences = rows.column("ingest_seq").to_pylist()
+    assert len(set(sequences)) == len(sequences)
+    broken = [event.payload for event in published if event.kind == "broken"]
+    letters = [letter for _, letter in read_letters(letters_folder(configured))]
+    assert len(letters) == len(broken)
+    assert differences(configured, plain_loop(transactions)) == []
+
+
+def test_killed_at_any_moment_and_restarted_with_more_processes_nothing_is_lost_or_doubled(
+    configured: Settings, flow: StartFlow
+) -> None:
+    load = Load(12_000, customers=300, merchants=500, duplicates=0.02, late=0.02, broken=0.002)
+    published = list(events(load, configured.partitions))
+    moments = random.Random(3)
+    with redis.Redis.from_url(configured.redis_url) as client, open_writer(configured) as writer:
+        for attempt, processes in enumerate((1, 2, 1)):
+            running = flow("--processes", str(processes))
+            before = states_written(client)
+            for event in published[attempt * 4_000 : (attempt + 1) * 4_000]:
+                writer.publish_raw(event.partition, event.payload)
+            writer.flush()
+            eventually(lambda before=before: states_written(client) > before)
+            time.sleep(moments.uniform(0.0, 0.8))
+            running.kill()
+        flow("--drain").finish()
+    transactions = accepted(published)
+    assert differences(configured, plain_loop(transactions)) == []
+    rows = read_transactions(configured.lake)
+    assert sorted(rows.column("transaction_id").to_pylist()) == sorted(t.transaction_id for t in transactions)
+    letters = [letter for _, letter in read_letters(letters_folder(configured))]
+    assert len(letters) == sum(event.kind == "broken" for event in published)
+
+
+def test_sigterm_finishes_the_batch_and_a_restart_continues_where_it_ended(
+    configured: Settings, flow: StartFlow
+) -> None:
+    first = publish(configured, Load(500, seed=1, customers=50))
+    running = flow()
+    with redis.Redis.from_url(configured.redis_url) as client:
+        eventually(lambda: client.dbsize() > 10)
+        assert "the flow has ended" in running.stop()
+    assert read_transactions(configured.lake).num_rows == 500
+    second = publish(configured, Load(500, seed=2, customers=50))
+    flow("--drain").finish()
+    assert differences(configured, plain_loop(accepted(first) + accepted(second))) == []
+    assert read_transactions(configured.lake).num_rows == 1_000
+
+
+def test_a_seed_joins_live_events_and_sending_it_again_changes_nothing(
+    configured: Settings, flow: StartFlow
+) -> None:
+    history = [event.transaction for event in events(Load(400, seed=5, customers=20), 1) if event.transaction]
+    live = Load(400, seed=6, customers=20, start=history[-1].event_time)
+    seeds = plain_loop(history)
+    with open_writer(configured) as writer:
+        for _ in range(2):
+            for (place, value), state in seeds.items():
+                partition = partition_of(value, configured.partitions)
+                writer.publish_raw(partition, encode_seed(ENTITIES[place].name, value, state.pack()))
+    published = publish(configured, live)
+    flow("--drain").finish()
+    expected = plain_loop(history + accepted(published))
+    stored = stored_states(configured, expected)
+    assert set(stored) == set(expected)
+    for key, state in expected.items():
+        kept = VelocityState.unpack(ENTITIES[key[0]], stored[key])
+        assert sorted(kept.events[::2]) == sorted(state.events[::2])
+    assert not list(read_letters(letters_folder(configured)))
