@@ -1,0 +1,1 @@
+"""Spark jobs behind the profile views: ``python -m feature_repo.aggregates --cut T``."""

@@ -1,0 +1,110 @@
+"""Cuts as integers: cut number n is `n * CUT_INTERVAL` after 1970 UTC, bucket n the time up to cut n + 1.
+
+Because every window edge falls on a cut, a transaction is inside a window for a run of
+consecutive cuts, and a late one joins at the first cut that knows it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fraud.entities import CUT_INTERVAL
+
+Ints = NDArray[np.int64]
+
+INTERVAL_US: Final = CUT_INTERVAL // timedelta(microseconds=1)
+CUTS_PER_DAY: Final = timedelta(days=1) // CUT_INTERVAL
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def cut_number(cut: datetime) -> int:
+    """The number of a cut; ValueError if `cut` has no offset or is not on the grid."""
+    if cut.tzinfo is None:
+        raise ValueError(f"cut {cut.isoformat()} needs an offset, such as 2026-03-01T06:00:00Z")
+    number, rest = divmod(cut - _EPOCH, CUT_INTERVAL)
+    if rest:
+        raise ValueError(
+            f"cut {cut.isoformat()} is not on the grid: cuts are every {CUT_INTERVAL} from 00:00 UTC"
+        )
+    return number
+
+
+def cut_time(number: int) -> datetime:
+    """The UTC time of cut `number`."""
+    return _EPOCH + number * CUT_INTERVAL
+
+
+def cuts_between(start: datetime, end: datetime) -> list[datetime]:
+    """Every cut in ``[start, end)``."""
+    first = -((_EPOCH - start) // CUT_INTERVAL)
+    last = -((_EPOCH - end) // CUT_INTERVAL)
+    return [cut_time(number) for number in range(first, last)]
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A run of consecutive cuts, `first` to `last` inclusive."""
+
+    first: int
+    last: int
+
+    @property
+    def size(self) -> int:
+        return self.last - self.first + 1
+
+    def visible(self, start: Ints, end: Ints) -> tuple[Ints, Ints]:
+        """Columns ``[low, high)`` of the grid that fall in cuts ``start`` to ``end`` inclusive."""
+        low = np.clip(start - self.first, 0, self.size)
+        high = np.clip(end + 1 - self.first, 0, self.size)
+        return low, np.maximum(high, low)
+
+
+def running(rows: Ints, low: Ints, high: Ints, values: Ints | int, shape: tuple[int, int]) -> Ints:
+    """A (rows, cuts) matrix of the sum of `values` whose ``[low, high)`` covers each cut.
+
+    Each value is added where it appears and taken away where it leaves, then summed along the
+    cuts: linear in values and cells however long the windows are. Integers wrap at 64 bits.
+    """
+    height, width = shape
+    change = np.zeros(height * (width + 1), dtype=np.int64)
+    np.add.at(change, rows * (width + 1) + low, values)
+    np.subtract.at(change, rows * (width + 1) + high, values)
+    matrix: Ints = np.cumsum(change.reshape(height, width + 1), axis=1)[:, :width]
+    return matrix
+
+
+def distinct(rows: Ints, values: Ints, low: Ints, high: Ints, shape: tuple[int, int]) -> Ints:
+    """A (rows, cuts) matrix of how many distinct `values` cover each cut.
+
+    The arguments come sorted by row, value and `low`. Overlapping runs of one value are cut
+    to what the earlier ones leave uncovered, so each value adds at most 1 anywhere.
+    """
+    if not rows.size:
+        return np.zeros(shape, dtype=np.int64)
+    fresh = np.empty(rows.size, dtype=bool)
+    fresh[0] = True
+    fresh[1:] = (rows[1:] != rows[:-1]) | (values[1:] != values[:-1])
+    group = np.cumsum(fresh) * (shape[1] + 1)  # offsets keep one group's ends below the next's
+    covered = np.maximum.accumulate(high + group) - group
+    start = low.copy()
+    start[1:] = np.where(fresh[1:], low[1:], np.maximum(low[1:], covered[:-1]))
+    keep = start < high
+    return running(rows[keep], start[keep], high[keep], 1, shape)
+
+
+def deviation(count: Ints, total: Ints, squares: Ints, squares_high: Ints) -> NDArray[Any]:
+    """Population standard deviation from integer sums; NaN where `count` is 0.
+
+    ``n * sum(x^2) - sum(x)^2`` is exact in wrapping 64-bit integers whenever the result itself
+    fits; beyond (judged from `squares_high`, the sum of ``x^2 >> 31``) it is taken in floats.
+    """
+    large = count * (squares_high * 2.0**31) - total.astype(np.float64) ** 2
+    exact = (count * squares - total * total).astype(np.float64)
+    variance = np.where(large < 2.0**61, exact, large)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(count > 0, np.sqrt(np.maximum(variance, 0.0)) / count, np.nan)

@@ -1,0 +1,199 @@
+"""From the lake to one narrow row per entity and transaction, reading only the dates that count."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import pyarrow as pa
+
+from feature_repo.aggregates.grid import CUTS_PER_DAY, INTERVAL_US, Grid, Ints, cut_time, running
+from feature_repo.aggregates.profile import Peers
+from fraud.entities import ENTITIES, PROFILE_DAYS, Entity
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+#: Transactions in one Python worker's hands at a time, about.
+SHARD_ROWS: Final = 500_000
+_NEVER: Final = 1 << 30
+_LONGEST: Final = max(PROFILE_DAYS)
+_TRANSACTIONS: Final = (
+    "transaction_id string, event_timestamp timestamp, created_timestamp timestamp, customer_id string, card_id string, "
+    "merchant_id string, terminal_id string, device_id string, ip string, amount_reference bigint, "
+    "merchant_category string"
+)
+_LABELS: Final = (
+    "transaction_id string, event_timestamp timestamp, created_timestamp timestamp, is_fraud boolean"
+)
+
+
+def _dates(root: Path, kind: str, first: date, last: date) -> list[str]:
+    """Existing date folders of `root`/`kind` from `first` to `last`, both included."""
+    found = []
+    for folder in sorted((root / kind).glob("date=*")):
+        if first <= date.fromisoformat(folder.name.removeprefix("date=")) <= last and any(
+            folder.glob("*.parquet")
+        ):
+            found.append(str(folder))
+    return found
+
+
+def _load(spark: SparkSession, schema: str, folders: list[str]) -> DataFrame:
+    reader = spark.read.schema(schema)
+    return reader.parquet(*folders) if folders else spark.createDataFrame([], schema)
+
+
+def _bucket(column: str) -> Column:
+    from pyspark.sql import functions as F
+
+    return F.floor(F.unix_micros(F.col(column)) / F.lit(INTERVAL_US)).cast("int")
+
+
+def transactions(spark: SparkSession, root: Path, grid: Grid, maturity_days: int) -> DataFrame:
+    """Transactions that any window of any cut of `grid` can hold, known before the last cut."""
+    from pyspark.sql import functions as F
+
+    start = cut_time(grid.first) - timedelta(days=_LONGEST + maturity_days)
+    end = cut_time(grid.last)
+    rows = _load(spark, _TRANSACTIONS, _dates(root, "transactions", start.date(), _last_date(end)))
+    return rows.where((F.col("event_timestamp") >= F.lit(start)) & _before(end))
+
+
+def reports(spark: SparkSession, root: Path, grid: Grid, maturity_days: int) -> DataFrame:
+    """Fraud reports known before the last cut, each on its transaction, with `known` and `until`.
+
+    `known` is the first cut that knows the report and `until` the first that knows the next
+    word on the same transaction. Transactions older than the windows are read too, by their
+    date, when a report on them is recent.
+    """
+    from pyspark.sql import Window
+    from pyspark.sql import functions as F
+
+    start = cut_time(grid.first) - timedelta(days=_LONGEST + maturity_days)
+    end = cut_time(grid.last)
+    words = _load(spark, _LABELS, _dates(root, "labels", start.date(), _last_date(end))).where(_before(end))
+    # The next word on the same transaction; of words known at the same instant fraud is the last.
+    order = Window.partitionBy("transaction_id").orderBy("created_timestamp", "is_fraud")
+    fraud = (
+        words.withColumn("next", F.lead("created_timestamp").over(order))
+        .where("is_fraud")
+        .select(
+            "transaction_id",
+            (_bucket("created_timestamp") + 1).alias("known"),
+            F.coalesce(_bucket("next") + 1, F.lit(_NEVER)).alias("until"),
+        )
+    )
+    old = words.where(F.col("is_fraud") & (F.col("event_timestamp") < F.lit(start)))
+    folders = [
+        root / "transactions" / f"date={row[0]}"
+        for row in old.select(F.to_date("event_timestamp").cast("string")).distinct().collect()
+    ]
+    recent = _dates(root, "transactions", start.date(), _last_date(end))
+    folders_used = sorted({*recent, *[str(folder) for folder in folders if folder.is_dir()]})
+    moves = _load(spark, _TRANSACTIONS, folders_used).where(_before(end))
+    return moves.join(F.broadcast(fraud), "transaction_id")
+
+
+def _before(end: datetime) -> Column:
+    from pyspark.sql import functions as F
+
+    return F.col("created_timestamp") < F.lit(end)
+
+
+def _last_date(end: datetime) -> date:
+    return (end - timedelta(microseconds=1)).date()
+
+
+def entity_rows(moves: DataFrame, told: DataFrame, shards: int) -> DataFrame:
+    """One row per entity, value and transaction (or report), with the shard that takes it."""
+    from pyspark.sql import functions as F
+
+    zero = F.lit(0).cast("int")
+    both = moves.select("*", zero.alias("known"), zero.alias("until")).unionByName(told)
+    return both.select(
+        F.inline(F.array(*[_entity_struct(place, entity, shards) for place, entity in enumerate(ENTITIES)])),
+        _bucket("event_timestamp").alias("bucket"),
+        (_bucket("created_timestamp") + 1).alias("seen"),
+        F.col("amount_reference").alias("amount"),
+        F.xxhash64("transaction_id").alias("tx"),
+        "known",
+        "until",
+    ).where("key is not null")
+
+
+def _entity_struct(place: int, entity: Entity, shards: int) -> Column:
+    from pyspark.sql import functions as F
+
+    columns = [
+        F.lit(place).alias("entity"),
+        F.pmod(F.xxhash64(entity.key), F.lit(shards)).cast("int").alias("shard"),
+        F.col(entity.key).alias("key"),
+        F.when(F.lit(entity.name == "merchant"), F.col("merchant_category")).alias("category"),
+    ]
+    for index in range(2):
+        if index < len(entity.counterparties):
+            party = next(other.key for other in ENTITIES if other.name == entity.counterparties[index])
+            value = F.when(F.col(party).isNotNull(), F.xxhash64(party))
+        else:
+            value = F.lit(None).cast("long")
+        columns.append(value.alias(f"party{index}"))
+    return F.struct(*columns)
+
+
+def peers(moves: DataFrame, grid: Grid) -> Peers:
+    """Thirty-day counts and amounts of everyone and of each merchant category, at every cut."""
+    from pyspark.sql import functions as F
+
+    once = moves.groupBy("transaction_id").agg(
+        F.min(
+            F.struct(
+                (_bucket("created_timestamp") + 1).alias("seen"),
+                _bucket("event_timestamp").alias("bucket"),
+                F.col("amount_reference").alias("amount"),
+                F.col("merchant_category").alias("category"),
+            )
+        ).alias("first")
+    )
+    amount = F.col("amount")
+    sums = (
+        once.select("first.*")
+        .groupBy("category", "bucket", "seen")
+        .agg(
+            F.count("*").alias("count"),
+            F.sum(amount).alias("total"),
+            # Squares wrap at 64 bits on purpose (feature_repo.aggregates.grid.deviation), but
+            # Spark refuses to: their halves are summed apart.
+            F.sum((amount * amount).bitwiseAND(F.lit(0x7FFFFFFF))).alias("squares_low"),
+            F.sum(F.shiftright(amount * amount, 31)).alias("squares_high"),
+        )
+        .toArrow()
+    )
+    return _peers_of(sums, grid)
+
+
+def _peers_of(sums: pa.Table, grid: Grid) -> Peers:
+    ints: dict[str, Ints] = {
+        name: sums.column(name).cast(pa.int64()).to_numpy()
+        for name in ("bucket", "seen", "count", "total", "squares_low", "squares_high")
+    }
+    low, high = grid.visible(
+        np.maximum(ints["bucket"] + 1, ints["seen"]), ints["bucket"] + _LONGEST * CUTS_PER_DAY
+    )
+    category = np.array(sums.column("category").to_pylist(), dtype=object)
+    shape = (1, grid.size)
+
+    def line(chosen: np.ndarray, values: Ints) -> Ints:
+        rows = np.zeros(int(chosen.sum()), dtype=np.int64)
+        return running(rows, low[chosen], high[chosen], values[chosen], shape)[0]
+
+    everyone = line(np.ones(category.size, dtype=bool), ints["count"])
+    table: dict[str, tuple[Ints, Ints, Ints, Ints]] = {}
+    for name in sorted({value for value in category if value is not None}):
+        chosen = category == name
+        high_sum = line(chosen, ints["squares_high"])
+        squares = (high_sum << 31) + line(chosen, ints["squares_low"])
+        table[name] = (line(chosen, ints["count"]), line(chosen, ints["total"]), squares, high_sum)
+    return Peers(everyone, table)

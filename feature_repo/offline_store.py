@@ -1,0 +1,280 @@
+"""The offline store: Feast's Spark store with point-in-time joins that are linear per key.
+
+Stock Spark retrieval joins every view row of a key with every training row of that key and
+runs on-demand views over the whole result on the driver. Here each join is one ordered pass
+over a key (`feature_repo.asof`), always as known at the time, and on-demand views run inside
+the executors. Tests hold the results equal to stock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import pandas as pd
+import pyarrow as pa
+from feast import FeatureView, OnDemandFeatureView, RepoConfig
+from feast.data_source import DataSource
+from feast.infra.offline_stores import offline_utils
+from feast.infra.offline_stores.contrib.spark_offline_store.spark import (
+    SparkOfflineStore,
+    SparkOfflineStoreConfig,
+    SparkRetrievalJob,
+)
+from feast.infra.offline_stores.contrib.spark_offline_store.spark_source import SparkSource
+from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
+from feast.infra.registry.base_registry import BaseRegistry
+
+from feature_repo.asof import View, join_as_of, number_rows
+from feature_repo.on_demand import apply_on_demand
+from feature_repo.retrieval import AsOfRetrievalJob, LatestRetrievalJob
+from feature_repo.spark import spark_session
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+
+class AsOfSparkOfflineStoreConfig(SparkOfflineStoreConfig):
+    """Nothing to configure: the session comes from `feature_repo.spark`."""
+
+    type: Literal["feature_repo.offline_store.AsOfSparkOfflineStore"] = (
+        "feature_repo.offline_store.AsOfSparkOfflineStore"
+    )
+
+
+class AsOfSparkOfflineStore(SparkOfflineStore):
+    """Feast's Spark offline store; `get_historical_features` is ours, the rest is inherited."""
+
+    @staticmethod
+    def get_historical_features(
+        config: RepoConfig,
+        feature_views: list[FeatureView],
+        feature_refs: list[str],
+        entity_df: pd.DataFrame | str | DataFrame | None,
+        registry: BaseRegistry,
+        project: str,
+        full_feature_names: bool = False,
+        filter_by_created_timestamp: bool = True,
+        **kwargs: Any,
+    ) -> RetrievalJob:
+        """Features of each entity row as they were known at its event timestamp.
+
+        `entity_df` is a pandas or Spark frame, or SQL such as ``SELECT * FROM parquet.`path```.
+        Values that became known later are never seen, whatever `filter_by_created_timestamp`
+        says: turning that off would train on the future.
+        """
+        spark = spark_session()
+        if entity_df is None:
+            with _quiet():
+                return SparkOfflineStore.get_historical_features(
+                    config, feature_views, feature_refs, None, registry, project, full_feature_names,
+                    filter_by_created_timestamp=True, **kwargs,
+                )  # fmt: skip
+        entities = _entity_frame(spark, entity_df)
+        time = offline_utils.infer_event_timestamp_from_entity_df(_numpy_types(entities))
+        expected = offline_utils.get_expected_join_keys(project, feature_views, registry)
+        offline_utils.assert_expected_columns_in_entity_df(_numpy_types(entities), expected, time)
+        entities = number_rows(entities)
+        span = _time_span(entities, time)
+        views = _views(spark, registry, project, feature_refs, feature_views, span, full_feature_names)
+        joined = join_as_of(entities, time, views)
+        on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
+        return AsOfRetrievalJob(
+            spark=spark,
+            rows=entities.count(),
+            frame=lambda wanted: apply_on_demand(joined, on_demand, feature_refs, full_feature_names, wanted),
+            config=config,
+            full_feature_names=full_feature_names,
+            metadata=RetrievalMetadata(
+                features=feature_refs,
+                keys=sorted(set(entities.columns) - {time}),
+                min_event_timestamp=span[0],
+                max_event_timestamp=span[1],
+            ),
+        )
+
+    @staticmethod
+    def pull_latest_from_table_or_query(
+        config: RepoConfig,
+        data_source: DataSource,
+        join_key_columns: list[str],
+        feature_name_columns: list[str],
+        timestamp_field: str,
+        created_timestamp_column: str | None,
+        start_date: datetime,
+        end_date: datetime,
+    ) -> RetrievalJob:
+        """The newest row per key in a time range, for materialization; none from an empty lake."""
+        spark = spark_session()
+        columns = [*join_key_columns, *feature_name_columns, timestamp_field]
+        columns += [created_timestamp_column] if created_timestamp_column else []
+        if isinstance(data_source, SparkSource) and _is_empty(data_source):
+            return LatestRetrievalJob(spark, _no_rows(columns), config)
+        with _quiet():
+            job = SparkOfflineStore.pull_latest_from_table_or_query(
+                config, data_source, join_key_columns, feature_name_columns, timestamp_field,
+                created_timestamp_column, start_date, end_date,
+            )  # fmt: skip
+        return LatestRetrievalJob(spark, cast(SparkRetrievalJob, job).query, config)
+
+    @staticmethod
+    def pull_all_from_table_or_query(*args: Any, **kwargs: Any) -> RetrievalJob:
+        """Stock behaviour, on this process's session."""
+        spark_session()
+        with _quiet():
+            return SparkOfflineStore.pull_all_from_table_or_query(*args, **kwargs)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep stock Feast's "experimental" prints out of commands' output."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield
+
+
+def _is_empty(source: SparkSource) -> bool:
+    """Whether a file source has no files yet (local paths only; remote ones are taken to exist)."""
+    path = source.path
+    if not path or "://" in path:
+        return False
+    return next(Path(path).glob("**/[!._]*.parquet"), None) is None
+
+
+def _no_rows(columns: list[str]) -> str:
+    times = {"event_timestamp", "created_timestamp"}
+    casts = [f"CAST(NULL AS {'TIMESTAMP' if name in times else 'STRING'}) AS `{name}`" for name in columns]
+    return f"SELECT {', '.join(casts)} WHERE false"
+
+
+def _entity_frame(spark: SparkSession, entity_df: pd.DataFrame | str | DataFrame) -> DataFrame:
+    if isinstance(entity_df, str):
+        return spark.sql(entity_df)
+    if isinstance(entity_df, pd.DataFrame):
+        return spark.createDataFrame(pa.Table.from_pandas(entity_df, preserve_index=False))
+    return entity_df
+
+
+def _numpy_types(entities: DataFrame) -> dict[str, Any]:
+    """Column types as Feast's checks expect them."""
+    import numpy as np
+
+    return {
+        name: np.dtype("datetime64[ns]") if kind.startswith("timestamp") else np.dtype("object")
+        for name, kind in entities.dtypes
+    }
+
+
+def _time_span(entities: DataFrame, time: str) -> tuple[datetime, datetime]:
+    from datetime import UTC
+
+    from pyspark.sql import functions as F
+
+    low, high = entities.agg(F.unix_micros(F.min(time)), F.unix_micros(F.max(time))).collect()[0]
+    if low is None:
+        raise ValueError(f"the entity rows are empty, or none has an {time}")
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    return epoch + timedelta(microseconds=low), epoch + timedelta(microseconds=high)
+
+
+def _views(
+    spark: SparkSession,
+    registry: BaseRegistry,
+    project: str,
+    feature_refs: list[str],
+    feature_views: list[FeatureView],
+    span: tuple[datetime, datetime],
+    full_feature_names: bool,
+) -> list[View]:
+    """The requested views with their rows, limited to the time that entity rows can see."""
+    by_name = {view.projection.name_to_use(): view for view in feature_views}
+    # Asking Feast for its query context would load every source, and fail on an empty lake.
+    wanted, _ = offline_utils._get_requested_feature_views_to_features_dict(
+        feature_refs, feature_views, OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
+    )
+    views = []
+    for view, features in wanted.items():
+        name = view.projection.name_to_use()
+        source = by_name[name].batch_source
+        if not isinstance(source, SparkSource):
+            raise ValueError(f"feature view {name} has no SparkSource to read history from")
+        column_of = {mapped: column for column, mapped in source.field_mapping.items()}
+        keys = {
+            column_of.get(key.name, key.name): view.projection.join_key_map.get(key.name, key.name)
+            for key in view.entity_columns
+        }
+        outputs = {
+            column_of.get(feature, feature): f"{name}__{feature}" if full_feature_names else feature
+            for feature in features
+        }
+        kinds = {feature.name: feature.dtype for feature in view.features}
+        views.append(
+            View(
+                name=name,
+                keys=tuple(keys.values()),
+                outputs=tuple(outputs.values()),
+                kinds=tuple([_spark_type(kinds[feature]) for feature in features]),
+                ttl=view.ttl or timedelta(0),
+                rows=None
+                if _is_empty(source)
+                else _view_rows(spark, source, keys, outputs, kinds, view.ttl, span),
+            )
+        )
+    return views
+
+
+def _spark_type(kind: Any) -> str:
+    from feast.type_map import feast_value_type_to_pa
+    from pyspark.sql.pandas.types import from_arrow_type
+
+    return from_arrow_type(feast_value_type_to_pa(kind.to_value_type())).simpleString()
+
+
+def _view_rows(
+    spark: SparkSession,
+    source: SparkSource,
+    keys: dict[str, str],
+    outputs: dict[str, str],
+    kinds: dict[str, Any],
+    ttl: timedelta | None,
+    span: tuple[datetime, datetime],
+) -> DataFrame:
+    """Rows of one source: keys and features under their final names, `event` and `known`."""
+    from pyspark.sql import functions as F
+
+    event, known = source.timestamp_field, source.created_timestamp_column or source.timestamp_field
+    if source.path and source.file_format == "parquet":
+        columns = [f"`{key}` string" for key in keys]
+        columns += [f"`{name}` timestamp" for name in dict.fromkeys((event, known))]
+        columns += [
+            f"`{name}` {_spark_type(kinds[source.field_mapping.get(name, name)])}" for name in outputs
+        ]
+        rows = spark.read.schema(", ".join(columns)).parquet(source.path)
+    else:
+        rows = spark.sql(f"SELECT * FROM {source.get_table_query_string()}")
+    low = span[0] - ttl if ttl else None
+    rows = rows.where(F.col(event) <= F.lit(span[1]))
+    if low is not None:
+        rows = rows.where(F.col(event) >= F.lit(low))
+    if source.date_partition_column:
+        partition, form = F.col(source.date_partition_column), source.date_partition_column_format
+        rows = rows.where(partition <= F.lit(span[1].strftime(form)))
+        if low is not None:
+            rows = rows.where(partition >= F.lit(low.strftime(form)))
+    # Spark's comparisons with null are never true, as in stock: such rows match nothing.
+    rows = rows.where(F.col(event).isNotNull() & F.col(known).isNotNull())
+    for key in keys:
+        rows = rows.where(F.col(key).isNotNull())
+    return rows.select(
+        *[F.col(key).alias(name) for key, name in keys.items()],
+        F.col(event).alias("event"),
+        F.col(known).alias("known"),
+        *[F.col(column).alias(name) for column, name in outputs.items()],
+    )
+
+
+#: What a retrieval job computes when asked for columns (None: all of them).
+Frame = Callable[[list[str] | None], "DataFrame"]

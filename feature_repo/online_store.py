@@ -1,0 +1,157 @@
+"""The online store: Feast's Redis layout, written by one script that lets the newest win.
+
+Stock Feast reads the stored timestamp and then writes: two writers race, and a slow batch can
+replace what the stream wrote a moment ago. Here stream, batch and backfill share the Lua
+script of `fraud.redis_layout`, which compares and writes in one step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from feast.infra.key_encoding_utils import serialize_entity_key
+from feast.infra.online_stores.redis import RedisOnlineStore, RedisOnlineStoreConfig, RedisType
+from pydantic import Field, StrictStr
+from redis import Redis
+from redis import asyncio as redis_asyncio
+from redis.cluster import ClusterNode, RedisCluster
+from redis.sentinel import Sentinel
+
+import feature_repo.registry  # noqa: F401  # Feast loads this module first: it names the registry's plugin
+from feature_repo.redis_client import parse_redis_url
+from fraud.redis_layout import NEWEST_WINS, newest_wins_args
+from fraud.settings import settings
+
+if TYPE_CHECKING:
+    from feast import FeatureView, RepoConfig
+
+#: Rows a script call writes: long enough to amortise the call, short enough to let reads in.
+ROWS_PER_CALL: Final = 50
+#: Script calls in one pipeline.
+CALLS_PER_PIPELINE: Final = 40
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+#: One row for Feast's writer: entity key, values by feature, event time, created time.
+Row = tuple[Any, dict[str, Any], datetime, datetime | None]
+
+
+class NewestWinsRedisOnlineStoreConfig(RedisOnlineStoreConfig):
+    """Where Redis is; by default `TOLLGATE_REDIS_URL`."""
+
+    type: Literal["feature_repo.online_store.NewestWinsRedisOnlineStore"] = (  # type: ignore[assignment]
+        "feature_repo.online_store.NewestWinsRedisOnlineStore"
+    )
+    redis_url: StrictStr = Field(default_factory=lambda: settings().redis_url)
+    """redis://, rediss:// (TLS), redis+cluster:// or redis+sentinel:// URL"""
+
+    redis_type: RedisType = Field(
+        default_factory=lambda: RedisType(parse_redis_url(settings().redis_url).kind)
+    )
+
+
+class NewestWinsRedisOnlineStore(RedisOnlineStore):
+    """Feast's Redis online store with atomic newest-wins writes; reads are the stock ones."""
+
+    def online_write_batch(
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        data: list[Row],
+        progress: Callable[[int], Any] | None,
+    ) -> None:
+        """Write rows of one view; a row older than what is stored changes nothing.
+
+        The event timestamp is the version. An equal one is written again, so that a
+        recomputed cut replaces itself.
+        """
+        client = self._get_client(config.online_store)
+        clustered = config.online_store.redis_type == RedisType.redis_cluster
+        names = [feature.name for feature in table.features]
+        script = client.script_load(NEWEST_WINS)
+        for calls in _pipelines(data, 1 if clustered else ROWS_PER_CALL):
+            with client.pipeline(transaction=False) as pipe:
+                for rows in calls:
+                    keys = [_key(config, row) for row in rows]
+                    pipe.evalsha(script, len(keys), *keys, *_arguments(table.name, names, rows))
+                pipe.execute()
+            if progress:
+                progress(sum(len(rows) for rows in calls))
+
+    async def online_write_batch_async(
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        data: list[Row],
+        progress: Callable[[int], Any] | None,
+    ) -> None:
+        """`online_write_batch` on the asynchronous client."""
+        client = await self._get_client_async(config.online_store)
+        clustered = config.online_store.redis_type == RedisType.redis_cluster
+        names = [feature.name for feature in table.features]
+        script = await client.script_load(NEWEST_WINS)
+        for calls in _pipelines(data, 1 if clustered else ROWS_PER_CALL):
+            async with client.pipeline(transaction=False) as pipe:
+                for rows in calls:
+                    keys = [_key(config, row) for row in rows]
+                    pipe.evalsha(script, len(keys), *keys, *_arguments(table.name, names, rows))
+                await pipe.execute()
+            if progress:
+                progress(sum(len(rows) for rows in calls))
+
+    def _get_client(self, online_store_config: NewestWinsRedisOnlineStoreConfig) -> Any:
+        if self._client is None:
+            address = parse_redis_url(online_store_config.redis_url)
+            options = address.options()
+            if address.kind == "redis_cluster":
+                self._client = RedisCluster(
+                    startup_nodes=[ClusterNode(*node) for node in address.nodes], **options
+                )
+            elif address.kind == "redis_sentinel":
+                self._client = Sentinel(list(address.nodes)).master_for(address.master, **options)
+            else:
+                self._client = Redis(*address.nodes[0], **options)
+        return self._client
+
+    async def _get_client_async(self, online_store_config: NewestWinsRedisOnlineStoreConfig) -> Any:
+        if self._client_async is None:
+            address = parse_redis_url(online_store_config.redis_url)
+            options = address.options()
+            if address.kind == "redis_cluster":
+                nodes = [redis_asyncio.cluster.ClusterNode(*node) for node in address.nodes]
+                self._client_async = redis_asyncio.RedisCluster(startup_nodes=nodes, **options)
+            elif address.kind == "redis_sentinel":
+                sentinel = redis_asyncio.Sentinel(list(address.nodes))
+                self._client_async = sentinel.master_for(address.master, **options)
+            else:
+                self._client_async = redis_asyncio.Redis(*address.nodes[0], **options)
+        return self._client_async
+
+
+def _pipelines(data: Sequence[Row], rows_per_call: int) -> Iterator[list[Sequence[Row]]]:
+    """Rows grouped by script call, calls grouped by pipeline."""
+    step = rows_per_call * CALLS_PER_PIPELINE
+    for start in range(0, len(data), step):
+        chunk = data[start : start + step]
+        yield [chunk[at : at + rows_per_call] for at in range(0, len(chunk), rows_per_call)]
+
+
+def _key(config: RepoConfig, row: Row) -> bytes:
+    version = config.entity_key_serialization_version
+    return serialize_entity_key(row[0], entity_key_serialization_version=version) + config.project.encode()
+
+
+def _arguments(view: str, names: Sequence[str], rows: Sequence[Row]) -> list[bytes | str | int]:
+    encoded = []
+    for _, values, event, _ in rows:
+        # Feast hands naive times over as UTC.
+        aware = event if event.tzinfo is not None else event.replace(tzinfo=UTC)
+        encoded.append(
+            (
+                (aware - _EPOCH) // _MICROSECOND,
+                [values[name].SerializeToString() if name in values else b"" for name in names],
+            )
+        )
+    return newest_wins_args(view, names, encoded)

@@ -1,0 +1,100 @@
+"""Results of the offline store: Arrow without pandas in between, or parquet without the driver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import pyarrow as pa
+from feast import OnDemandFeatureView, RepoConfig
+from feast.infra.offline_stores.contrib.spark_offline_store.spark import SparkRetrievalJob
+from feast.infra.offline_stores.offline_store import RetrievalMetadata
+
+from feature_repo.asof import ROW
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+
+class RowCountError(RuntimeError):
+    """A join gave more or fewer rows than it was asked for."""
+
+
+class LatestRetrievalJob(SparkRetrievalJob):
+    """A query's rows. Nulls stay nulls: pandas would turn a missing number into NaN."""
+
+    def __init__(self, spark: SparkSession, query: str, config: RepoConfig) -> None:
+        super().__init__(spark_session=spark, query=query, full_feature_names=False, config=config)
+
+    def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
+        return self.to_spark_df().toArrow().combine_chunks()
+
+    def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
+        return self._to_arrow_internal(timeout).to_pandas()
+
+
+class AsOfRetrievalJob(SparkRetrievalJob):
+    """A point-in-time join that is ready to run; one row out for each entity row, in its order."""
+
+    def __init__(
+        self,
+        *,
+        spark: SparkSession,
+        rows: int,
+        frame: Callable[[Sequence[str] | None], DataFrame],
+        config: RepoConfig,
+        full_feature_names: bool,
+        metadata: RetrievalMetadata,
+    ) -> None:
+        super().__init__(
+            spark_session=spark,
+            query="",
+            full_feature_names=full_feature_names,
+            config=config,
+            metadata=metadata,
+        )
+        self._rows = rows
+        self._frame = frame
+
+    @property
+    def on_demand_feature_views(self) -> list[OnDemandFeatureView]:
+        """None: they have been applied in the executors already."""
+        return []
+
+    def to_spark_df(self, columns: Sequence[str] | None = None) -> DataFrame:
+        """The result as a lazy frame, in no order; with `columns`, only those."""
+        if columns is not None:
+            return self._frame(columns)
+        return self._frame(None).drop(ROW)
+
+    def write_parquet(self, path: str, columns: Sequence[str], partition: Sequence[str] = ()) -> int:
+        """Write `columns` to `path` from the executors; return the number of rows.
+
+        With `partition` each of its values gets one folder with one file, ordered by the
+        columns in their order. Raises RowCountError if a row was lost or doubled on the way.
+        """
+        from pyspark.sql import Observation
+        from pyspark.sql import functions as F
+
+        seen = Observation("rows")
+        frame = self.to_spark_df(columns).observe(seen, F.count(F.lit(1)).alias("rows"))
+        if partition:
+            frame = frame.repartition(*partition).sortWithinPartitions(*partition, *columns)
+            frame.write.mode("overwrite").partitionBy(*partition).parquet(path)
+        else:
+            frame.write.mode("overwrite").parquet(path)
+        self._check(int(seen.get["rows"]))
+        return self._rows
+
+    def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
+        table = self._frame(None).toArrow().sort_by(ROW)
+        self._check(table.num_rows)
+        return table.drop_columns([ROW]).combine_chunks()
+
+    def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
+        return self._to_arrow_internal(timeout).to_pandas()
+
+    def _check(self, rows: int) -> None:
+        if rows != self._rows:
+            raise RowCountError(f"{self._rows} entity rows went in and {rows} came out")
