@@ -7,7 +7,7 @@ A model is a folder of the BentoML model store, `<home>/bentoml/models/tollgate_
   model's order); `thresholds` {`review`, `block`}; `calibration`: null, or
   {`method`: "isotonic", `x`: [...], `y`: [...]} (piecewise linear over the raw probability), or
   {`method`: "platt", `a`, `b`} (p' = 1 / (1 + exp(-(a * logit(p) + b)))); `metrics` {};
-  optional `reference` {feature: [quantiles]} and `gain` {feature: share}, for risk factors.
+  other keys are ignored.
 
 The library is called through ctypes: importing lightgbm would pull pandas and scikit-learn into the
 serving process. One thread always: two threads under contention cost milliseconds for one row.
@@ -77,8 +77,6 @@ class Manifest:
     thresholds: Thresholds
     calibrate: Callable[[Floats], Floats] | None
     metrics: dict[str, Any] = field(default_factory=dict)
-    reference: dict[str, list[float]] = field(default_factory=dict)
-    gain: dict[str, float] = field(default_factory=dict)
 
 
 def read_manifest(text: str) -> Manifest:
@@ -93,8 +91,6 @@ def read_manifest(text: str) -> Manifest:
             thresholds=Thresholds(float(limits["review"]), float(limits["block"])),
             calibrate=_calibration(raw.get("calibration")),
             metrics=dict(raw.get("metrics") or {}),
-            reference=dict(raw.get("reference") or {}),
-            gain=dict(raw.get("gain") or {}),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"manifest.json: {type(error).__name__}: {error}") from None
@@ -191,6 +187,12 @@ class Model:
         Milliseconds a row: for explanations on request, not for the scoring path.
         """
         return self._predict(rows, _CONTRIB, self._width + 1)
+
+    def leaves(self, rows: Floats) -> Floats:
+        """The leaf that each row falls into, n x trees, as whole numbers."""
+        trees = ctypes.c_int()
+        _check(_library().LGBM_BoosterGetCurrentIteration(self._handle, ctypes.byref(trees)))
+        return self._predict(rows, _LEAF, trees.value)
 
     def _predict(self, rows: Floats, kind: int, outputs: int) -> Floats:
         rows = np.ascontiguousarray(rows, np.float64)

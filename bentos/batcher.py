@@ -1,0 +1,75 @@
+"""Micro-batching without a timer: a lone request waits for nobody.
+
+`submit` appends; if a slot is free a flush is scheduled for the next tick of the event loop, so
+that requests which arrived in the same tick share a batch. While batches are under way,
+arrivals gather, and form the next one when a slot frees. The batch size so follows the load.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+
+
+class Overloaded(RuntimeError):
+    """The queue is at its bound; the caller should come back later."""
+
+
+class MicroBatcher(Generic[Item]):
+    """Gathers items into calls of `run`, which must answer every item itself and not raise.
+
+    At most `size` items a batch, `in_flight` batches at once and `queue` items waiting. One
+    event loop owns it.
+    """
+
+    def __init__(
+        self, run: Callable[[list[Item]], Awaitable[None]], *, size: int = 64, in_flight: int = 2, queue: int = 2048
+    ) -> None:
+        self._run = run
+        self._size = size
+        self._in_flight = in_flight
+        self._queue = queue
+        self._pending: deque[Item] = deque()
+        self._scheduled = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def waiting(self) -> int:
+        return len(self._pending)
+
+    @property
+    def under_way(self) -> int:
+        return len(self._tasks)
+
+    def submit(self, item: Item) -> None:
+        """Queue `item`; raise `Overloaded` when the queue is at its bound."""
+        if len(self._pending) >= self._queue:
+            raise Overloaded(f"{self._queue} transactions wait already")
+        self._pending.append(item)
+        if not self._scheduled and len(self._tasks) < self._in_flight:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        while self._pending and len(self._tasks) < self._in_flight:
+            pending = self._pending
+            batch = [pending.popleft() for _ in range(min(self._size, len(pending)))]
+            task = asyncio.ensure_future(self._run(batch))
+            self._tasks.add(task)
+            task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if self._pending:
+            self._flush()
+
+    async def drain(self) -> None:
+        """Wait until nothing is queued or under way."""
+        while self._pending or self._tasks:
+            self._flush()
+            await asyncio.wait(self._tasks)

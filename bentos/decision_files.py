@@ -1,0 +1,142 @@
+"""From the decision log's journal to hourly parquet, off the serving path.
+
+`python -m bentos.decision_files` converts every closed segment, and every segment whose writer is
+gone, into `<home>/decisions/date=YYYY-MM-DD/hour=HH/<segment>.parquet` (date and hour of the
+*event*, UTC), then deletes the segment. Names are deterministic and files appear whole, so
+converting twice changes nothing. With `--follow` it keeps doing so until its parent is gone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bentos.decision_log import RECORD, journal_folder
+from bentos.labels import convert_labels
+from bentos.spool import orphaned, read_frames
+from fraud.features import VECTOR
+from fraud.settings import settings
+
+_TIME: Final = pa.timestamp("us", tz="UTC")
+_TYPES: Final[dict[str, pa.DataType]] = {
+    "sequence": pa.int64(),
+    "event_timestamp": _TIME,
+    "created_timestamp": _TIME,
+    "amount_minor": pa.int64(),
+    "amount_reference": pa.int64(),
+    "latitude": pa.float64(),
+    "longitude": pa.float64(),
+    "score": pa.float64(),
+    "rules": pa.list_(pa.string()),
+    "degraded": pa.list_(pa.string()),
+    "feature_status": pa.map_(pa.string(), pa.string()),
+    "view_timestamps": pa.map_(pa.string(), _TIME),
+    "shadow_scores": pa.map_(pa.string(), pa.float64()),
+    "latency_ms": pa.float64(),
+    "decided_at": _TIME,
+    "previous_hash": pa.binary(32),
+}
+_VECTOR_AT: Final = RECORD.index("vector")
+
+#: The decision log's columns: RECORD with one float64 column per feature in place of the
+#: vector, and the record's own hash at the end.
+SCHEMA: Final = pa.schema(
+    [
+        *((name, _TYPES.get(name, pa.string())) for name in RECORD[:_VECTOR_AT]),
+        *((name, pa.float64()) for name in VECTOR),
+        *((name, _TYPES.get(name, pa.string())) for name in RECORD[_VECTOR_AT + 1 :]),
+        ("hash", pa.binary(32)),
+    ]
+)
+
+_decode = msgspec.msgpack.Decoder(list[Any]).decode
+
+
+def decisions_table(records: Sequence[bytes]) -> pa.Table:
+    """Journal records as rows of `SCHEMA`; raises ValueError for a vector of another length."""
+    rows = [_decode(record) for record in records]
+    columns = dict(zip(RECORD, zip(*rows, strict=True), strict=True))
+    vectors = np.frombuffer(b"".join(columns.pop("vector")), "<f8")
+    if len(vectors) != len(rows) * len(VECTOR):
+        raise ValueError(f"vectors do not hold {len(VECTOR)} features; were they written by another version?")
+    features = dict(zip(VECTOR, vectors.reshape(len(rows), len(VECTOR)).T, strict=True))
+    columns["hash"] = tuple(hashlib.sha256(record).digest() for record in records)
+    arrays = [
+        pa.array(np.ascontiguousarray(features[field.name]), pa.float64())
+        if field.name in features
+        else pa.array(columns[field.name], field.type)
+        for field in SCHEMA
+    ]
+    return pa.table(arrays, schema=SCHEMA)
+
+
+def convert(segment: Path, root: Path) -> int:
+    """Write one segment as hourly files under `root`, delete it, return its number of decisions."""
+    records = list(read_frames(segment))
+    by_hour: dict[tuple[str, str], list[bytes]] = {}
+    place = RECORD.index("event_timestamp")
+    for record in records:
+        moment = datetime.fromtimestamp(_decode(record)[place] / 1e6, UTC)
+        by_hour.setdefault((moment.strftime("%Y-%m-%d"), moment.strftime("%H")), []).append(record)
+    for (date, hour), mine in by_hour.items():
+        folder = root / f"date={date}" / f"hour={hour}"
+        folder.mkdir(parents=True, exist_ok=True)
+        final = folder / f"{segment.stem}.parquet"
+        unfinished = final.with_name(f".{final.name}.{os.getpid()}")
+        pq.write_table(decisions_table(mine), unfinished, compression="zstd")
+        unfinished.rename(final)
+    segment.unlink()
+    return len(records)
+
+
+def convert_all(home: Path) -> int:
+    """Convert every segment that is closed or has lost its writer; return how many decisions."""
+    folder = journal_folder(home)
+    total = 0
+    for segment in sorted(folder.glob("*.ready")):
+        total += convert(segment, home / "decisions")
+    for segment in sorted(folder.glob("*.open")):
+        if orphaned(segment):
+            ready = segment.with_suffix(".ready")
+            segment.rename(ready)
+            total += convert(ready, home / "decisions")
+    return total
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bentos.decision_files", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--follow", action="store_true", help="keep converting until the parent process is gone")
+    options = parser.parse_args(arguments)
+    home = settings().home
+    parent = os.getppid()
+    if options.follow:
+        os.nice(10)
+    while True:
+        last = not options.follow or os.getppid() != parent
+        try:
+            converted = convert_all(home)
+            convert_labels(home)
+        except OSError as error:  # a full disk: what is in the journal stays there until it has room
+            print(f"decision log: cannot write parquet: {error.strerror}", file=sys.stderr)
+            converted = 0
+        if last:
+            if not options.follow:
+                print(f"{converted} decisions converted")
+            return 0
+        time.sleep(1.0)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

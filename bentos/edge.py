@@ -1,0 +1,206 @@
+"""The outermost ASGI layer: answers the hot routes itself and guards the others.
+
+BentoML's middlewares (metrics, OpenTelemetry, access log, timeout, context, router) cost several
+times the work of scoring. `EdgeService.to_asgi` puts this layer around BentoML's application, so
+that `POST /v1/score` is answered before any of them under plain `bentoml serve`; everything else
+passes through, `/v1/...` only after the same checks of caller, size and type.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from time import perf_counter
+from typing import Any, Final
+
+import bentoml
+import msgspec
+
+from bentos.access import Scope
+from bentos.engine import Engine
+from bentos.explain import explain
+from bentos.problem import Problem
+from fraud.contract import LARGEST_BODY
+
+_log = logging.getLogger("tollgate.edge")
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+#: Bytes of a bulk request: 1,024 transactions at their largest.
+LARGEST_BULK: Final = 1_500_000
+LARGEST_LABELS: Final = 400_000
+BULK_PATH: Final = "/v1/score/batch"
+_JSON: Final = (b"content-type", b"application/json")
+_TEXT: Final = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
+_encode = msgspec.json.Encoder().encode
+
+
+class EdgeService(bentoml.Service):  # type: ignore[type-arg]
+    """A BentoML service whose hot routes are answered by `Edge`."""
+
+    engine: Engine | None = None
+
+    def to_asgi(self, is_main: bool = True) -> Any:
+        app = super().to_asgi(is_main=is_main)
+        return Edge(app, lambda: self.engine) if is_main else app
+
+
+class Edge:
+    """The ASGI application around BentoML's."""
+
+    def __init__(self, app: App, engine: Callable[[], Engine | None]) -> None:
+        self._app = app
+        self._engine = engine
+        self._handlers: dict[str, Callable[..., Awaitable[None]]] = {
+            "/v1/score": self._score,
+            BULK_PATH: self._bulk,
+            "/v1/labels": self._labels,
+            "/v1/explain": self._explain,
+            "/metrics": self._metrics,
+        }
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        handler = self._handlers.get(scope["path"]) if scope["type"] == "http" else None
+        if handler is None:
+            await self._app(scope, receive, send)
+            return
+        engine = self._engine()
+        path = scope["path"]
+        try:
+            if engine is None:
+                raise Problem(503, "(service)", "is starting", retry_after=1)
+            await handler(engine, scope, receive, send)
+        except Problem as problem:
+            if engine is not None:
+                engine.metrics.count("requests_total", path, str(problem.status))
+            await _respond(send, problem.status, problem.json(), retry_after=problem.retry_after)
+        except (ConnectionResetError, asyncio.CancelledError):
+            raise
+        except Exception:  # noqa: BLE001  # the caller gets an answer, the log the stack without the input
+            _log.exception("a request failed")
+            await _respond(send, 500, Problem(500, "(service)", "failed; it has been logged").json())
+
+    async def _score(self, engine: Engine, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        client = _admit(engine, scope, "score")
+        raw = await _body(scope, receive, LARGEST_BODY)
+        arrived = perf_counter()
+        engine.access.spend(client)
+        answer = await engine.score(raw, arrived)
+        engine.metrics.count("requests_total", "/v1/score", "200")
+        await _respond(send, 200, answer)
+
+    async def _bulk(self, engine: Engine, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Check the caller, then let BentoML's batchable API answer."""
+        client = _admit(engine, scope, "score")
+        raw = await _body(scope, receive, LARGEST_BULK)
+        items = split_bulk(raw)
+        engine.access.spend(client, len(items))
+        engine.metrics.count("requests_total", BULK_PATH, "200")
+        pending: list[Message] = [{"type": "http.request", "body": raw, "more_body": False}]
+
+        async def replay() -> Message:
+            return pending.pop() if pending else await receive()
+
+        await self._app(scope, replay, send)
+
+    async def _labels(self, engine: Engine, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        _admit(engine, scope, "label")
+        raw = await _body(scope, receive, LARGEST_LABELS)
+        accepted = await engine.take_labels(raw)
+        engine.metrics.count("requests_total", "/v1/labels", "202")
+        await _respond(send, 202, _encode({"accepted": accepted}))
+
+    async def _explain(self, engine: Engine, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        client = _admit(engine, scope, "score")
+        raw = await _body(scope, receive, LARGEST_BODY)
+        engine.access.spend(client)
+        answer = await explain(engine, raw)
+        engine.metrics.count("requests_total", "/v1/explain", "200")
+        await _respond(send, 200, _encode(answer))
+
+    async def _metrics(self, engine: Engine, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["method"] != "GET":
+            raise Problem(405, "(method)", "should be GET")
+        text = engine.metrics_text().encode()
+        # BentoML's own figures of the other routes, when it keeps them.
+        await _respond(send, 200, text + _bentoml_metrics(), kind=_TEXT)
+
+
+def split_bulk(raw: bytes) -> list[msgspec.Raw]:
+    """The items of a bulk request, undecoded; raise `Problem`."""
+    try:
+        items = _split(raw)
+    except msgspec.ValidationError:
+        raise Problem(422, "(body)", "should be a JSON array of transactions") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Problem(400, "(body)", "is not valid JSON") from None
+    if not 1 <= len(items) <= 1024:
+        raise Problem(422, "(body)", "should hold 1 to 1024 transactions")
+    return items
+
+
+_split = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+def _admit(engine: Engine, scope: MutableMapping[str, Any], needed: Scope) -> str:
+    """The caller's name; raise `Problem` for a wrong method, type or caller."""
+    if scope["method"] != "POST":
+        raise Problem(405, "(method)", "should be POST")
+    headers = scope["headers"]
+    peer = scope.get("client")
+    name = engine.access.client(headers, peer[0] if peer else None, needed)
+    for header, value in headers:
+        if header == b"content-type":
+            if value.partition(b";")[0].strip().lower() != b"application/json":
+                raise Problem(415, "content-type", "should be application/json")
+        elif header == b"content-encoding" and value.lower() != b"identity":
+            raise Problem(415, "content-encoding", "should be absent")
+    return name
+
+
+async def _body(scope: MutableMapping[str, Any], receive: Receive, largest: int) -> bytes:
+    """The request's body; raise `Problem` 413 as soon as it is known to be too large."""
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if message.get("more_body", False):
+        for header, value in scope["headers"]:
+            if header == b"content-length" and value.isdigit() and int(value) > largest:
+                raise Problem(413, "(body)", f"larger than {largest} bytes")
+        parts, size = [body], len(body)
+        while message.get("more_body", False):
+            if size > largest:
+                raise Problem(413, "(body)", f"larger than {largest} bytes")
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise Problem(400, "(body)", "ended early")
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+        body = b"".join(parts)
+    if len(body) > largest:
+        raise Problem(413, "(body)", f"larger than {largest} bytes")
+    return body
+
+
+async def _respond(
+    send: Send, status: int, body: bytes, *, kind: tuple[bytes, bytes] = _JSON, retry_after: int | None = None
+) -> None:
+    headers = [kind, (b"content-length", b"%d" % len(body))]
+    if retry_after is not None:
+        headers.append((b"retry-after", b"%d" % retry_after))
+    if status == 413:
+        headers.append((b"connection", b"close"))  # the rest of the body is not wanted
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _bentoml_metrics() -> bytes:
+    from bentoml._internal.configuration.containers import BentoMLContainer
+
+    if not BentoMLContainer.api_server_config.metrics.enabled.get():
+        return b""
+    text: bytes = BentoMLContainer.metrics_client.get().generate_latest()
+    return text

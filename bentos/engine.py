@@ -1,0 +1,178 @@
+"""One worker of the scoring service: what the routes call, and what runs beside them."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from time import perf_counter
+
+from bentos.access import Access
+from bentos.batcher import MicroBatcher, Overloaded
+from bentos.labels import LabelStore, parse_labels
+from bentos.metrics import Metrics, MetricsFolder, exposition
+from bentos.problem import Problem, refused
+from bentos.scorer import Scorer, Work, conflict
+from fraud.contract import ContractError, Transaction, parse_transaction
+from fraud.settings import Settings
+
+_log = logging.getLogger("tollgate.service")
+#: Seconds between two looks at connections that are down; the rest is looked at every second.
+_TICK = 0.25
+
+
+class Engine:
+    """Parses, batches, scores. `start` in the event loop that serves; `stop` drains."""
+
+    def __init__(self, chosen: Settings) -> None:
+        self.settings = chosen
+        self.metrics = Metrics()
+        self.access = Access(chosen.tokens_file, chosen.client_rate)
+        self.scorer = Scorer(chosen, self.metrics)
+        self.labels = LabelStore(chosen.home)
+        self.batcher: MicroBatcher[Work] = MicroBatcher(
+            self.scorer.run, size=chosen.serve_batch, in_flight=chosen.serve_in_flight, queue=chosen.serve_queue
+        )
+        self._folder = MetricsFolder(chosen.home)
+        self._parse_stage = self.metrics.histogram("stage_seconds", "parse")
+        self._ticker: asyncio.Task[None] | None = None
+        self._converter: subprocess.Popen[bytes] | None = None
+
+    async def start(self) -> None:
+        await self.scorer.start()
+        self._ticker = asyncio.create_task(self._tick())
+        self._convert()
+        # What start-up made stays for good: keep it out of every later collection.
+        gc.collect()
+        gc.freeze()
+
+    async def stop(self) -> None:
+        """Finish what is queued, then drain the log and the outbox."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+        await self.batcher.drain()
+        await self.scorer.close()
+        self.labels.close()
+        self._folder.write(self.metrics)
+
+    @property
+    def ready(self) -> bool:
+        """Whether this worker can take transactions (with or without Redis and a model)."""
+        return self._ticker is not None and not self._ticker.done()
+
+    def parse(self, raw: bytes) -> Transaction:
+        """A valid transaction; raise `Problem`."""
+        try:
+            return parse_transaction(raw, now_ms=time.time_ns() // 1_000_000)
+        except ContractError as error:
+            raise refused(error) from None
+
+    def submit(self, transaction: Transaction, arrived: float) -> asyncio.Future[bytes]:
+        """Queue a transaction; the future is its answer's JSON or raises `Problem`.
+
+        `arrived` is `perf_counter` when its request did.
+        """
+        work = Work(transaction, asyncio.get_running_loop().create_future(), arrived)
+        self._parse_stage.observe(perf_counter() - arrived)
+        memory, name = self.scorer.memory, transaction.transaction_id
+        known = memory.answer(name)
+        if known is not None:
+            if known[0] != work.digest:
+                self.metrics.count("repeated_total", "conflict")
+                raise conflict()
+            self.metrics.count("repeated_total", "answered")
+            work.answer(known[1])
+            return work.future
+        under_way = memory.under_way(name)
+        if under_way is not None:
+            if under_way[0] != work.digest:
+                self.metrics.count("repeated_total", "conflict")
+                raise conflict()
+            return under_way[1]
+        try:
+            self.batcher.submit(work)
+        except Overloaded as error:
+            raise Problem(503, "(service)", str(error), retry_after=1) from None
+        memory.begin(name, work.digest, work.future)
+        return work.future
+
+    async def score(self, raw: bytes, arrived: float) -> bytes:
+        """The answer's JSON to one transaction's JSON; raise `Problem`."""
+        return await asyncio.shield(self.submit(self.parse(raw), arrived))
+
+    async def score_many(self, items: Sequence[Transaction | Problem]) -> list[bytes]:
+        """Per item the answer's JSON, or the error's: no item fails its neighbours."""
+        arrived = perf_counter()
+        futures: list[asyncio.Future[bytes] | Problem] = []
+        for item in items:
+            if isinstance(item, Problem):
+                futures.append(item)
+                continue
+            try:
+                futures.append(self.submit(item, arrived))
+            except Problem as problem:
+                futures.append(problem)
+        results = []
+        for future in futures:
+            if isinstance(future, Problem):
+                results.append(future.json())
+                continue
+            try:
+                results.append(await asyncio.shield(future))
+            except Problem as problem:
+                results.append(problem.json())
+        return results
+
+    async def take_labels(self, raw: bytes) -> int:
+        """Keep labels; return how many. Raises `Problem`."""
+        try:
+            labels = parse_labels(raw, datetime.now(UTC))
+        except ContractError as error:
+            raise refused(error) from None
+        if not await asyncio.to_thread(self.labels.append, labels):
+            raise Problem(503, "(service)", "cannot keep labels now; send them again", retry_after=5)
+        for label in labels:
+            self.metrics.count("labels_total", label.source)
+        return len(labels)
+
+    def metrics_text(self) -> str:
+        self.metrics.gauge("in_flight", self.batcher.waiting + self.batcher.under_way)
+        return exposition(self.metrics, self._folder.others())
+
+    # -- beside the requests ---------------------------------------------------------------
+
+    async def _tick(self) -> None:
+        turn = 0
+        while True:
+            await asyncio.sleep(_TICK)
+            turn += 1
+            try:
+                await self.scorer.outbox.tick()
+                if turn % 4 == 0:
+                    await self._second()
+            except Exception:  # noqa: BLE001  # the ticker must outlive whatever it stumbles on
+                _log.exception("a periodic task failed")
+
+    async def _second(self) -> None:
+        self.access.refresh()
+        await self.scorer.tick()
+        self.labels.tick()
+        self.metrics.gauge("in_flight", self.batcher.waiting + self.batcher.under_way)
+        self._folder.write(self.metrics)
+        if self._converter is not None and self._converter.poll() is not None:
+            self._convert()
+        await asyncio.to_thread(self.scorer.log.sync)
+
+    def _convert(self) -> None:
+        """Run the conversion to parquet in a process of its own, with this worker's life."""
+        self._converter = subprocess.Popen(
+            [sys.executable, "-m", "bentos.decision_files", "--follow"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True,
+            env={**os.environ, "TOLLGATE_HOME": str(self.settings.home)},
+        )  # fmt: skip

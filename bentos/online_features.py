@@ -1,0 +1,280 @@
+"""Online features: Feast's rows for a whole batch of transactions in one Redis round trip.
+
+A plan says which hash fields each entity's key is asked for; it is resolved once (from the
+feature tables, or from Feast's registry by `bentos.feature_plan`). A batch is then one HMGET per
+entity that each transaction names, all in one pipelined write. Values are Feast's own bytes,
+decoded a block at a time: a profile value is always a double (tag byte and eight bytes), a
+velocity state is bytes. Freshness is judged by each view's stored timestamp against the
+*transaction's event time*, never against the wall clock; a value past its ttl is served as
+null, exactly as a point-in-time join would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from fraud.answer import FeatureStatus
+from fraud.contract import Transaction
+from fraud.entities import ENTITIES, PROFILE_TTL, VELOCITY_TTL
+from fraud.features import PROFILE_INPUTS, SERVED_PROFILES
+from fraud.redis_layout import decode_bytes, decode_timestamp, entity_key, field, ts_field
+
+Floats = npt.NDArray[np.float64]
+
+_NULL_DOUBLE: Final = b"\x29" + np.float64("nan").tobytes()
+_DOUBLE_SIZE: Final = len(_NULL_DOUBLE)
+_DOUBLE_TAG: Final = 0x29
+
+
+@dataclass(frozen=True, slots=True)
+class ViewPlan:
+    """One Feast view: its name, its features in order, and how old (microseconds) it may be."""
+
+    name: str
+    features: tuple[str, ...]
+    ttl_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class EntityPlan:
+    """What one entity's hash is asked for. `velocity` holds exactly one feature, the state."""
+
+    name: str
+    key: str
+    profile: ViewPlan
+    velocity: ViewPlan
+
+
+@dataclass(frozen=True, slots=True)
+class FeaturePlan:
+    """A FeatureService as Redis keys and fields: one `EntityPlan` per entity, in ENTITIES order."""
+
+    project: str
+    entities: tuple[EntityPlan, ...]
+
+
+def table_plan(project: str) -> FeaturePlan:
+    """The plan that the feature tables define; the registry's must be equal to it."""
+    profile_ttl = int(PROFILE_TTL.total_seconds()) * 1_000_000
+    velocity_ttl = int(VELOCITY_TTL.total_seconds()) * 1_000_000
+    entities = []
+    for entity in ENTITIES:
+        names = SERVED_PROFILES[entity.name]
+        entities.append(
+            EntityPlan(
+                name=entity.name,
+                key=entity.key,
+                profile=ViewPlan(entity.profile_view, names, profile_ttl),
+                velocity=ViewPlan(entity.velocity_view, (entity.state_feature,), velocity_ttl),
+            )
+        )
+    return FeaturePlan(project, tuple(entities))
+
+
+@dataclass(slots=True)
+class OnlineRows:
+    """What a batch read brought, one row per transaction.
+
+    `states` holds per entity (ENTITIES order) the packed states, None where there is none to
+    use; `profiles` is rows x profile features in the vector's order, NaN where null, and
+    `inputs` those of its columns that request-time features read. `status` and `timestamps`
+    (microseconds since 1970 UTC, as stored) are per row and view.
+    """
+
+    states: list[list[bytes | None]]
+    profiles: Floats
+    inputs: dict[str, Floats]
+    status: list[dict[str, FeatureStatus]]
+    timestamps: list[dict[str, int]]
+
+    def take(self, rows: Sequence[int]) -> OnlineRows:
+        """Only these rows."""
+        chosen = list(rows)
+        return OnlineRows(
+            [[column[row] for row in chosen] for column in self.states],
+            self.profiles[chosen],
+            {name: column[chosen] for name, column in self.inputs.items()},
+            [self.status[row] for row in chosen],
+            [self.timestamps[row] for row in chosen],
+        )
+
+
+class _EntityReader:
+    """Requests and replies of one entity."""
+
+    __slots__ = ("_head", "_key_fixed", "_prefix", "_suffix", "_tail", "features", "key", "plan", "width")
+
+    def __init__(self, project: str, plan: EntityPlan) -> None:
+        self.plan = plan
+        self.key = plan.key
+        self.features = plan.profile.features
+        self.width = len(self.features)
+        names = [field(plan.profile.name, feature) for feature in self.features] if self.width else []
+        if self.width:
+            names.append(ts_field(plan.profile.name))
+        names.append(ts_field(plan.velocity.name))
+        names.append(field(plan.velocity.name, plan.velocity.features[0]))
+        # An entity key is: prefix, length of the value, the value, the project.
+        empty = entity_key(project, plan.key, "")
+        self._tail = project.encode()
+        self._prefix = empty[: len(empty) - len(self._tail) - 4]
+        self._key_fixed = len(empty)
+        self._head = b"*%d\r\n$5\r\nHMGET\r\n$" % (2 + len(names))
+        self._suffix = self._tail + b"\r\n" + b"".join(b"$%d\r\n%b\r\n" % (len(name), name) for name in names)
+
+    def command(self, value: str) -> bytes:
+        """The packed HMGET for the entity value `value`."""
+        text = value.encode()
+        size = len(text)
+        return b"%b%d\r\n%b%b%b%b" % (
+            self._head, self._key_fixed + size, self._prefix, size.to_bytes(4, "little"), text, self._suffix,
+        )  # fmt: skip
+
+    def redis_key(self, value: str) -> bytes:
+        text = value.encode()
+        return self._prefix + len(text).to_bytes(4, "little") + text + self._tail
+
+
+class OnlineFeatures:
+    """Builds the commands of a batch and turns their replies into rows."""
+
+    def __init__(self, plan: FeaturePlan) -> None:
+        self.plan = plan
+        self._readers = [_EntityReader(plan.project, entity) for entity in plan.entities]
+        names = [name for reader in self._readers for name in reader.features]
+        self._width = len(names)
+        self._inputs = {name: names.index(name) for name in PROFILE_INPUTS}
+        self.views = tuple(
+            view.name for entity in plan.entities for view in (entity.profile, entity.velocity) if view.features
+        )
+
+    def commands(self, transactions: Sequence[Transaction]) -> list[bytes]:
+        """One packed HMGET per transaction and entity it names: by transaction, then by entity."""
+        packed = []
+        for transaction in transactions:
+            for reader in self._readers:
+                value = getattr(transaction, reader.key)
+                if value is not None:
+                    packed.append(reader.command(value))
+        return packed
+
+    def keys(self, transactions: Sequence[Transaction]) -> list[bytes]:
+        """The Redis key of each of `commands`, in the same order (a cluster routes by them)."""
+        return [
+            reader.redis_key(value)
+            for transaction in transactions
+            for reader in self._readers
+            if (value := getattr(transaction, reader.key)) is not None
+        ]
+
+    def rows(
+        self, transactions: Sequence[Transaction], event_us: Sequence[int], replies: Sequence[Any]
+    ) -> OnlineRows:
+        """Rows from the replies that arrived in time: the first so many of `commands`.
+
+        `event_us` are the transactions' event times in microseconds. A reply that is an error
+        counts as timed out: the feature store could not answer for it.
+        """
+        count = len(transactions)
+        states: list[list[bytes | None]] = [[None] * count for _ in self._readers]
+        status: list[dict[str, FeatureStatus]] = [{} for _ in range(count)]
+        timestamps: list[dict[str, int]] = [{} for _ in range(count)]
+        found: list[tuple[list[int], list[Sequence[Any]]]] = [([], []) for _ in self._readers]
+        at, arrived = 0, len(replies)
+        for row, transaction in enumerate(transactions):
+            of_row = status[row]
+            for place, reader in enumerate(self._readers):
+                if getattr(transaction, reader.key) is None:
+                    if reader.width:
+                        of_row[reader.plan.profile.name] = "missing"
+                    of_row[reader.plan.velocity.name] = "missing"
+                    continue
+                reply = replies[at] if at < arrived else None
+                at += 1
+                if type(reply) is not list:
+                    if reader.width:
+                        of_row[reader.plan.profile.name] = "timeout"
+                    of_row[reader.plan.velocity.name] = "timeout"
+                    continue
+                rows, values = found[place]
+                # A velocity state: the last two fields of the reply.
+                states[place][row] = _state(
+                    reader.plan.velocity, reply[-2], reply[-1], event_us[row], of_row, timestamps[row]
+                )
+                if reader.width and _fresh(
+                    reader.plan.profile, reply[reader.width], event_us[row], of_row, timestamps[row]
+                ):
+                    rows.append(row)
+                    values.append(reply)
+        profiles = np.full((count, self._width), np.nan)
+        column = 0
+        for reader, (rows, values) in zip(self._readers, found, strict=True):
+            if rows:
+                profiles[rows, column : column + reader.width] = _doubles(values, reader.width)
+            column += reader.width
+        inputs = {name: profiles[:, index] for name, index in self._inputs.items()}
+        return OnlineRows(states, profiles, inputs, status, timestamps)
+
+
+def _fresh(
+    view: ViewPlan, stored: bytes | None, event_us: int, status: dict[str, FeatureStatus], timestamps: dict[str, int]
+) -> bool:
+    if stored is None:
+        status[view.name] = "missing"
+        return False
+    timestamp = decode_timestamp(stored)
+    timestamps[view.name] = timestamp
+    if event_us - timestamp > view.ttl_us:
+        status[view.name] = "stale"
+        return False
+    status[view.name] = "fresh"
+    return True
+
+
+def _state(
+    view: ViewPlan,
+    stored: bytes | None,
+    value: bytes | None,
+    event_us: int,
+    status: dict[str, FeatureStatus],
+    timestamps: dict[str, int],
+) -> bytes | None:
+    if not _fresh(view, stored if value else None, event_us, status, timestamps):
+        return None
+    assert value is not None
+    try:
+        return decode_bytes(value)
+    except (ValueError, IndexError):
+        status[view.name] = "missing"
+        return None
+
+
+def _doubles(replies: list[Sequence[Any]], width: int) -> Floats:
+    """The first `width` values of each reply as an array (replies x width), NaN where null."""
+    flat = [value or _NULL_DOUBLE for reply in replies for value in reply[:width]]
+    data = b"".join(flat)
+    if len(data) == _DOUBLE_SIZE * len(flat):
+        raw = np.frombuffer(data, np.uint8).reshape(-1, _DOUBLE_SIZE)
+        if (raw[:, 0] == _DOUBLE_TAG).all():
+            return np.ascontiguousarray(raw[:, 1:]).view("<f8").reshape(len(replies), width)
+    return np.array([_number(value) for value in flat]).reshape(len(replies), width)
+
+
+def _number(value: bytes) -> float:
+    """One Feast number of any type, for rows that somebody wrote with another type."""
+    tag, rest = value[0], value[1:]
+    if tag == _DOUBLE_TAG:
+        return float(np.frombuffer(rest, "<f8")[0])
+    if tag == 0x35:  # float
+        return float(np.frombuffer(rest, "<f4")[0])
+    if tag in (0x18, 0x20, 0x38):  # int32, int64, bool
+        number = 0
+        for place, byte in enumerate(rest):
+            number |= (byte & 0x7F) << (7 * place)
+        return float(number - (1 << 64) if number >= 1 << 63 else number)
+    return float("nan")

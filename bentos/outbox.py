@@ -1,0 +1,221 @@
+"""Effects of a decision on Redis: its answer remembered for 24 hours, its event appended once.
+
+Both happen in one script, so that a transaction id enters the event log exactly once however
+often the request is repeated. The write is sent before the answer leaves and not waited for.
+What Redis does not acknowledge goes to a file and is sent again, in order, when it is back: the
+script makes that safe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import secrets
+import time
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import hiredis
+import msgspec
+from msgspec import Struct
+
+from bentos.redis_connection import RedisConnection, RedisUnavailable, pack
+from bentos.spool import SpoolFile, SpoolFull, orphaned, read_frames
+
+#: An answer is repeated for this long.
+REMEMBERED_SECONDS: Final = 86_400
+#: A claim that its worker never finished (it died) is forgotten after this long.
+CLAIM_MILLISECONDS: Final = 3_000
+_ANSWER: Final = b"A"
+_CLAIM: Final = b"C"
+
+#: KEYS: the answer's key, the stream. ARGV: the answer, the event. Nothing happens twice.
+FINISH: Final = b"""
+local known = redis.call('GET', KEYS[1])
+if known and string.byte(known, 1) == 65 then return 0 end
+redis.call('XADD', KEYS[2], '*', 'v', ARGV[2])
+redis.call('SET', KEYS[1], ARGV[1], 'EX', 86400)
+return 1
+"""
+_FINISH_SHA: Final = hashlib.sha1(FINISH, usedforsecurity=False).hexdigest().encode()
+_PATIENCE: Final = 1.0
+
+
+class Effect(Struct, frozen=True, array_like=True):
+    """What one decision writes: `answer` under `key`, `event` to `stream`."""
+
+    key: bytes
+    answer: bytes
+    stream: bytes
+    event: bytes
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Effect).decode
+
+
+def answer_key(project: str, transaction_id: str) -> bytes:
+    """The Redis key under which the answer to a transaction is remembered."""
+    return f"tollgate:answer:{project}:{transaction_id}".encode()
+
+
+def answer_value(digest: bytes, answer: bytes) -> bytes:
+    """A remembered answer: marker, 16-byte digest of the request, the answer's JSON."""
+    return _ANSWER + digest + answer
+
+
+def claim_value(digest: bytes, nonce: bytes) -> bytes:
+    return _CLAIM + digest + nonce
+
+
+def claim_commands(key: bytes, value: bytes) -> tuple[bytes, bytes]:
+    """Claim `key` unless somebody has, then read what stands there."""
+    return (
+        pack(b"SET", key, value, b"NX", b"PX", b"%d" % CLAIM_MILLISECONDS),
+        pack(b"GET", key),
+    )
+
+
+def split_value(value: bytes) -> tuple[bool, bytes, bytes]:
+    """Whether the value is an answer, the request's digest, and the answer (or the nonce)."""
+    return value[:1] == _ANSWER, value[1:17], value[17:]
+
+
+class Outbox:
+    """Sends effects. One event loop owns it; `start` before use, `close` at the end."""
+
+    def __init__(self, url: str, home: Path) -> None:
+        self._connection = RedisConnection(url)
+        self._folder = home / "outbox"
+        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+        self._name = f"{stamp}-{os.getpid()}-{secrets.token_hex(3)}"
+        self._spool = SpoolFile(self._folder / f"{self._name}.open", limit=50_000)
+        self._unacknowledged: deque[tuple[Sequence[Effect], float]] = deque()
+        self._draining: asyncio.Task[None] | None = None
+        self._failing = False
+
+    @property
+    def spooled(self) -> int:
+        """Effects that wait for Redis, on disk or in memory."""
+        return self._spool.written + self._spool.held
+
+    @property
+    def accepting(self) -> bool:
+        return not self._spool.full
+
+    async def start(self) -> None:
+        self._adopt()
+        await self._connect()
+
+    def send(self, effects: Sequence[Effect]) -> bool:
+        """Write `effects` now, or spool them; False when they were spooled. Raises `SpoolFull`."""
+        if self.spooled or not self._connection.connected:
+            # Behind others that wait: one customer's events keep their order.
+            self._keep(effects)
+            return False
+        commands = [
+            pack(b"EVALSHA", _FINISH_SHA, b"2", effect.key, effect.stream, effect.answer, effect.event)
+            for effect in effects
+        ]
+        try:
+            exchange = self._connection.send(commands)
+        except RedisUnavailable:
+            self._keep(effects)
+            return False
+
+        def done(future: asyncio.Future[None]) -> None:
+            failed = future.cancelled() or future.exception() is not None
+            replies = exchange.replies
+            lost = [
+                effect
+                for place, effect in enumerate(effects)
+                if failed and place >= len(replies) or place < len(replies) and _is_error(replies[place])
+            ]
+            if lost:
+                self._failing = True
+                try:
+                    self._keep(lost)
+                except SpoolFull:
+                    # The decision log has the decision; nothing else can be done here.
+                    self._failing = True
+
+        exchange.future.add_done_callback(done)
+        return True
+
+    def _keep(self, effects: Sequence[Effect]) -> None:
+        self._spool.append([_encode(effect) for effect in effects])
+
+    async def tick(self) -> None:
+        """Once in a while: reconnect, and send what waits."""
+        self._spool.flush()
+        if not self._connection.connected:
+            await self._connect()
+        if self._connection.connected and self.spooled and self._draining is None:
+            self._draining = asyncio.create_task(self._drain())
+            self._draining.add_done_callback(self._drained)
+
+    def _drained(self, task: asyncio.Task[None]) -> None:
+        self._draining = None
+        if not task.cancelled():
+            task.exception()
+
+    async def _connect(self) -> None:
+        try:
+            await self._connection.open()
+            await self._connection.exchange([pack(b"SCRIPT", b"LOAD", FINISH)], _PATIENCE)
+        except RedisUnavailable:
+            return
+
+    async def _drain(self) -> None:
+        """Send the file in order; forget it once everything in it is acknowledged."""
+        sent = 0
+        while True:
+            effects = [_decode(record) for record in read_frames(self._spool.path)][sent:]
+            if not effects:
+                break
+            for start in range(0, len(effects), 200):
+                chunk = effects[start : start + 200]
+                commands = [
+                    pack(b"EVAL", FINISH, b"2", effect.key, effect.stream, effect.answer, effect.event)
+                    for effect in chunk
+                ]
+                try:
+                    replies = await self._connection.exchange(commands, _PATIENCE)
+                except RedisUnavailable:
+                    return
+                if len(replies) < len(chunk) or any(_is_error(reply) for reply in replies):
+                    return
+                sent += len(chunk)
+        # No await since the file was read: nothing can have been added in between.
+        self._spool.truncate()
+        self._failing = False
+
+    def _adopt(self) -> None:
+        """Take over what workers that are gone could not send."""
+        for path in sorted(self._folder.glob("*.open")):
+            if path != self._spool.path and orphaned(path):
+                records = list(read_frames(path))
+                if records:
+                    self._spool.append(records)
+                path.unlink()
+
+    async def close(self) -> None:
+        """Send what waits, as far as Redis answers, and keep the rest for the next worker."""
+        await self.tick()
+        if self._draining is not None:
+            await asyncio.wait([self._draining], timeout=2.0)
+        if self._connection.connected:
+            try:
+                await self._connection.exchange([pack(b"PING")], _PATIENCE)  # behind every write
+            except RedisUnavailable:
+                pass
+        self._connection.close()
+        self._spool.flush()
+        self._spool.close(remove=not self.spooled)
+
+
+def _is_error(reply: object) -> bool:
+    return isinstance(reply, hiredis.ReplyError)

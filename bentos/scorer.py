@@ -1,0 +1,428 @@
+"""One micro-batch from transactions to answers: features, vector, models, rules, log, effects.
+
+Order matters: claim and features in one Redis round trip; then everything without waiting; then
+the decision log takes the batch; then the effects are sent; only then do answers leave. Each
+stage that fails is replaced by the next best thing, and the answer says so in `degraded`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Sequence
+from hashlib import blake2b
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from bentos import outbox as effects
+from bentos.breaker import STATES, CircuitBreaker
+from bentos.decision_log import DecisionLog
+from bentos.deployment import LineUp, ModelRoom, Scoring
+from bentos.memory import Memory
+from bentos.metrics import Metrics
+from bentos.model import Floats, ModelError
+from bentos.online_features import OnlineFeatures, OnlineRows, table_plan
+from bentos.outbox import Effect, Outbox
+from bentos.problem import Problem
+from bentos.redis_connection import RedisConnection, RedisUnavailable
+from bentos.risk_factors import in_words
+from bentos.rule_room import RuleRoom
+from bentos.spool import SpoolFull
+from fraud.answer import Answer, Decision
+from fraud.contract import Transaction, encode_transaction
+from fraud.decide import decide
+from fraud.event_log import partition_of, stream_name
+from fraud.experiment import Variant
+from fraud.features import REQUEST_FIELDS, request_row, transaction_matrix
+from fraud.rules import Rule
+from fraud.settings import Settings
+
+_log = logging.getLogger("tollgate.scoring")
+_encode_answer = msgspec.json.Encoder().encode
+_REQUEST_FIELDS: Final = tuple(REQUEST_FIELDS)
+
+
+class Work:
+    """One transaction on its way to an answer: JSON bytes, or the `Problem` that refuses it."""
+
+    __slots__ = ("arrived", "canonical", "digest", "future", "key", "transaction")
+
+    def __init__(self, transaction: Transaction, future: asyncio.Future[bytes], arrived: float) -> None:
+        self.transaction = transaction
+        self.canonical = encode_transaction(transaction)
+        self.digest = blake2b(self.canonical, digest_size=16).digest()
+        self.key = b""
+        self.future = future
+        self.arrived = arrived
+
+    def answer(self, result: bytes) -> None:
+        if not self.future.done():
+            self.future.set_result(result)
+
+    def refuse(self, problem: Problem) -> None:
+        if not self.future.done():
+            self.future.set_exception(problem)
+
+
+class Scorer:
+    """Everything one worker needs to decide. One event loop owns it."""
+
+    def __init__(self, chosen: Settings, metrics: Metrics) -> None:
+        self._project = chosen.feast_project
+        self._deadline = chosen.feature_deadline_ms / 1000
+        self._streams = [stream_name(chosen.topic, place).encode() for place in range(chosen.partitions)]
+        self._nonce = os.urandom(8)
+        self.metrics = metrics
+        self.features = OnlineFeatures(table_plan(chosen.feast_project))
+        self.redis = RedisConnection(chosen.redis_url)
+        self.redis_breaker = CircuitBreaker()
+        self.model_breaker = CircuitBreaker()
+        self.models = ModelRoom(chosen.home)
+        self.rules = RuleRoom(Path(chosen.rules_file) if chosen.rules_file else None)
+        self.log = DecisionLog(chosen.home)
+        self.outbox = Outbox(chosen.event_log_redis, chosen.home)
+        self.memory = Memory()
+        self._stages = {
+            name: metrics.histogram("stage_seconds", name)
+            for name in ("parse", "queue", "features", "vector", "model", "rules", "finish", "total")
+        }
+        self._batch_sizes = metrics.histogram("batch_size")
+
+    async def start(self) -> None:
+        self.rules.refresh()
+        await self.models.refresh()
+        await self.outbox.start()
+
+    # -- the round trip ------------------------------------------------------------------
+
+    async def _read(self, batch: Sequence[Work], *, claim: bool) -> tuple[list[Any], list[Any], str | None]:
+        """Replies to the claims and to the feature reads, and why they are short, if they are."""
+        transactions = [work.transaction for work in batch]
+        commands: list[bytes] = []
+        if claim:
+            for work in batch:
+                commands += effects.claim_commands(work.key, effects.claim_value(work.digest, self._nonce))
+        claims = len(commands)
+        commands += self.features.commands(transactions)
+        if not self.redis_breaker.allows():
+            return [], [], "features:breaker_open"
+        try:
+            replies = await self.redis.exchange(commands, self._deadline)
+        except RedisUnavailable:
+            self.redis_breaker.failed()
+            return [], [], "features:unavailable"
+        if len(replies) < len(commands):
+            self.redis_breaker.failed()
+            return replies[:claims], replies[claims:], "features:timeout"
+        self.redis_breaker.succeeded()
+        return replies[:claims], replies[claims:], None
+
+    async def read_features(self, batch: Sequence[Work]) -> tuple[OnlineRows, list[str]]:
+        """The rows of `batch`, and why they are not complete; claims nothing."""
+        _, replies, shortfall = await self._read(batch, claim=False)
+        event_us = [work.transaction.event_ms * 1000 for work in batch]
+        rows = self.features.rows([work.transaction for work in batch], event_us, replies)
+        return rows, [shortfall] if shortfall else []
+
+    def _settle_claims(self, batch: list[Work], claims: Sequence[Any]) -> tuple[list[Work], list[int]]:
+        """Answer or refuse what others decided or are deciding; the rest and its places stay."""
+        kept, places = [], []
+        for place, work in enumerate(batch):
+            reply = claims[2 * place : 2 * place + 2]
+            if len(reply) == 2 and reply[0] is None and isinstance(reply[1], bytes):
+                answered, digest, rest = effects.split_value(reply[1])
+                if digest != work.digest:
+                    self.metrics.count("repeated_total", "conflict")
+                    work.refuse(conflict())
+                    continue
+                if answered:
+                    self.metrics.count("repeated_total", "answered")
+                    self.memory.remember(work.transaction.transaction_id, work.digest, rest)
+                    work.answer(rest)
+                    continue
+                if rest != self._nonce:
+                    work.refuse(Problem(503, "transaction_id", "is being decided right now", retry_after=1))
+                    continue
+            kept.append(work)
+            places.append(place)
+        return kept, places
+
+    # -- a batch -------------------------------------------------------------------------
+
+    async def run(self, batch: list[Work]) -> None:
+        """Decide `batch`; every work is answered or refused, whatever happens."""
+        try:
+            await self._run(batch)
+        except Exception:  # noqa: BLE001  # the last resort: no request may hang
+            _log.exception("a batch failed")
+            for work in batch:
+                work.refuse(Problem(503, "(service)", "could not decide; try again", retry_after=1))
+        finally:
+            for work in batch:
+                self.memory.finished(work.transaction.transaction_id)
+
+    async def _run(self, batch: list[Work]) -> None:
+        begun = perf_counter()
+        for work in batch:
+            self._stages["queue"].observe(begun - work.arrived)
+            work.key = effects.answer_key(self._project, work.transaction.transaction_id)
+        self._batch_sizes.observe(len(batch))
+        claims, replies, shortfall = await self._read(batch, claim=True)
+        event_us = [work.transaction.event_ms * 1000 for work in batch]
+        online = self.features.rows([work.transaction for work in batch], event_us, replies)
+        read = perf_counter()
+        self._stages["features"].observe(read - begun)
+
+        kept, places = self._settle_claims(batch, claims)
+        if not kept:
+            return
+        if len(kept) < len(batch):
+            online = online.take(places)
+        if not (self.log.accepting and self.outbox.accepting):
+            for work in kept:
+                work.refuse(Problem(503, "(service)", "the decision log takes no more", retry_after=5))
+            return
+
+        matrix = vector(kept, online)
+        assembled = perf_counter()
+        self._stages["vector"].observe(assembled - read)
+        scored = self._score(kept, matrix)
+        modelled = perf_counter()
+        self._stages["model"].observe(modelled - assembled)
+        hits = self._hits(kept, matrix, scored.scores)
+        ruled = perf_counter()
+        self._stages["rules"].observe(ruled - modelled)
+        self._finish(kept, online, matrix, scored, hits, shortfall)
+        done = perf_counter()
+        self._stages["finish"].observe(done - ruled)
+        total = self._stages["total"]
+        for work in kept:
+            total.observe(done - work.arrived)
+
+    def _score(self, batch: Sequence[Work], matrix: Floats) -> _Scored:
+        """Scores by each transaction's variant, and those of the shadows."""
+        line: LineUp = self.models.current
+        variants: list[Variant] = ["champion"] * len(batch)
+        if line.challenger is not None:
+            key = line.experiment.key
+            variants = [line.experiment.variant(getattr(work.transaction, key)) for work in batch]
+        result = _Scored(variants, [None] * len(batch), [None] * len(batch), [{} for _ in batch], None)
+        if line.champion is None:
+            result.degraded = "model:none"
+            return result
+        if not self.model_breaker.allows():
+            result.degraded = "model:breaker_open"
+            return result
+        try:
+            for variant in dict.fromkeys(variants):
+                scoring = line.of(variant)
+                assert scoring is not None
+                places = [place for place, mine in enumerate(variants) if mine == variant]
+                rows = matrix if len(places) == len(batch) else matrix[places]
+                scores = scoring.score(rows)
+                if not np.isfinite(scores).all():
+                    raise ModelError(f"{scoring.version}: a score is not finite")
+                for place, score in zip(places, scores.tolist(), strict=True):
+                    result.scores[place] = score
+                    result.models[place] = scoring
+        except ModelError as error:
+            self.model_breaker.failed()
+            _log.error("a model failed", extra={"reason": str(error)})
+            result.scores = [None] * len(batch)
+            result.models = [None] * len(batch)
+            result.degraded = "model:failed"
+            return result
+        self.model_breaker.succeeded()
+        for shadow in line.shadows:
+            try:
+                for place, score in enumerate(shadow.score(matrix).tolist()):
+                    result.shadows[place][shadow.version] = score
+            except ModelError as error:
+                _log.error("a shadow model failed", extra={"reason": str(error)})
+        return result
+
+    def _hits(self, batch: Sequence[Work], matrix: Floats, scores: Sequence[float | None]) -> list[list[Rule]]:
+        ruleset, breaker = self.rules.current, self.rules.breaker
+        errors = ruleset.errors
+        every = [
+            ruleset.hits(work.transaction, work.transaction.amount_reference, matrix[place], scores[place])
+            for place, work in enumerate(batch)
+        ]
+        if ruleset.errors > errors:
+            self.metrics.count("rule_errors_total", by=ruleset.errors - errors)
+        blocks = Counter(rule.name for hits in every for rule in hits if rule.action == "block")
+        breaker.record(len(batch), blocks)
+        if breaker.open_rules:
+            every = [[rule.softened() if breaker.is_open(rule.name) else rule for rule in hits] for hits in every]
+        for hits in every:
+            for rule in hits:
+                self.metrics.count("rule_hits_total", rule.name, rule.action)
+        return every
+
+    def _finish(
+        self,
+        batch: Sequence[Work],
+        online: OnlineRows,
+        matrix: Floats,
+        scored: _Scored,
+        every: Sequence[list[Rule]],
+        shortfall: str | None,
+    ) -> None:
+        """Decide, explain, log, send, answer."""
+        wall_us = time.time_ns() // 1000
+        # What every answer of this batch shares.
+        shared = [reason for reason in (shortfall, scored.degraded) if reason]
+        if self.log.held:
+            shared.append("decision_log:held_in_memory")
+        if self.outbox.spooled:
+            shared.append("event_log:spooled")
+        demoted = self.rules.breaker.open_rules
+        shared += [f"rule_demoted:{name}" for name in sorted(demoted)]
+        answers, rows = [], []
+        count = self.metrics.count
+        for place, work in enumerate(batch):
+            scoring, score, hits = scored.models[place], scored.scores[place], every[place]
+            status = online.status[place]
+            decision = decide(score, scoring.model.manifest.thresholds if scoring else None, hits)
+            degraded = shared + [f"stale:{view}" for view, state in status.items() if state == "stale"]
+            factors = self._factors(scoring, matrix[place : place + 1], hits, decision)
+            variant = scored.variants[place]
+            latency = round((perf_counter() - work.arrived) * 1000, 3)
+            version = scoring.version if scoring else None
+            answer = Answer(
+                work.transaction.transaction_id, score, decision, factors, [rule.name for rule in hits],
+                version, variant, status, degraded, latency,
+            )  # fmt: skip
+            answers.append(_encode_answer(answer))
+            rows.append(
+                log_row(work.transaction, matrix[place], answer, online.timestamps[place], scored.shadows[place],
+                        self.rules.current.version, wall_us)
+            )  # fmt: skip
+            count("decisions_total", decision, variant)
+            if score is not None:
+                self.metrics.histogram("score", variant).observe(score)
+            for view, state in status.items():
+                count("feature_status_total", view, state)
+            for reason in degraded:
+                count("degraded_total", reason.partition(":")[0])
+        try:
+            self.log.append(rows)
+            sent = self.outbox.send(
+                [
+                    Effect(
+                        work.key, effects.answer_value(work.digest, answer), self._stream(work.transaction),
+                        work.canonical,
+                    )
+                    for work, answer in zip(batch, answers, strict=True)
+                ]
+            )  # fmt: skip
+        except SpoolFull:
+            for work in batch:
+                work.refuse(Problem(503, "(service)", "the decision log takes no more", retry_after=5))
+            return
+        if not sent:
+            count("events_spooled_total", by=len(batch))
+        for work, answer in zip(batch, answers, strict=True):
+            self.memory.remember(work.transaction.transaction_id, work.digest, answer)
+            work.answer(answer)
+
+    def _stream(self, transaction: Transaction) -> bytes:
+        return self._streams[partition_of(transaction.customer_id, len(self._streams))]
+
+    def _factors(
+        self, scoring: Scoring | None, row: Floats, hits: Sequence[Rule], decision: Decision
+    ) -> list[str]:
+        if decision == "APPROVE":
+            return []
+        factors = [f"rule {rule.name}: {rule.reason}" for rule in hits if rule.action in ("block", "review")]
+        if scoring is not None:
+            own = scoring.rows(row)
+            factors += in_words(scoring.model.manifest.features, own[0], scoring.attribution.of(own)[0])
+        return factors
+
+    # -- around the batches --------------------------------------------------------------
+
+    async def tick(self) -> None:
+        """Once a second: notice changes of models and rules, retry what waits, set the gauges."""
+        self.rules.refresh()
+        await self.models.refresh()
+        self.log.tick()
+        await self.outbox.tick()
+        metrics, line = self.metrics, self.models.current
+        metrics.gauge("breaker_state", STATES.index(self.redis_breaker.state), "redis")
+        metrics.gauge("breaker_state", STATES.index(self.model_breaker.state), "model")
+        metrics.gauge("log_held", self.log.held)
+        metrics.gauge("events_waiting", self.outbox.spooled)
+        metrics.gauge("model_refused", self.models.error is not None)
+        metrics.gauge("rules_refused", self.rules.error is not None)
+        metrics.gauge("rules_demoted", len(self.rules.breaker.open_rules))
+        metrics.gauges["model_age_seconds"].clear()
+        if line.champion is not None:
+            metrics.gauge("model_age_seconds", time.time() - line.since, line.champion.version)
+
+    async def close(self) -> None:
+        """Drain everything that waits; call it after the last batch."""
+        await self.outbox.close()
+        self.log.close()
+        self.redis.close()
+
+
+class _Scored:
+    """Scores of a batch; `models` names who gave each, `degraded` why there are none."""
+
+    __slots__ = ("degraded", "models", "scores", "shadows", "variants")
+
+    def __init__(
+        self,
+        variants: list[Variant],
+        scores: list[float | None],
+        models: list[Scoring | None],
+        shadows: list[dict[str, float]],
+        degraded: str | None,
+    ) -> None:
+        self.variants = variants
+        self.scores = scores
+        self.models = models
+        self.shadows = shadows
+        self.degraded = degraded
+
+
+def conflict() -> Problem:
+    return Problem(409, "transaction_id", "was decided before with another body")
+
+
+def vector(batch: Sequence[Work], online: OnlineRows) -> Floats:
+    """The rows of `batch` in VECTOR order."""
+    requests = [request_row(work.transaction) for work in batch]
+    columns = np.array([[row[name] for row in requests] for name in _REQUEST_FIELDS], dtype=np.int64)
+    request = dict(zip(_REQUEST_FIELDS, columns, strict=True))
+    return np.concatenate((online.profiles, transaction_matrix(online.states, request, online.inputs)), axis=1)
+
+
+def log_row(
+    transaction: Transaction,
+    row: Floats,
+    answer: Answer,
+    timestamps: dict[str, int],
+    shadows: dict[str, float],
+    rules_version: str,
+    wall_us: int,
+) -> tuple[object, ...]:
+    """One decision as the log's fields, from transaction_id to decided_at."""
+    event_us = transaction.event_ms * 1000
+    return (
+        transaction.transaction_id, event_us, event_us, transaction.customer_id, transaction.card_id,
+        transaction.merchant_id, transaction.terminal_id, transaction.device_id, transaction.ip,
+        transaction.amount_minor, transaction.currency, transaction.amount_reference, transaction.channel,
+        transaction.merchant_category, transaction.country, transaction.latitude, transaction.longitude,
+        row.tobytes(), answer.fraud_score, answer.decision, answer.variant, answer.model_version, answer.rules,
+        rules_version, sorted(answer.feature_status.items()), sorted(timestamps.items()), answer.degraded,
+        sorted(shadows.items()), answer.latency_ms, wall_us,
+    )  # fmt: skip

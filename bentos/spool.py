@@ -1,0 +1,140 @@
+"""Append-only files of framed records that survive the death of their writer.
+
+A frame is its length (4 bytes, little-endian), the CRC-32 of its bytes and the bytes. One
+`write` takes a whole batch, so that a killed process leaves whole frames; a torn end (power
+loss, full disk) is recognised and ignored. While the disk refuses, frames wait in memory up to
+a limit and go out in order once it accepts again.
+
+The writer holds an exclusive lock on its file: a file whose lock is free has lost its writer
+and may be taken over.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import zlib
+from collections import deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+_HEADER: Final = struct.Struct("<II")
+
+
+class SpoolFull(RuntimeError):
+    """The disk refuses and memory has taken its limit: nothing more can be kept."""
+
+
+def frame(record: bytes) -> bytes:
+    """`record` as it stands in a file."""
+    return _HEADER.pack(len(record), zlib.crc32(record)) + record
+
+
+def read_frames(path: Path) -> Iterator[bytes]:
+    """The records of a file in order, up to a torn end."""
+    data = path.read_bytes()
+    at, size = 0, len(data)
+    while at + _HEADER.size <= size:
+        length, checksum = _HEADER.unpack_from(data, at)
+        start = at + _HEADER.size
+        record = data[start : start + length]
+        if len(record) < length or zlib.crc32(record) != checksum:
+            return
+        yield record
+        at = start + length
+
+
+class SpoolFile:
+    """One file being written. `held` counts the records that wait in memory for the disk."""
+
+    def __init__(self, path: Path, *, limit: int = 20_000) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self.limit = limit
+        self.written = 0
+        self._held: deque[bytes] = deque()
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        self._end = os.lseek(self._descriptor, 0, os.SEEK_END)
+
+    @property
+    def held(self) -> int:
+        return len(self._held)
+
+    @property
+    def full(self) -> bool:
+        return len(self._held) >= self.limit
+
+    def append(self, records: Sequence[bytes]) -> bool:
+        """Write `records`; False when they had to stay in memory. Raises `SpoolFull`."""
+        if self._held:
+            self.flush()
+        frames = [frame(record) for record in records]
+        if not self._held and self._write(b"".join(frames)):
+            self.written += len(frames)
+            return True
+        if len(self._held) + len(frames) > self.limit:
+            raise SpoolFull(f"{self.path.name}: the disk refuses and {len(self._held)} records wait in memory")
+        self._held.extend(frames)
+        return False
+
+    def flush(self) -> bool:
+        """Try to write what waits in memory; True when nothing waits any more."""
+        while self._held:
+            chunk = [self._held[index] for index in range(min(256, len(self._held)))]
+            if not self._write(b"".join(chunk)):
+                return False
+            for _ in chunk:
+                self._held.popleft()
+            self.written += len(chunk)
+        return True
+
+    def _write(self, data: bytes) -> bool:
+        try:
+            done = os.pwrite(self._descriptor, data, self._end)
+            while done < len(data):
+                done += os.pwrite(self._descriptor, data[done:], self._end + done)
+        except OSError:
+            # Cut a torn end off, so that the next write starts on a whole frame.
+            os.ftruncate(self._descriptor, self._end)
+            return False
+        self._end += len(data)
+        return True
+
+    def truncate(self) -> None:
+        """Forget everything written; what waits in memory stays."""
+        os.ftruncate(self._descriptor, 0)
+        self._end = 0
+        self.written = 0
+
+    def sync(self) -> None:
+        """Ask the disk to keep it through a power loss; blocks, so call it from a thread."""
+        os.fdatasync(self._descriptor)
+
+    def finish(self, final: Path) -> None:
+        """Close the file and give it its final name."""
+        self.flush()
+        self.path.rename(final)
+        os.close(self._descriptor)
+
+    def close(self, *, remove: bool = False) -> None:
+        if remove:
+            self.path.unlink(missing_ok=True)
+        os.close(self._descriptor)
+
+
+def orphaned(path: Path) -> bool:
+    """Whether `path` exists and nobody holds its lock: its writer is gone."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
