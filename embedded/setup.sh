@@ -35,11 +35,11 @@ if [ -x .venv/bin/python ] && [ "$(cat .venv/ready 2>/dev/null)" = "$wanted" ]; 
 fi
 echo "installing the locked packages into .venv"
 [ -x .venv/bin/python ] || "$python" -m venv .venv
-if command -v uv >/dev/null; then
-  uv pip install --quiet --python .venv/bin/python --require-hashes --no-deps -r requirements.txt
-  uv pip install --quiet --python .venv/bin/python --no-deps -e .
-else
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.txt
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+# uv installs the lock in seconds; where it cannot reach its index, pip does the same in minutes.
+pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
+.venv/bin/python -m uv --version >/dev/null 2>&1 || pip install --quiet --require-hashes --no-deps -r embedded/installer.txt
+if ! .venv/bin/python -m uv pip install --quiet --python .venv/bin/python --require-hashes --no-deps -r requirements.txt; then
+  pip install --quiet --require-hashes --no-deps -r requirements.txt
 fi
+pip install --quiet --no-deps --no-build-isolation -e . 2>/dev/null || pip install --quiet --no-deps -e .
 echo "$wanted" > .venv/ready
