@@ -9,6 +9,7 @@ converting twice changes nothing. With `--follow` it keeps doing so until its pa
 from __future__ import annotations
 
 import argparse
+import fcntl
 import hashlib
 import os
 import sys
@@ -72,6 +73,8 @@ def decisions_table(records: Sequence[bytes]) -> pa.Table:
     if len(vectors) != len(rows) * len(VECTOR):
         raise ValueError(f"vectors do not hold {len(VECTOR)} features; were they written by another version?")
     features = dict(zip(VECTOR, vectors.reshape(len(rows), len(VECTOR)).T, strict=True))
+    for name in ("feature_status", "view_timestamps", "shadow_scores"):
+        columns[name] = tuple([tuple(pair) for pair in pairs] for pairs in columns[name])
     columns["hash"] = tuple(hashlib.sha256(record).digest() for record in records)
     arrays = [
         pa.array(np.ascontiguousarray(features[field.name]), pa.float64())
@@ -102,8 +105,18 @@ def convert(segment: Path, root: Path) -> int:
 
 
 def convert_all(home: Path) -> int:
-    """Convert every segment that is closed or has lost its writer; return how many decisions."""
+    """Convert every segment that is closed or has lost its writer; return how many decisions.
+
+    Processes take turns: one that finds another at it waits for that to finish.
+    """
     folder = journal_folder(home)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".turn").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        return _convert_all(home, folder)
+
+
+def _convert_all(home: Path, folder: Path) -> int:
     total = 0
     for segment in sorted(folder.glob("*.ready")):
         total += convert(segment, home / "decisions")
