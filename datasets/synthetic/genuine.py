@@ -108,7 +108,7 @@ def genuine(
     count = rng.poisson(world.rate * days)
     customer = np.repeat(np.arange(world.customers), count)
     event_ms = start_ms + _times(world, customer, days, rng)
-    customer, event_ms = _with_sprees(customer, event_ms, start_ms, days, rng)
+    customer, event_ms = _with_sprees(customer, event_ms, rng)
     city, abroad, in_flight = _whereabouts(world, customer, event_ms, start_ms, days, rng)
     online_share = world.online[customer]
     if shift is not None:
@@ -135,7 +135,7 @@ def home_ip(world: World, places: Addresses, start_ms: int, customer: Ints, even
     """The address of the customer's household at that time; providers renew it now and then."""
     house = world.household[customer]
     lease = (event_ms - start_ms + (house * 7_919) % 40 * DAY_MS // 8) // world.lease_ms[house]
-    return places.first_home + house * places.leases + np.minimum(lease, places.leases - 1)
+    return as_ints(places.first_home + house * places.leases + np.minimum(lease, places.leases - 1))
 
 
 def _times(world: World, customer: Ints, days: int, rng: np.random.Generator) -> Ints:
@@ -152,17 +152,14 @@ def _times(world: World, customer: Ints, days: int, rng: np.random.Generator) ->
     return as_ints(day * DAY_MS + (hour * HOUR_MS).astype(np.int64))
 
 
-def _with_sprees(
-    customer: Ints, event_ms: Ints, start_ms: int, days: int, rng: np.random.Generator
-) -> tuple[Ints, Ints]:
+def _with_sprees(customer: Ints, event_ms: Ints, rng: np.random.Generator) -> tuple[Ints, Ints]:
     """Some purchases turn into sprees: 2 to 11 more within the next half hour to three hours."""
     starts = np.flatnonzero(rng.random(len(customer)) < 0.008)
     more = 2 + np.minimum(rng.geometric(0.35, len(starts)), 9)
     pace = rng.choice([0.5, 1.0, 3.0], len(starts))
     seed = np.repeat(starts, more)
     later = (rng.random(len(seed)) * np.repeat(pace, more) * HOUR_MS).astype(np.int64) + 20_000
-    spree = np.minimum(event_ms[seed] + later, start_ms + days * DAY_MS - 1)
-    return np.concatenate([customer, customer[seed]]), np.concatenate([event_ms, spree])
+    return np.concatenate([customer, customer[seed]]), np.concatenate([event_ms, event_ms[seed] + later])
 
 
 def _whereabouts(
