@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from datasets.folder import read_info
 from embedded.processes import Child, ProcessFailedError
 from embedded.redis_server import RedisServer, free_port, start_redis
 from embedded.replay import Replay, ReplayError, ReplayResult, ReplaySettings
@@ -69,8 +70,10 @@ class Options:
 
 def plan(dataset: Path, options: Options, maturity: timedelta) -> Plan:
     """When history ends and the replay runs, from what the dataset holds."""
-    facts = orjson.loads((dataset / "dataset.json").read_bytes())
-    start, end = (datetime.fromisoformat(facts[name]).astimezone(UTC) for name in ("start", "end"))
+    info = read_info(dataset)
+    if info.start is None or info.end is None:
+        raise DemoError(f"{dataset} holds no transaction")
+    start, end = (datetime.fromisoformat(text).astimezone(UTC) for text in (info.start, info.end))
     length = timedelta(days=options.replay_days)
     replay_from = options.replay_from or _midnight(end - length)
     train_from = max(_midnight(start + timedelta(days=8)), replay_from - maturity - timedelta(days=options.train_days))
@@ -80,7 +83,7 @@ def plan(dataset: Path, options: Options, maturity: timedelta) -> Plan:
             f"{maturity.days} days to mature; at least {8 + 3 + maturity.days + 1} days are needed"
         )
     history_from = max(_midnight(start), train_from - maturity - timedelta(days=31))
-    return Plan(facts["name"], replay_from, replay_from + length, history_from, train_from, options.negatives)
+    return Plan(info.name, replay_from, replay_from + length, history_from, train_from, options.negatives)
 
 
 def _midnight(moment: datetime) -> datetime:
@@ -136,7 +139,7 @@ class Demo:
         with step("dataset", "transactions onto the contract"):
             dataset = self._dataset()
         chosen = plan(dataset, self.options, timedelta(days=self.config.label_maturity_days))
-        with step("load", f"history from {chosen.history_from:%Y-%m-%d} until {chosen.replay_from:%Y-%m-%d} into the lake"):
+        with step("load", f"history until {chosen.replay_from:%Y-%m-%d} into the lake"):
             self._load(dataset, chosen)
         with step("apply", "feast apply"):
             from feature_repo.store import apply_definitions
@@ -202,10 +205,7 @@ class Demo:
             note(last[-1])
 
     def _load(self, dataset: Path, chosen: Plan) -> None:
-        self._command(
-            "datasets.load", "--dataset", dataset, "--since", chosen.history_from.isoformat(),
-            "--until", chosen.replay_from.isoformat(),
-        )  # fmt: skip
+        self._command("datasets.load", "--dataset", dataset, "--until", chosen.replay_from.isoformat())
 
     def _cuts(self, chosen: Plan, spark: SparkSession) -> None:
         from feature_repo.aggregates.grid import cuts_between
@@ -234,10 +234,10 @@ class Demo:
         return out
 
     def _train(self, training_set: Path) -> str:
-        self._command("training.train", "--dataset", training_set)
-        from training.save import newest_version
+        self._command("training.train", "--dataset", training_set, "--save", "--champion")
+        from training.promote import read_deployment
 
-        return newest_version()
+        return str(read_deployment()["champion"])
 
     def _online(self, chosen: Plan) -> None:
         from embedded.platform import start_service, start_stream
@@ -273,9 +273,14 @@ class Demo:
         return replay.run(self._transactions(dataset, chosen), int(chosen.replay_from.timestamp() * 1000))
 
     def _transactions(self, dataset: Path, chosen: Plan) -> Iterator[Transaction]:
-        from datasets.lake import read_dataset, transactions_from_table
+        import pyarrow.compute as pc
 
-        return transactions_from_table(read_dataset(dataset, chosen.replay_from, chosen.replay_to))
+        from datasets.folder import read_dataset_transactions
+        from datasets.lake import transactions_from_table
+
+        time = pc.field("event_timestamp")
+        inside = (time >= pc.scalar(chosen.replay_from)) & (time < pc.scalar(chosen.replay_to))
+        return transactions_from_table(read_dataset_transactions(dataset).filter(inside))
 
     def _on_cut(self, cut_ms: int, chosen: Plan, sent: int, spark: SparkSession) -> None:
         """What the 6-hour schedule does: everything in the lake, aggregates, materialize."""
@@ -314,10 +319,15 @@ class Demo:
                 note(f"{child.name} ended with code {code}, see {child.log}")
 
     def _parity(self, chosen: Plan, spark: SparkSession) -> dict[str, Any]:
-        from monitoring.parity import parity_report
+        from fraud.features import VECTOR
+        from monitoring.decisions import read_decisions
+        from monitoring.parity import compare, write_report
+        from training.dataset import rebuild
 
         self._velocity(chosen.replay_from, chosen.replay_to, spark)
-        report = parity_report(self.config, chosen.replay_from, chosen.replay_to, spark=spark)
+        served = read_decisions(self.config.home / "decisions", start=chosen.replay_from, end=chosen.replay_to)
+        report = compare(served, rebuild(served, spark=spark), VECTOR)
+        write_report(report, self.config.results / "parity")
         return report.summary()
 
     def _drift(self, version: str) -> dict[str, Any]:
@@ -329,12 +339,13 @@ class Demo:
         }
 
     def _frauds(self, dataset: Path) -> set[str]:
-        from datasets.lake import read_frauds
+        from datasets.folder import read_dataset_labels
 
-        return read_frauds(dataset)
+        labels = read_dataset_labels(dataset)
+        return set(labels.filter(labels["is_fraud"])["transaction_id"].to_pylist())
 
     def _rejected(self, dataset: Path) -> int:
-        return int(orjson.loads((dataset / "dataset.json").read_bytes()).get("rejected", 0))
+        return read_info(dataset).rejected
 
     def _stop(self) -> None:
         while self._children:
