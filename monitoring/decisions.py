@@ -18,7 +18,8 @@ LOG_COLUMNS: Final = frozenset(
         "terminal_id", "device_id", "ip", "amount_minor", "currency", "amount_reference", "channel",
         "merchant_category", "country", "latitude", "longitude", "ingest_seq", "score", "decision",
         "variant", "model_version", "rules", "feature_status", "view_timestamps", "degraded", "latency_ms",
-        "decided_at", "sequence", "previous_hash", "hash", "is_fraud", "date", "hour", "attributions",
+        "decided_at", "series", "sequence", "previous_hash", "hash", "rules_version", "shadow_scores", "is_fraud",
+        "date", "hour",
     }
 )  # fmt: skip
 

@@ -85,8 +85,7 @@ def decile_psi(reference: Floats, current: Floats, bins: int = 10) -> float:
     # an edge belongs to the bin below it, and to one of its own where the values pile up on it
     def shares(values: Floats) -> Floats:
         below = np.searchsorted(edges, values, side="left") + np.searchsorted(edges, values, side="right")
-        counts = np.bincount(below, minlength=2 * len(edges) + 1).astype(np.float64)
-        return counts
+        return np.bincount(below, minlength=2 * len(edges) + 1).astype(np.float64)
 
     r, c = shares(reference), shares(current)
     used = (r + c) > 0
