@@ -1,9 +1,9 @@
 """Which model versions are in service, and how they change without dropping a request.
 
 `<home>/deployment.json` names them:
-``{"champion": "<version>", "challenger": "<version>" | null, "share": 0.1, "key": "customer_id",
-"experiment": "<name>", "shadow": ["<version>", ...]}``. Without the file the store's newest model
-is champion. The file and the store are looked at every second; models are loaded in a thread and
+``{"champion": "<version>", "challenger": "<version>" | null, "split": 0.1, "shadow": ["<version>", ...],
+"key": "customer_id", "experiment": "<name>"}`` (the last two may be absent, other keys are ignored).
+Without the file, or without a champion in it, the store's newest model is champion. The file and the store are looked at every second; models are loaded in a thread and
 swapped between two batches. A line-up that cannot be loaded leaves the one before in service.
 """
 
@@ -30,12 +30,12 @@ FILE: Final = "deployment.json"
 _PLACE: Final = {name: index for index, name in enumerate(VECTOR)}
 
 
-class Deployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The content of deployment.json."""
+class Deployment(msgspec.Struct, frozen=True):
+    """The content of deployment.json; `split` is the share of keys that the challenger decides."""
 
-    champion: str
+    champion: str | None = None
     challenger: str | None = None
-    share: float = 0.1
+    split: float = 0.1
     key: str = "customer_id"
     experiment: str = "default"
     shadow: tuple[str, ...] = ()
@@ -92,16 +92,19 @@ def read_deployment(home: Path) -> Deployment | None:
     """What should be in service; None when the store is empty. Raises `ModelError`."""
     path = home / FILE
     try:
-        return _decode(path.read_bytes())
+        deployment = _decode(path.read_bytes())
     except FileNotFoundError:
-        version = newest_version(home)
-        return Deployment(version) if version is not None else None
+        deployment = Deployment()
     except (msgspec.DecodeError, UnicodeDecodeError, OSError) as error:
         raise ModelError(f"{FILE}: {error}") from None
+    if deployment.champion is None:
+        version = newest_version(home)
+        return Deployment(version) if version is not None else None
+    return deployment
 
 
 def line_up(home: Path, deployment: Deployment) -> LineUp:
-    """Load every model that `deployment` names, each once; raise `ModelError`."""
+    """Load every model that `deployment` names, each once; raise `ModelError`, keeping none."""
     loaded: dict[str, Scoring] = {}
 
     def load(version: str) -> Scoring:
@@ -111,12 +114,15 @@ def line_up(home: Path, deployment: Deployment) -> LineUp:
         return loaded[folder.name]
 
     try:
-        experiment = Experiment(deployment.experiment, deployment.share, deployment.key)
-    except ValueError as error:
+        experiment = Experiment(deployment.experiment, deployment.split, deployment.key)
+        champion = load(deployment.champion) if deployment.champion else None
+        challenger = load(deployment.challenger) if deployment.challenger else None
+        shadows = tuple([load(version) for version in deployment.shadow])
+    except (ModelError, ValueError) as error:
+        for scoring in loaded.values():
+            scoring.model.close()
         raise ModelError(f"{FILE}: {error}") from None
-    champion = load(deployment.champion)
-    challenger = load(deployment.challenger) if deployment.challenger else None
-    return LineUp(champion, challenger, experiment, tuple(load(version) for version in deployment.shadow), time.time())
+    return LineUp(champion, challenger, experiment, shadows, time.time())
 
 
 class ModelRoom:

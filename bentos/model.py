@@ -5,9 +5,9 @@ A model is a folder of the BentoML model store, `<home>/bentoml/models/tollgate_
 * `model.txt`: LightGBM's text format (no pickle is ever loaded);
 * `manifest.json`: `version`; `digest` (sha256 of model.txt, hex); `features` (names, in the
   model's order); `thresholds` {`review`, `block`}; `calibration`: null, or
-  {`method`: "isotonic", `x`: [...], `y`: [...]} (piecewise linear over the raw probability), or
-  {`method`: "platt", `a`, `b`} (p' = 1 / (1 + exp(-(a * logit(p) + b)))); `metrics` {};
-  other keys are ignored.
+  {`kind`: "isotonic", `x`: [...], `y`: [...]} (piecewise linear over the raw probability), or
+  {`kind`: "platt", `a`, `b`} (p' = 1 / (1 + exp(-(a * logit(p) + b))), p kept 1e-9 from 0 and 1);
+  `metrics` {}; other keys are ignored.
 
 The library is called through ctypes: importing lightgbm would pull pandas and scikit-learn into the
 serving process. One thread always: two threads under contention cost milliseconds for one row.
@@ -108,7 +108,7 @@ def _calibration(raw: Any) -> Callable[[Floats], Floats] | None:
         a, b = float(raw["a"]), float(raw["b"])
 
         def platt(scores: Floats) -> Floats:
-            clipped = np.clip(scores, 1e-15, 1 - 1e-15)
+            clipped = np.clip(scores, 1e-9, 1 - 1e-9)
             return np.asarray(1.0 / (1.0 + np.exp(-(a * np.log(clipped / (1.0 - clipped)) + b))))
 
         return platt

@@ -85,8 +85,12 @@ def in_words(names: tuple[str, ...], values: Floats, credits: Floats, most: int 
         if credits[index] <= 0.05 * raised or credits[index] <= 0:
             break
         name = names[index]
-        factors.append(f"{_MEANING.get(name, name)}: {_readable(name, float(values[index]))}")
+        factors.append(f"{_meaning(name)}: {_readable(name, float(values[index]))}")
     return factors
+
+
+def _meaning(name: str) -> str:
+    return _MEANING.get(name, name).replace("in reference cents", "in the reference currency")
 
 
 def _readable(name: str, value: float) -> str:
