@@ -1,11 +1,11 @@
 """The weekly drift report: current decisions against the model's own training reference.
 
-    python -m monitoring.drift --reference <model folder or reference.parquet> \\
-        --current <decision log> [--week 2018-W34] [--out results/drift]
+    python -m monitoring.drift [--week 2018-W34] [--reference <model folder>] [--current <decision log>] \\
+        [--out results/drift/2018-W34] [--exit-code]
 
-Writes ``report.html`` (words first, then Evidently's plots; one file under 5 MB), ``report.json``,
-``report.md`` and ``metrics.prom`` into ``<out>/<week>/``. Exit code: 0 nothing or watch, 3 recalibrate,
-4 retrain, 2 for input that cannot be used.
+Writes ``drift.html`` (words first, then Evidently's plots; one file under 5 MB), ``drift.json``,
+``drift.md`` and ``drift.prom``. With ``--exit-code`` the exit code is the verdict: 0 nothing or watch,
+3 recalibrate, 4 retrain. Input that cannot be used gives 2 always.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def drift_report(
     )  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
     result = DriftResult(
-        week=week, report=out / "report.html", json=out / "report.json", verdict=verdict,
+        week=week, report=out / "drift.html", json=out / "drift.json", verdict=verdict,
         drifted_features=[c.column for c in drifted if c.column in set(kept)],
         drifted_outputs=[c.column for c in drifted if c.column not in set(kept)],
         columns=columns, performance=signals, matured=matured, since=since,
@@ -134,8 +134,8 @@ def drift_report(
         page = drift_page.alone(first_page, title)
     write(result.report, page)
     write(result.json, drift_page.to_json(result, results))
-    write(out / "report.md", drift_page.to_markdown(result))
-    write(out / "metrics.prom", drift_page.to_prometheus(result))
+    write(out / "drift.md", drift_page.to_markdown(result))
+    write(out / "drift.prom", drift_page.to_prometheus(result))
     return result
 
 

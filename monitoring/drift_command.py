@@ -52,12 +52,16 @@ def read_reference(path: Path) -> ModelReference:
     return ModelReference(frame, decide_at, facts.get("gain") or {}, facts.get("features"))
 
 
-def newest_model(store: Path) -> Path:
-    """The model folder that was saved last; DriftInputError if there is none."""
+def champion_folder(home: Path) -> Path:
+    """The folder of the model in service, or of the one saved last; DriftInputError without any."""
+    store = home / "bentoml" / "models"
+    deployment = home / "deployment.json"
+    champion = json.loads(deployment.read_bytes()).get("champion") if deployment.exists() else None
     saved = sorted(store.glob("*/*/reference.parquet"), key=lambda path: path.stat().st_mtime)
+    named = [path for path in saved if path.parent.name == champion]
     if not saved:
         raise DriftInputError(f"no model with a reference under {store}: train and save one first")
-    return saved[-1].parent
+    return (named or saved)[-1].parent
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = _parser().parse_args(arguments)
     home = settings().home
     try:
-        model = read_reference(chosen.reference or newest_model(home / "bentoml" / "models"))
+        model = read_reference(chosen.reference or champion_folder(home))
         start, end = week_bounds(chosen.week) if chosen.week else (None, None)
         current = read_decisions(chosen.current, start=start, end=end).to_pandas()
         if not len(current):
@@ -74,18 +78,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         week = chosen.week or week_name(last)
         as_of = chosen.as_of or end or last
         labelled = _labelled(chosen.current, chosen.labels, as_of, settings().label_maturity_days)
-        limits = chosen.thresholds or chosen.out / "thresholds.json"
+        limits = chosen.thresholds or settings().results / "drift" / "thresholds.json"
+        out = chosen.out or settings().results / "drift" / week
         thresholds = Thresholds.load(limits) if limits.exists() else Thresholds()
         result = drift_report(
-            model.frame, current, chosen.out / week, week=week, features=model.features, labelled=labelled,
+            model.frame, current, out, week=week, features=model.features, labelled=labelled,
             thresholds=thresholds, decide_at=model.decide_at, importance=model.importance,
         )  # fmt: skip
     except (DecisionLogError, DriftInputError, ValueError) as error:
         print(f"drift: {error}", file=sys.stderr)
         return 2
-    print((chosen.out / week / "report.md").read_text())
+    print((out / "drift.md").read_text())
     print(result.report)
-    return result.exit_code
+    return result.exit_code if chosen.exit_code else 0
 
 
 def _labelled(log: Path, labels: Path, as_of: datetime, maturity_days: int) -> pd.DataFrame | None:
@@ -112,15 +117,20 @@ def _moment(text: str) -> datetime:
 
 
 def _parser() -> argparse.ArgumentParser:
-    home, results = settings().home, settings().results
+    home = settings().home
     parser = argparse.ArgumentParser(prog="python -m monitoring.drift", description="the weekly drift report")
     parser.add_argument(
-        "--reference", type=Path, help="model folder or parquet file (default: the newest model)"
+        "--reference", type=Path, help="model folder or parquet file (default: the champion's)"
     )
     parser.add_argument("--current", type=Path, default=home / "decisions", help="decision log")
     parser.add_argument("--week", help="ISO week such as 2018-W34 (default: everything in the log)")
     parser.add_argument("--labels", type=Path, default=home / "lake" / "labels", help="labels in the lake")
     parser.add_argument("--as-of", type=_moment, help="when labels count as known (default: the week's end)")
-    parser.add_argument("--thresholds", type=Path, help="calibrated limits (default: <out>/thresholds.json)")
-    parser.add_argument("--out", type=Path, default=results / "drift", help="folder of the reports")
+    parser.add_argument(
+        "--thresholds", type=Path, help="calibrated limits (default: results/drift/thresholds.json)"
+    )
+    parser.add_argument("--out", type=Path, help="folder of the report (default: results/drift/<week>)")
+    parser.add_argument(
+        "--exit-code", action="store_true", help="exit with the verdict: 3 recalibrate, 4 retrain"
+    )
     return parser

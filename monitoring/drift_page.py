@@ -151,7 +151,7 @@ def _columns(
     head = ["Column", "", "Measure", "Limit", "Average", "Missing", "Shape (grey then, blue now)", "Each day"]
     text = f"<p>{drifted} of {len(result.columns)} columns moved beyond their limit. <small>{escape(measures)}.</small></p>"
     more = len(result.columns) - len(shown) - len(empty)
-    tail = f"<p><small>{more} more columns hold; all are in report.json.</small></p>" if more > 0 else ""
+    tail = f"<p><small>{more} more columns hold; all are in drift.json.</small></p>" if more > 0 else ""
     if empty:
         tail += f"<p><small>No value on either side: {escape(', '.join(empty))}.</small></p>"
     return text + page.table(head, rows, numeric=(2, 3)) + tail

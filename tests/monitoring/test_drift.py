@@ -109,7 +109,7 @@ def test_the_page_opens_with_words_and_holds_evidently_in_under_five_megabytes(
     tested = {test["name"]: test["status"] for test in content["evidently"]["tests"]}
     assert any("txn_amount" in name and status == "FAIL" for name, status in tested.items())
     assert any("device_age" in name and status == "SUCCESS" for name, status in tested.items())
-    assert "tollgate_drift_action 1" in (tmp_path / "metrics.prom").read_text()
+    assert "tollgate_drift_action 1" in (tmp_path / "drift.prom").read_text()
 
 
 def test_the_command_reads_model_folder_log_and_labels_and_returns_the_verdict(
@@ -145,9 +145,9 @@ def test_the_command_reads_model_folder_log_and_labels_and_returns_the_verdict(
         ),
         labels / "part.parquet",
     )
-    code = main(["--reference", str(model), "--week", "2018-W36"])
+    code = main(["--reference", str(model), "--week", "2018-W36", "--exit-code"])
     assert code == 0, capsys.readouterr().err
-    content = json.loads((tmp_path / "results" / "drift" / "2018-W36" / "report.json").read_text())
+    content = json.loads((tmp_path / "results" / "drift" / "2018-W36" / "drift.json").read_text())
     assert content["week"] == "2018-W36"
     assert content["matured"]["frauds"] > 100
 
