@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from fraud.settings import settings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+#: Enough to keep a partition of the largest set in memory; adaptive execution merges small ones.
+SHUFFLE_PARTITIONS: Final = 16
+#: Errors only: Spark's start would otherwise print a screenful.
+LOGGING: Final = Path(__file__).resolve().parent / "log4j2.properties"
 
 
 def spark_session(app: str = "tollgate") -> SparkSession:
@@ -24,13 +30,15 @@ def spark_session(app: str = "tollgate") -> SparkSession:
     # Without it workers take whatever `python3` is on the path and lack this environment.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
+    if chosen.spark_master.startswith("local"):
+        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     scratch = chosen.home / "spark"
     scratch.mkdir(parents=True, exist_ok=True)
     builder = SparkSession.builder.appName(app).master(chosen.spark_master)
     for name, value in {
         "spark.driver.memory": chosen.spark_memory,
-        "spark.driver.extraJavaOptions": "-Duser.timezone=UTC",
-        "spark.executor.extraJavaOptions": "-Duser.timezone=UTC",
+        "spark.driver.extraJavaOptions": f"-Duser.timezone=UTC -Dlog4j2.configurationFile={LOGGING.as_uri()}",
+        "spark.executor.extraJavaOptions": f"-Duser.timezone=UTC -Dlog4j2.configurationFile={LOGGING.as_uri()}",
         "spark.executorEnv.TZ": "UTC",
         "spark.local.dir": str(scratch / "scratch"),
         "spark.sql.warehouse.dir": str(scratch / "warehouse"),
@@ -43,7 +51,6 @@ def spark_session(app: str = "tollgate") -> SparkSession:
         "spark.sql.shuffle.partitions": str(SHUFFLE_PARTITIONS),
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
-        "spark.log.level": "ERROR",
     }.items():
         builder = builder.config(name, value)
     if chosen.spark_master.startswith("local"):
@@ -55,5 +62,6 @@ def spark_session(app: str = "tollgate") -> SparkSession:
     return session
 
 
-#: Enough to keep a partition of the largest set in memory; adaptive execution merges small ones.
-SHUFFLE_PARTITIONS = 16
+def print_progress(line: str) -> None:
+    """One line on standard error."""
+    print(line, file=sys.stderr, flush=True)

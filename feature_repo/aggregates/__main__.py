@@ -10,7 +10,8 @@ import argparse
 from datetime import datetime
 
 from feature_repo.aggregates.grid import cuts_between
-from feature_repo.aggregates.run import print_progress, run_cuts
+from feature_repo.aggregates.run import run_cuts
+from feature_repo.spark import print_progress
 
 
 def main() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -172,8 +171,3 @@ def _publish(done: list[Any], numbers: list[int], staging: Path) -> dict[str, in
                 for stale in set(folder.glob("*.parquet")) - {folder / file for file in fresh}:
                     stale.unlink()
     return written
-
-
-def print_progress(line: str) -> None:
-    """One line on standard error."""
-    print(line, file=sys.stderr, flush=True)
