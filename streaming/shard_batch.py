@@ -13,10 +13,10 @@ from fraud.entities import ENTITIES
 from fraud.observation import Observation
 
 #: Shards per entity: the unit of routing and of snapshots. Changing it orphans snapshots.
-SHARDS: Final = 32
+SHARDS: Final = 8
 
 #: Key of each shard in the dataflow, by entity place * SHARDS + shard.
-SHARD_KEYS: Final = tuple(f"{entity.name}:{shard:02d}" for entity in ENTITIES for shard in range(SHARDS))
+SHARD_KEYS: Final = tuple(f"{entity.name}:{shard}" for entity in ENTITIES for shard in range(SHARDS))
 
 
 def shard_of(value: str) -> int:

@@ -13,15 +13,18 @@ from fraud.settings import Settings
 from fraud.velocity import STATE_VERSION, VERSION, VelocityState
 from streaming import metrics
 from streaming.redis_sink import stored_version_reader
-from streaming.shard_batch import SHARDS, ShardBatch, Writes
+from streaming.shard_batch import SHARD_KEYS, SHARDS, ShardBatch, Writes
 from streaming.snapshots import SNAPSHOT_VERSION, SnapshotError, check_version
+from streaming.state_bases import StateBases
 
 _TTL_MS: Final = int(VELOCITY_TTL.total_seconds()) * 1000
 #: Event time between two searches for idle entities.
 _SWEEP_MS: Final = 3_600_000
 #: States kept unpacked per shard; the others live as packed bytes and are unpacked on touch.
 MOST_LIVE: Final = 20_000
-
+#: A base is written at most every so many snapshots, once this share of the states has changed.
+_BASE_EVERY: Final = 10
+_BASE_SHARE: Final = 0.25
 
 #: Versions (microseconds, 0 if none) that the online store holds for values of an entity place.
 StoredVersions = Callable[[int, list[str]], list[int]]
@@ -30,15 +33,24 @@ StoredVersions = Callable[[int, list[str]], list[int]]
 class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
     """States of the entity values of one shard.
 
-    `packed` is the truth that snapshots share; `live` are states unpacked so far. An entity
+    `packed` is the truth; `live` are the states unpacked so far, `changed` those that differ from
+    the last base. An entity
     idle for VELOCITY_TTL of event time (by the shard's clock) is forgotten.
     """
 
     def __init__(
-        self, partitions: int, stored_versions: StoredVersions, resume: tuple[Any, ...] | None = None
+        self,
+        partitions: int,
+        stored_versions: StoredVersions,
+        bases: StateBases,
+        resume: tuple[Any, ...] | None = None,
     ) -> None:
         self._shard = -1
         self._stored_versions = stored_versions
+        self._bases = bases
+        self._base = 0
+        self._since_base = 0
+        self._changed: dict[str, bytes] = {}
         self._replaying = set(range(partitions))
         self._replayed: set[str] = set()
         self._packed: dict[str, bytes] = {}
@@ -52,10 +64,12 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
                     f"version {STATE_VERSION}: start the program that wrote them, or rebuild them by the "
                     "velocity backfill and send them with `python -m streaming.seed`"
                 )
-            self._clock = self._swept = resume[3]
-            self._packed = dict(resume[4])
-            self._replayed = set(resume[5])
             self._name(resume[2])
+            self._clock = self._swept = resume[3]
+            self._base, self._changed, self._replayed = resume[4], dict(resume[5]), set(resume[6])
+            if self._base:
+                self._packed = bases.read(SHARD_KEYS[self._shard], self._base)
+            self._packed.update(self._changed)
 
     @classmethod
     def builder(
@@ -63,7 +77,8 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
     ) -> Callable[[tuple[Any, ...] | None], ShardLogic]:
         """What Bytewax calls for each shard, with the shard's snapshot if there is one."""
         stored_versions = stored_version_reader(configured, stopping)
-        return lambda resume: cls(configured.partitions, stored_versions, resume)
+        bases = StateBases(configured.home / "stream" / "states")
+        return lambda resume: cls(configured.partitions, stored_versions, bases, resume)
 
     def on_batch(self, values: list[ShardBatch]) -> tuple[list[Writes], bool]:
         if self._shard < 0:
@@ -90,7 +105,9 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
         if not touched:
             return [], StatefulBatchLogic.RETAIN
         packed_states = [state.pack() for state in touched.values()]
-        self._packed.update(zip(touched, packed_states, strict=True))
+        changed = dict(zip(touched, packed_states, strict=True))
+        self._packed.update(changed)
+        self._changed.update(changed)
         newest = max([state.newest_ms for state in touched.values()])
         if newest > self._clock:
             self._clock = newest
@@ -102,13 +119,20 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
         return [Writes(place, list(touched), versions, packed_states, oldest)], StatefulBatchLogic.RETAIN
 
     def snapshot(self) -> tuple[Any, ...]:
+        self._since_base += 1
+        if self._since_base >= _BASE_EVERY and len(self._changed) > _BASE_SHARE * len(self._packed):
+            self._base += 1
+            self._bases.write(SHARD_KEYS[self._shard], self._base, self._packed)
+            self._changed.clear()
+            self._since_base = 0
         metrics.ENTITIES_HELD.labels(*self._labels).set(len(self._packed))
         return (
             SNAPSHOT_VERSION,
             STATE_VERSION,
             self._shard,
             self._clock,
-            tuple(self._packed.items()),
+            self._base,
+            tuple(self._changed.items()),
             tuple(self._replayed),
         )
 
@@ -132,7 +156,7 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
         self._shard = shard
         self._place = shard // SHARDS
         self._entity = ENTITIES[self._place]
-        self._labels = (self._entity.name, f"{shard % SHARDS:02d}")
+        self._labels = (self._entity.name, str(shard % SHARDS))
 
     def _state(self, value: str) -> VelocityState:
         state = self._live.get(value)

@@ -1,0 +1,61 @@
+"""States that have not changed lately, in files beside the recovery store.
+
+A recovery snapshot is written whole at every interval. With all states of a shard in it, a
+second's worth of events would rewrite everything the shard knows. So a snapshot holds only
+what changed since the shard's last *base*, a file with all of its states, and names that base.
+Bases live in a folder that every process of the flow can read.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+from zlib import crc32
+
+import msgspec
+
+from streaming.snapshots import SnapshotError
+
+#: Newest bases kept: a crash resumes from a snapshot at most a few intervals old.
+_KEPT: Final = 3
+
+
+class StateBases:
+    """The base files of all shards."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def write(self, shard: str, generation: int, states: dict[str, bytes]) -> None:
+        """Write the base `generation` of `shard`, on disk when this returns; drop much older ones."""
+        path = self._path(shard, generation)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        data = msgspec.msgpack.encode(states)
+        unfinished = path.with_suffix(".tmp")
+        with unfinished.open("wb") as file:
+            file.write(crc32(data).to_bytes(4, "little"))
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+        if generation > _KEPT:
+            self._path(shard, generation - _KEPT).unlink(missing_ok=True)
+
+    def read(self, shard: str, generation: int) -> dict[str, bytes]:
+        """The states in base `generation` of `shard`; SnapshotError if it is gone or damaged."""
+        path = self._path(shard, generation)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            raise SnapshotError(
+                f"{path.name}, which the recovery snapshot names, is not in {path.parent.name}/: every "
+                "process of the flow must see the same stream/ folder; if it was deleted, move stream/ "
+                "away and seed the states"
+            ) from None
+        if crc32(data[4:]).to_bytes(4, "little") != data[:4]:
+            raise SnapshotError(f"{path.name} is damaged: move stream/ away and seed the states")
+        return msgspec.msgpack.decode(data[4:], type=dict[str, bytes])
+
+    def _path(self, shard: str, generation: int) -> Path:
+        return self._folder / f"{shard.replace(':', '-')}.{generation:08d}"
