@@ -18,6 +18,7 @@ def intervals(
     figures: Mapping[str, Callable[[Ranking], float]],
     *,
     groups: NDArray[np.generic] | None = None,
+    weight: Floats | None = None,
     rounds: int = 200,
     level: float = 0.95,
     seed: int = 7,
@@ -32,12 +33,13 @@ def intervals(
     sorted_score, sorted_label = score[order], label[order].astype(np.float64)
     code = np.arange(len(score)) if groups is None else np.unique(groups, return_inverse=True)[1][order]
     size = int(code.max()) + 1 if len(code) else 0
+    stands_for = np.ones(len(score)) if weight is None else weight[order]
     random = np.random.default_rng(seed)
     drawn: dict[str, list[float]] = {name: [] for name in figures}
     for _ in range(rounds):
-        weight = np.bincount(random.integers(0, size, size), minlength=size).astype(np.float64)[code]
+        times = np.bincount(random.integers(0, size, size), minlength=size)[code] * stands_for
         try:
-            ranking = count_down(sorted_score, sorted_label, weight)
+            ranking = count_down(sorted_score, sorted_label, times)
         except NoFraudError:
             continue
         for name, figure in figures.items():
@@ -57,6 +59,7 @@ def difference_interval(
     figure: Callable[[Ranking], float],
     *,
     groups: NDArray[np.generic] | None = None,
+    weight: Floats | None = None,
     rounds: int = 200,
     level: float = 0.95,
     seed: int = 7,
@@ -65,15 +68,16 @@ def difference_interval(
     code = np.arange(len(score)) if groups is None else np.unique(groups, return_inverse=True)[1]
     size = int(code.max()) + 1
     random = np.random.default_rng(seed)
+    stands_for = np.ones(len(score)) if weight is None else weight
     sides = []
     for values in (score, other):
         order = np.argsort(-values, kind="stable")
-        sides.append((values[order], label[order].astype(np.float64), code[order]))
+        sides.append((values[order], label[order].astype(np.float64), code[order], stands_for[order]))
     drawn = []
     for _ in range(rounds):
-        weight = np.bincount(random.integers(0, size, size), minlength=size).astype(np.float64)
+        times = np.bincount(random.integers(0, size, size), minlength=size)
         try:
-            first, second = (figure(count_down(s, y, weight[c])) for s, y, c in sides)
+            first, second = (figure(count_down(s, y, times[c] * w)) for s, y, c, w in sides)
         except NoFraudError:
             continue
         drawn.append(first - second)

@@ -34,26 +34,30 @@ def apply_calibration(calibration: Calibration | None, raw: Floats) -> Floats:
     raise ValueError(f"unknown calibration kind {calibration['kind']!r}; expected isotonic or platt")
 
 
-def fit_calibration(label: NDArray[np.generic], raw: Floats) -> Calibration | None:
+def fit_calibration(
+    label: NDArray[np.generic], raw: Floats, weight: Floats | None = None
+) -> Calibration | None:
     """The calibration for held-out raw scores: isotonic, or Platt when frauds are few.
 
+    `weight` is how many transactions each row stands for.
     None when there is nothing to learn from (a single class).
     """
     frauds = int(label.astype(np.int64).sum())
     if frauds == 0 or frauds == len(label):
         return None
     if frauds >= ISOTONIC_FRAUDS:
-        return fit_isotonic(label, raw)
-    return fit_platt(label, raw)
+        return fit_isotonic(label, raw, weight)
+    return fit_platt(label, raw, weight)
 
 
-def fit_isotonic(label: NDArray[np.generic], raw: Floats) -> Calibration:
+def fit_isotonic(label: NDArray[np.generic], raw: Floats, stands_for: Floats | None = None) -> Calibration:
     """Centred isotonic regression (Oron and Flournoy 2017): pool adjacent violators, then one
     knot at each pool's mean score, joined by straight lines, so ties are not created."""
     order = np.argsort(raw, kind="stable")
     x, start = np.unique(raw[order], return_index=True)
-    weight = np.diff(np.append(start, len(raw))).astype(np.float64)
-    rate = np.add.reduceat(label[order].astype(np.float64), start) / weight
+    each = np.ones(len(raw)) if stands_for is None else stands_for[order]
+    weight = np.add.reduceat(each, start)
+    rate = np.add.reduceat(label[order].astype(np.float64) * each, start) / weight
     pools: list[list[float]] = []  # rate, weight, weighted score
     for value, mass, at in zip(rate.tolist(), weight.tolist(), x.tolist(), strict=True):
         pools.append([value, mass, at * mass])
@@ -82,19 +86,22 @@ def _strictly_rising(values: list[float]) -> list[float]:
     return [float(value) for value in np.maximum.accumulate(rising)]
 
 
-def fit_platt(label: NDArray[np.generic], raw: Floats, *, steps: int = 50) -> Calibration:
+def fit_platt(
+    label: NDArray[np.generic], raw: Floats, stands_for: Floats | None = None, *, steps: int = 50
+) -> Calibration:
     """Logistic regression on the log-odds of the raw score, with Platt's smoothed targets
     (Platt 1999; Newton steps after Lin, Lin and Weng 2007). `a` is kept positive."""
     clipped = np.clip(raw, _EPSILON, 1 - _EPSILON)
     margin = np.log(clipped / (1 - clipped))
     positive = label.astype(np.float64)
-    frauds, genuine = positive.sum(), (1 - positive).sum()
+    each = np.ones(len(raw)) if stands_for is None else stands_for
+    frauds, genuine = (positive * each).sum(), ((1 - positive) * each).sum()
     target = np.where(positive > 0, (frauds + 1) / (frauds + 2), 1 / (genuine + 2))
     a, b = 1.0, 0.0
     for _ in range(steps):
         predicted = 1.0 / (1.0 + np.exp(-np.clip(a * margin + b, -50, 50)))
-        slope = predicted - target
-        curve = np.maximum(predicted * (1 - predicted), 1e-12)
+        slope = (predicted - target) * each
+        curve = np.maximum(predicted * (1 - predicted), 1e-12) * each
         gradient = np.array([float(slope @ margin), float(slope.sum())])
         cross = float(curve @ margin)
         hessian = np.array([[float(curve @ margin**2) + 1e-6, cross], [cross, float(curve.sum()) + 1e-6]])

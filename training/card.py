@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from html import escape
 from typing import Any
 
@@ -57,7 +58,12 @@ def card_html(card: dict[str, Any]) -> str:
         f'<p class="quiet">Built from what was known at {_time(card["trained_at_cut"])}. Judged on '
         f"{figures['rows']:,.0f} transactions from {_time(test['start'])} to {_time(test['end'])}, "
         f"{figures['frauds']:,.0f} of them fraud ({figures['base_rate']:.2%}), which it never saw and which "
-        "start a label delay after the last transaction it learned from.</p>",
+        f"start {_gap(card):.1f} days after the last transaction it learned from"
+        + (
+            ".</p>"
+            if card["final"] == "judged"
+            else "; its trees were then grown again on every known row.</p>"
+        ),
         _headline(card),
         _champion(card),
         "<h2>How well it ranks</h2>",
@@ -229,6 +235,12 @@ def _making(card: dict[str, Any]) -> str:
     return (
         table(["", ""], rows + facts) + "<h3>Settings of the trees</h3>" + table(["setting", "value"], chosen)
     )
+
+
+def _gap(card: dict[str, Any]) -> float:
+    moments = (card["split"]["test"]["start"], card["split"]["validation"]["end"])
+    later, earlier = (datetime.fromisoformat(moment) for moment in moments)
+    return (later - earlier).total_seconds() / 86_400
 
 
 def _time(text: str) -> str:

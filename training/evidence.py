@@ -24,7 +24,7 @@ from training.latency import measure
 from training.metrics import Floats
 from training.model import Model
 from training.rows import Rows, TrainingSetError, read_rows
-from training.save import MODEL_NAME, commit, model_folder
+from training.save import commit, model_folder, newest_version
 from training.slices import slices, weekly
 from training.split import Span
 from training.thresholds import CostModel, choose_thresholds
@@ -56,11 +56,11 @@ def gather(version: str, rows: Rows, *, champion: str | None = None, rounds: int
     span = Span(*(_microseconds(manifest["split"]["test"][end]) for end in ("start", "end")))
     late = rows.take(rows.mature & span.mask(rows.event_us))
     score = model.score(late.features)
-    ranking = metrics.rank(late.label, score)
+    ranking = metrics.rank(late.label, score, late.weight)
     limits = manifest["thresholds"]
     alerts = int(manifest.get("alerts_per_day", 100))
     mean_cp, daily_cp = metrics.card_precision(late.day, late.customer, late.label, score, alerts)
-    figures = metrics.summary(late.label, score, late.amount)
+    figures = metrics.summary(late.label, score, late.amount, late.weight)
     figures[f"cp_{alerts}"] = mean_cp
     figures["value_recall_at_review"] = metrics.value_recall(late.label, score, late.amount, limits["review"])
     figures["prevented_loss_at_review"] = metrics.prevented_loss(
@@ -73,13 +73,15 @@ def gather(version: str, rows: Rows, *, champion: str | None = None, rounds: int
         np.concatenate((at, np.geomspace(1, len(ranking.threshold), CURVE_POINTS).astype(np.int64) - 1))
     )
     cost = CostModel(**manifest["cost_model"])
-    cost_curve = choose_thresholds(late.label, score, late.amount, late.day, cost)
+    cost_curve = choose_thresholds(late.label, score, late.amount, late.day, cost, late.weight)
     return {
         "version": version,
         "trained_at_cut": manifest["trained_at_cut"],
         "split": manifest["split"],
         "metrics": figures,
-        "intervals": intervals(late.label, score, FIGURES, groups=late.customer, rounds=rounds),
+        "intervals": intervals(
+            late.label, score, FIGURES, groups=late.customer, weight=late.weight, rounds=rounds
+        ),
         "card_precision_by_day": daily_cp,
         "alerts_per_day": alerts,
         "thresholds": limits,
@@ -97,7 +99,7 @@ def gather(version: str, rows: Rows, *, champion: str | None = None, rounds: int
             "gain_rows": flagged_rows.tolist(),
             "gain_frauds": found.tolist(),
         },
-        "reliability": metrics.reliability(late.label, score),
+        "reliability": metrics.reliability(late.label, score, late.weight),
         "slices": slices(late, score, limits["review"]),
         "weekly": by_week(rows, model, manifest),
         "importance": importance(model),
@@ -108,6 +110,7 @@ def gather(version: str, rows: Rows, *, champion: str | None = None, rounds: int
         "cost_of_scoring": measure(model, late.features),
         "settings": manifest["settings"],
         "trees": manifest["trees"],
+        "final": manifest["final"],
         "data": manifest["data"],
         "code": {**manifest["code"], "evidence_commit": commit()},
     }
@@ -129,6 +132,8 @@ def cost_at(rows: Rows, score: Floats, limits: dict[str, float], cost: CostModel
         block, cost.block(fraud, rows.amount),
         np.where(review, cost.review(fraud, rows.amount), cost.approve(fraud, rows.amount)),
     )  # fmt: skip
+    if rows.weight is not None:
+        spent = spent * rows.weight
     return float(spent.sum() / max(len(np.unique(rows.day)), 1))
 
 
@@ -203,30 +208,32 @@ def compare(version: str, rows: Rows, score: Floats, *, rounds: int = 200) -> di
         return None
     places = [rows.names.index(name) for name in model.names]
     other = model.score(rows.features[:, places])
-    figures = metrics.summary(rows.label, other, rows.amount)
-    ours = metrics.average_precision(metrics.rank(rows.label, score))
+    figures = metrics.summary(rows.label, other, rows.amount, rows.weight)
+    ours = metrics.average_precision(metrics.rank(rows.label, score, rows.weight))
     return {
         "version": version,
         "metrics": figures,
         "average_precision_difference": ours - figures["average_precision"],
         "interval": difference_interval(
-            rows.label, score, other, metrics.average_precision, groups=rows.customer, rounds=rounds
+            rows.label, score, other, metrics.average_precision,
+            groups=rows.customer, weight=rows.weight, rounds=rounds,
         ),
-    }
+    }  # fmt: skip
 
 
 def _microseconds(text: str) -> int:
     return int(np.datetime64(text.removesuffix("Z"), "us").astype(np.int64))
 
 
-def write_evidence(version: str, rows: Rows, *, champion: str | None = None) -> Path:
+def write_evidence(version: str, rows: Rows, *, champion: str | None = None, rounds: int = 200) -> Path:
     """Measure, write card.json and card.html, and return the latter's path.
 
     Compares with the present champion unless another version is named.
     """
     from training.promote import read_deployment
 
-    card = gather(version, rows, champion=champion or read_deployment()["champion"])
+    against = champion or read_deployment()["champion"]
+    card = gather(version, rows, champion=against, rounds=rounds)
     folder = settings().results / "models" / version
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(_null_nan(card), indent=1, allow_nan=False)
@@ -249,18 +256,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--version", help="model version (default: the newest saved)")
     parser.add_argument("--champion", help="version to compare with (default: the present champion)")
     options = parser.parse_args(argv)
-    saved = sorted(
-        (settings().home / "bentoml" / "models" / MODEL_NAME).glob("*/manifest.json"),
-        key=lambda path: path.stat().st_mtime,
-    )
-    version = options.version or (saved[-1].parent.name if saved else None)
     try:
-        if version is None:
-            raise TrainingSetError(
-                "no model is saved yet; run `python -m training.train --dataset DIR --save`"
-            )
+        version = options.version or newest_version()
         print(f"evidence: {write_evidence(version, read_rows(options.dataset), champion=options.champion)}")
-    except (TrainingSetError, metrics.NoFraudError) as error:
+    except (LookupError, TrainingSetError, metrics.NoFraudError) as error:
         print(f"evidence: {error}", file=sys.stderr)
         return 1
     return 0

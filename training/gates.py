@@ -10,6 +10,7 @@ import numpy as np
 
 from fraud.settings import settings
 from training.calibration import apply_calibration
+from training.refusal import diverged
 from training.save import model_folder
 
 #: One entry per gate: its name, whether it passed, and the reason with the figures.
@@ -45,7 +46,7 @@ def registered_gate(version: str) -> Verdict:
     figures = manifest["metrics"]
     verdict += _check(
         "calibrated",
-        figures["brier"] < figures["brier_base_rate"],
+        not diverged(figures),
         f"Brier {figures['brier']:.6f} against {figures['brier_base_rate']:.6f} of the base rate",
     )
     verdict += _check(

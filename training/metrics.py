@@ -103,14 +103,14 @@ def threshold_at_fpr(ranking: Ranking, rate: float) -> float:
     return float(ranking.threshold[place]) if place >= 0 else 1.0 + 1e-9
 
 
-def brier(label: NDArray[np.generic], probability: Floats) -> float:
+def brier(label: NDArray[np.generic], probability: Floats, weight: Floats | None = None) -> float:
     """Mean squared error of a probability (Brier, 1950)."""
-    return float(np.mean((probability - label.astype(np.float64)) ** 2))
+    return float(np.average((probability - label.astype(np.float64)) ** 2, weights=weight))
 
 
-def brier_base_rate(label: NDArray[np.generic]) -> float:
+def brier_base_rate(label: NDArray[np.generic], weight: Floats | None = None) -> float:
     """Brier score of always predicting the base rate p: p(1 - p). A model must stay below."""
-    rate = float(np.mean(label.astype(np.float64)))
+    rate = float(np.average(label.astype(np.float64), weights=weight))
     return rate * (1.0 - rate)
 
 
@@ -152,13 +152,16 @@ def card_precision(
     return (float(np.mean(daily)) if daily else float("nan")), daily
 
 
-def reliability(label: NDArray[np.generic], probability: Floats, bins: int = 12) -> list[dict[str, float]]:
+def reliability(
+    label: NDArray[np.generic], probability: Floats, weight: Floats | None = None, *, bins: int = 12
+) -> list[dict[str, float]]:
     """Predicted against observed fraud rate in bins that hold like shares of both classes.
 
     Fraud is rare, so equal-width bins leave one bin with everything and the rest empty. The
     edges are quantiles of the score among rows weighted so that both classes count alike.
     """
     positive = label.astype(np.float64)
+    stands_for = np.ones(len(positive)) if weight is None else weight
     frauds, genuine = positive.sum(), (1 - positive).sum()
     if frauds == 0 or genuine == 0:
         raise NoFraudError("needs at least one fraud and one genuine transaction")
@@ -166,9 +169,9 @@ def reliability(label: NDArray[np.generic], probability: Floats, bins: int = 12)
     mass = np.where(positive[order] > 0, 0.5 / frauds, 0.5 / genuine).cumsum()
     edges = np.unique(probability[order][np.searchsorted(mass, np.linspace(0, 1, bins + 1)[1:-1])])
     place = np.searchsorted(edges, probability, side="right")
-    rows = np.bincount(place, minlength=len(edges) + 1)
-    predicted = np.bincount(place, probability, len(edges) + 1)
-    observed = np.bincount(place, positive, len(edges) + 1)
+    rows = np.bincount(place, stands_for, len(edges) + 1)
+    predicted = np.bincount(place, probability * stands_for, len(edges) + 1)
+    observed = np.bincount(place, positive * stands_for, len(edges) + 1)
     return [
         {"rows": float(n), "predicted": float(p / n), "observed": float(o / n)}
         for n, p, o in zip(rows, predicted, observed, strict=True)
@@ -183,12 +186,18 @@ def gain(ranking: Ranking, points: int = 200) -> tuple[Floats, Floats]:
     return np.concatenate(([0.0], flagged[at])), np.concatenate(([0.0], ranking.recall[at]))
 
 
-def summary(label: NDArray[np.generic], probability: Floats, amount: Floats) -> dict[str, float]:
-    """The figures every model is judged by, on one set of rows; money in the units of `amount`."""
-    ranking = rank(label, probability)
+def summary(
+    label: NDArray[np.generic], probability: Floats, amount: Floats, weight: Floats | None = None
+) -> dict[str, float]:
+    """The figures every model is judged by, on one set of rows; money in the units of `amount`.
+
+    `weight` is how many transactions each row stands for; frauds always stand for themselves.
+    """
+    ranking = rank(label, probability, weight)
     threshold = threshold_at_fpr(ranking, 0.02)
     return {
         "rows": float(len(probability)),
+        "transactions": ranking.frauds + ranking.genuine,
         "frauds": ranking.frauds,
         "auc": auc(ranking),
         "average_precision": average_precision(ranking),
@@ -196,8 +205,8 @@ def summary(label: NDArray[np.generic], probability: Floats, amount: Floats) -> 
         "recall_at_fpr_2": recall_at_fpr(ranking, 0.02),
         "value_recall_at_fpr_2": value_recall(label, probability, amount, threshold),
         "prevented_loss_at_fpr_2": prevented_loss(label, probability, amount, threshold),
-        "brier": brier(label, probability),
-        "brier_base_rate": brier_base_rate(label),
-        "avg_prediction": float(np.mean(probability)),
-        "base_rate": float(np.mean(label.astype(np.float64))),
+        "brier": brier(label, probability, weight),
+        "brier_base_rate": brier_base_rate(label, weight),
+        "avg_prediction": float(np.average(probability, weights=weight)),
+        "base_rate": ranking.frauds / (ranking.frauds + ranking.genuine),
     }

@@ -79,18 +79,26 @@ class Sample:
 
 
 def thin_genuine(
-    features: NDArray[np.float64], label: NDArray[np.int8], most_rows: int | None, *, seed: int
+    features: NDArray[np.float64],
+    label: NDArray[np.int8],
+    most_rows: int | None,
+    *,
+    weight: Floats | None = None,
+    seed: int,
 ) -> Sample:
     """Keep every fraud and as many genuine rows as fit in `most_rows`, weighted up to stand for
-    all of them: the class imbalance costs time, not calibration."""
+    all of them: the class imbalance costs time, not calibration. `weight` is how many
+    transactions each row stood for before."""
     frauds = int(label.sum())
     if most_rows is None or len(label) <= most_rows or frauds >= most_rows:
-        return Sample(features, label)
+        return Sample(features, label, weight)
     keep = np.random.default_rng(seed).random(len(label)) < (most_rows - frauds) / (len(label) - frauds)
-    keep |= label.astype(bool)
+    keep |= label > 0
     kept = int(keep.sum()) - frauds
-    weight = np.where(label[keep] > 0, 1.0, (len(label) - frauds) / max(kept, 1))
-    return Sample(features[keep], label[keep], weight)
+    stands_for = np.where(label[keep] > 0, 1.0, (len(label) - frauds) / max(kept, 1))
+    if weight is not None:
+        stands_for = stands_for * weight[keep]
+    return Sample(features[keep], label[keep], stands_for)
 
 
 def fit(
@@ -117,7 +125,7 @@ def fit(
     )
     if validation is None:
         return lightgbm.train(parameters, train, rounds), rounds
-    held = train.create_valid(validation.features, validation.label, params=layout)
+    held = train.create_valid(validation.features, validation.label, validation.weight, params=layout)
     stop = lightgbm.early_stopping(patience, first_metric_only=True, verbose=False)
     booster = lightgbm.train(parameters, train, rounds, valid_sets=[held], callbacks=[stop])
     return booster, max(int(booster.best_iteration), 1)

@@ -4,9 +4,9 @@
                  <----------------- retire / rollback -----------------
 
 State is `<home>/deployment.json`, which the service watches: `champion`, `challenger` (or
-null), `split` (share of customers that the challenger decides) and `shadow` (versions that
-score beside, without deciding), plus the `history` of every change. It is replaced as a whole,
-so a reader never sees half a change.
+null), `share` of customers that the challenger decides, `experiment` (the salt of that split)
+and `shadow` (versions that score beside, without deciding). It is replaced as a whole, so a
+reader never sees half a change. Every change is kept in `<home>/deployment-history.jsonl`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from fraud.settings import settings
 from training.gates import Verdict, champion_gate, registered_gate, replay_gate
 from training.save import model_folder
 
-#: Changes kept in the history.
-MOST_HISTORY: Final = 1_000
-DEFAULT_SPLIT: Final = 0.1
+#: Share of customers that a canary decides for, unless told otherwise.
+DEFAULT_SHARE: Final = 0.1
+LARGEST_SHARE: Final = 0.5
 
 
 class PromotionError(ValueError):
@@ -36,15 +36,23 @@ def deployment_path() -> Path:
     return settings().home / "deployment.json"
 
 
+def history_path() -> Path:
+    return settings().home / "deployment-history.jsonl"
+
+
 def read_deployment() -> dict[str, Any]:
-    """The deployment as it is; an empty one if nothing was ever promoted."""
-    path = deployment_path()
+    """The deployment as it is; one without a champion if nothing was ever promoted."""
     empty: dict[str, Any] = {
-        "champion": None, "challenger": None, "split": DEFAULT_SPLIT, "shadow": [], "history": [],
+        "champion": None, "challenger": None, "share": DEFAULT_SHARE, "experiment": "default", "shadow": [],
     }  # fmt: skip
-    if not path.is_file():
-        return empty
-    return {**empty, **json.loads(path.read_bytes())}
+    path = deployment_path()
+    return {**empty, **json.loads(path.read_bytes())} if path.is_file() else empty
+
+
+def read_history() -> list[dict[str, Any]]:
+    """Every change, oldest first."""
+    path = history_path()
+    return [json.loads(line) for line in path.read_bytes().splitlines()] if path.is_file() else []
 
 
 def shadow(version: str, *, force: bool = False) -> Verdict:
@@ -58,10 +66,10 @@ def shadow(version: str, *, force: bool = False) -> Verdict:
     return verdict
 
 
-def canary(version: str, *, split: float = DEFAULT_SPLIT, force: bool = False) -> Verdict:
-    """Let `version`, now in shadow, decide for a share `split` of customers."""
-    if not 0 < split <= 0.5:
-        raise PromotionError(f"split {split:g} should lie above 0 and at most 0.5; a canary is a small share")
+def canary(version: str, *, share: float = DEFAULT_SHARE, force: bool = False) -> Verdict:
+    """Let `version`, now in shadow, decide for a `share` of customers."""
+    if not 0 < share <= LARGEST_SHARE:
+        raise PromotionError(f"share {share:g} should lie above 0 and at most {LARGEST_SHARE:g}")
     state = read_deployment()
     if version not in state["shadow"] and not force:
         raise PromotionError(
@@ -72,7 +80,9 @@ def canary(version: str, *, split: float = DEFAULT_SPLIT, force: bool = False) -
     rest = [name for name in state["shadow"] if name != version]
     if state["challenger"] not in (None, version):
         rest.append(state["challenger"])
-    _write(state, "canary", version, verdict, challenger=version, split=split, shadow=rest)
+    _write(
+        state, "canary", version, verdict, challenger=version, share=share, experiment=version, shadow=rest
+    )
     return verdict
 
 
@@ -116,7 +126,7 @@ def rollback() -> str:
     state = read_deployment()
     current = state["champion"]
     former = [
-        entry["before"]["champion"] for entry in state["history"] if entry["after"]["champion"] == current
+        entry["before"]["champion"] for entry in read_history() if entry["after"]["champion"] == current
     ]
     previous = next((name for name in reversed(former) if name not in (None, current)), None)
     if previous is None:
@@ -137,23 +147,24 @@ def _pass(verdict: Verdict, force: bool) -> Verdict:
 
 
 def _write(state: dict[str, Any], step: str, version: str, verdict: Verdict, **changes: Any) -> None:
-    keys = ("champion", "challenger", "split", "shadow")
-    before = {key: state[key] for key in keys}
-    after = {**before, **changes}
+    after = {**state, **changes}
     entry = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "step": step,
         "version": version,
         "forced": any(not check["passed"] for check in verdict),
         "gates": verdict,
-        "before": before,
+        "before": state,
         "after": after,
     }
-    history = [*state["history"], entry][-MOST_HISTORY:]
     path = deployment_path()
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.tmp")
-    partial.write_text(json.dumps({**after, "history": history}, indent=1), encoding="utf-8")
+    partial.write_text(json.dumps(after, indent=1), encoding="utf-8")
+    # History first: a crash between the two leaves a recorded step that did not happen, never
+    # a change that nobody recorded.
+    with history_path().open("a", encoding="utf-8") as history:
+        history.write(json.dumps(entry) + "\n")
     partial.replace(path)
 
 
@@ -176,13 +187,13 @@ def main(argv: list[str] | None = None) -> int:
                 "--force", action="store_true", help="pass failed gates; the history keeps that"
             )
         if name == "canary":
-            step.add_argument("--split", type=float, default=DEFAULT_SPLIT, help="share of customers")
+            step.add_argument("--share", type=float, default=DEFAULT_SHARE, help="share of customers")
     options = parser.parse_args(argv)
     try:
         if options.step == "shadow":
             shadow(options.version, force=options.force)
         elif options.step == "canary":
-            canary(options.version, split=options.split, force=options.force)
+            canary(options.version, share=options.share, force=options.force)
         elif options.step == "champion":
             champion(options.version, force=options.force)
         elif options.step == "retire":
@@ -192,19 +203,19 @@ def main(argv: list[str] | None = None) -> int:
     except PromotionError as error:
         print(f"promote: {error}", file=sys.stderr)
         return 1
-    print(status_text(read_deployment()))
+    print(status_text(read_deployment(), read_history()))
     return 0
 
 
-def status_text(state: dict[str, Any]) -> str:
+def status_text(state: dict[str, Any], history: list[dict[str, Any]]) -> str:
     """Who decides now, and the last ten changes."""
     lines = [
         f"champion    {state['champion'] or '-'}",
         f"challenger  {state['challenger'] or '-'}"
-        + (f" ({state['split']:.0%})" if state["challenger"] else ""),
+        + (f" ({state['share']:.0%})" if state["challenger"] else ""),
         f"shadow      {', '.join(state['shadow']) or '-'}",
     ]
-    for entry in state["history"][-10:]:
+    for entry in history[-10:]:
         forced = " (forced)" if entry["forced"] else ""
         lines.append(f"  {entry['at']}  {entry['step']:<9} {entry['version']}{forced}")
     return "\n".join(lines)

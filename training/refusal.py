@@ -14,6 +14,10 @@ from training.rows import Rows
 AUC_CEILING = 0.995
 
 
+#: With fewer frauds than this a Brier score within a tenth of the base rate's is noise.
+CLEAR_FRAUDS = 50
+
+
 class RefusedError(ValueError):
     """A model that must not be saved; the text says what was measured and where to look."""
 
@@ -31,7 +35,7 @@ def refuse(figures: Mapping[str, float], rows: Rows, *, auc_ceiling: float = AUC
 
     `figures` come from `metrics.summary` on `rows`, which the model has not seen.
     """
-    if figures["brier"] >= figures["brier_base_rate"]:
+    if diverged(figures):
         raise DivergedError(
             f"diverged: Brier {figures['brier']:.6f} is not below the base rate's "
             f"{figures['brier_base_rate']:.6f}; "
@@ -43,6 +47,12 @@ def refuse(figures: Mapping[str, float], rows: Rows, *, auc_ceiling: float = AUC
             f"leaking: AUC {figures['auc']:.4f} is above {auc_ceiling:g}, more than this label delay allows; "
             f"the strongest single feature is {name} (AUC {alone:.4f}): see when its source was known"
         )
+
+
+def diverged(figures: Mapping[str, float]) -> bool:
+    """Whether Brier is not below p(1 - p); with few frauds, not even near it."""
+    tolerance = 1.1 if figures["frauds"] < CLEAR_FRAUDS else 1.0
+    return figures["brier"] >= figures["brier_base_rate"] * tolerance
 
 
 def strongest_feature(rows: Rows, *, most_rows: int = 50_000) -> tuple[str, float]:

@@ -39,7 +39,8 @@ class Rows:
 
     `features` is (rows, len(names)) float64; `event_us` event times in microseconds UTC;
     `label` 1 for fraud; `mature` whether the label was final at the training cut; `described`
-    the other columns by name, as strings or integers.
+    the other columns by name, as strings or integers; `weight` how many transactions each row
+    stands for, or None when the set was not thinned.
     """
 
     names: tuple[str, ...]
@@ -48,6 +49,7 @@ class Rows:
     label: NDArray[np.int8]
     mature: NDArray[np.bool_]
     described: dict[str, NDArray[Any]] = field(default_factory=dict)
+    weight: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.event_us)
@@ -61,6 +63,7 @@ class Rows:
             label=self.label[mask],
             mature=self.mature[mask],
             described={name: values[mask] for name, values in self.described.items()},
+            weight=None if self.weight is None else self.weight[mask],
         )
 
     @property
@@ -117,7 +120,7 @@ def read_rows(folder: Path, *, names: tuple[str, ...] | None = None) -> Rows:
         raise TrainingSetError(f"{folder} lacks the column {lacking[0]}; build the set again")
     chosen = names or feature_names(manifest, available)
     described = [name for name in DESCRIPTIVE if name in available]
-    optional = [name for name in ("label_mature",) if name in available]
+    optional = [name for name in ("label_mature", "weight") if name in available]
     columns = list(dict.fromkeys([*REQUIRED, *optional, *described, *chosen]))
     return rows_of(source.to_table(columns=columns), chosen)
 
@@ -139,7 +142,8 @@ def rows_of(table: pa.Table, names: tuple[str, ...]) -> Rows:
     described = {
         name: _described(table.column(name))[order] for name in DESCRIPTIVE if name in table.column_names
     }
-    return Rows(tuple(names), features, event, label, mature, described)
+    weight = _float64(table.column("weight"))[order] if "weight" in table.column_names else None
+    return Rows(tuple(names), features, event, label, mature, described, weight)
 
 
 def _float64(column: pa.ChunkedArray) -> Floats:

@@ -29,8 +29,8 @@ import pyarrow.parquet as pq
 
 from fraud.settings import REPOSITORY, settings
 from training.metrics import Floats
+from training.plan import Trained
 from training.rows import Rows
-from training.train import Trained
 
 MODEL_NAME: Final = "tollgate_fraud"
 REFERENCE_ROWS: Final = 100_000
@@ -52,6 +52,15 @@ def model_folder(version: str) -> Path:
     return settings().home / "bentoml" / "models" / MODEL_NAME / version
 
 
+def newest_version() -> str:
+    """The version saved last; `LookupError` if the store holds none."""
+    root = settings().home / "bentoml" / "models" / MODEL_NAME
+    found = [(path.stat().st_mtime_ns, path.parent.name) for path in root.glob("*/manifest.json")]
+    if not found:
+        raise LookupError("no model is saved yet; run `python -m training.train --dataset DIR`")
+    return max(found)[1]
+
+
 def version_of(trained: Trained) -> str:
     """`<cut's date>-<digest>`: the same data and code give the same version."""
     whole = hashlib.sha256(
@@ -65,17 +74,22 @@ def save(trained: Trained, rows: Rows, *, name: str = MODEL_NAME) -> str:
 
     `rows` is the training set it came from. Saving the same model again replaces it.
     """
-    bentoml_home()
+    root = bentoml_home()
     import bentoml
+    from bentoml._internal.models.model import ModelStore  # the store of a home, not of the process
     from bentoml.exceptions import NotFound
 
+    (root / "models").mkdir(exist_ok=True)
+    store = ModelStore(root / "models")
     version = version_of(trained)
     tag = f"{name}:{version}"
     with suppress(NotFound):
-        bentoml.models.delete(tag)
+        bentoml.models.delete(tag, _model_store=store)
     reference = reference_table(trained, rows)
     labels = {"framework": "lightgbm", "format": "text"}
-    with bentoml.models.create(tag, labels=labels, metadata=_plain(trained.metrics)) as model:
+    with bentoml.models.create(
+        tag, labels=labels, metadata=_plain(trained.metrics), _model_store=store
+    ) as model:
         folder = Path(model.path)
         (folder / "model.txt").write_text(trained.model.text, encoding="utf-8")
         pq.write_table(reference, folder / "reference.parquet", compression="zstd")
@@ -102,6 +116,8 @@ def manifest(trained: Trained, rows: Rows, version: str) -> dict[str, Any]:
         "trained_at_cut": trained.cut,
         "split": trained.split.text(),
         "trees": trained.trees,
+        "final": trained.plan.final,
+        "left_out": list(trained.left_out),
         "settings": trained.settings,
         "cost_model": trained.thresholds.report()["model"],
         "alerts_per_day": trained.plan.alerts_per_day,
@@ -145,7 +161,7 @@ def reference_table(trained: Trained, rows: Rows, *, most_rows: int = REFERENCE_
     picked = np.zeros(len(late), dtype=bool)
     picked[::step] = True
     sample = late.take(picked)
-    score: Floats = trained.model.score(sample.features, threads=trained.plan.threads)
+    score: Floats = trained.model.score(sample.features)
     columns: dict[str, pa.Array] = {
         name: pa.array(sample.features[:, place], from_pandas=True) for place, name in enumerate(sample.names)
     }

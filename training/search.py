@@ -67,7 +67,7 @@ def search(
         )  # fmt: skip
         score = np.asarray(booster.predict(validation.features, num_iteration=trees, num_threads=threads))
         try:
-            value = average_precision(rank(validation.label, score))
+            value = average_precision(rank(validation.label, score, validation.weight))
         except NoFraudError:
             value = 0.0
         trials.append({"settings": settings, "average_precision": value, "trees": trees})

@@ -73,18 +73,19 @@ def _by(
         mask = values == value
         label, part = rows.label[mask], score[mask]
         frauds = int(label.sum())
+        weight = np.ones(len(label)) if rows.weight is None else rows.weight[mask]
         entry: dict[str, Any] = {
             "value": str(value),
             "rows": int(mask.sum()),
             "frauds": frauds,
-            "fraud_rate": frauds / int(mask.sum()),
-            "avg_prediction": float(part.mean()),
-            "flagged": float((part >= threshold).mean()),
+            "fraud_rate": frauds / float(weight.sum()),
+            "avg_prediction": float(np.average(part, weights=weight)),
+            "flagged": float(np.average(part >= threshold, weights=weight)),
             "recall": float((part[label > 0] >= threshold).mean()) if frauds else None,
         }
         if frauds >= FEWEST_FRAUDS:
             try:
-                ranking = metrics.rank(label, part)
+                ranking = metrics.rank(label, part, weight)
                 entry["auc"] = metrics.auc(ranking)
                 entry["average_precision"] = metrics.average_precision(ranking)
             except NoFraudError:  # every row of the slice is a fraud

@@ -56,6 +56,11 @@ class Split:
         """Everything known when the test period starts: the final model's training rows."""
         return Span(self.fit.start, self.validation.end)
 
+    @property
+    def gap_days(self) -> float:
+        """Days between the final model's last training row and the first it is judged on."""
+        return (self.test.start - self.validation.end) / DAY_US
+
     def text(self) -> dict[str, dict[str, str]]:
         return {"fit": self.fit.text(), "validation": self.validation.text(), "test": self.test.text()}
 
@@ -65,31 +70,44 @@ def iso(microseconds: int) -> str:
     return datetime.fromtimestamp(microseconds / 1e6, UTC).isoformat().replace("+00:00", "Z")
 
 
+#: Smallest share of the history to fit on; below it, gaps give way as `split_by_time` says.
+FIT_SHARE = 0.4
+SHORTEST_DAYS = 3.0
+
+
 def split_by_time(
-    start: int, end: int, *, delay_days: float, validation_days: float = 7, test_days: float = 7
+    start: int,
+    end: int,
+    *,
+    delay_days: float,
+    validation_days: float = 7,
+    test_days: float = 7,
+    stretch: float = 1.0,
 ) -> Split:
     """Lay the five periods over mature history [start, end), microseconds.
 
-    If that leaves less than 40% of the history to fit on, the validation and test periods
-    shrink together, to one day at the least; the label-delay gaps never do. Raises `SplitError`
-    with what to do.
+    Validation takes at most 15% and test at most 20% of the history, both times
+    `stretch`. If the gaps would leave
+    less than 40% to fit on, the one before validation goes first (validation only stops the
+    trees and sets the thresholds), then the one before the test shrinks; `Split.gap_days` says
+    what is left of it. Raises `SplitError` below three days.
     """
     history = (end - start) / DAY_US
-    spare = history - 2 * delay_days
-    wanted = validation_days + test_days
-    held = min(wanted, max(spare, 0) * 0.6)
-    if held < min(2.0, wanted):
+    if history < SHORTEST_DAYS:
         raise SplitError(
-            f"{history:.1f} days of mature transactions cannot hold two label-delay gaps of "
-            f"{delay_days:g} days, a day to validate and a day to test; bring a longer history, or "
-            "lower TOLLGATE_LABEL_MATURITY_DAYS"
+            f"{history:.1f} days of mature transactions are too few to fit, validate and test on; "
+            "bring a longer history, or lower TOLLGATE_LABEL_MATURITY_DAYS"
         )
-    gap = int(delay_days * DAY_US)
-    test_start = end - int(held * test_days / wanted * DAY_US)
-    validation_end = test_start - gap
-    validation_start = validation_end - int(held * validation_days / wanted * DAY_US)
+    validation = min(validation_days, 0.15 * history * stretch)
+    test = min(test_days, 0.20 * history * stretch)
+    spare = history * (1 - FIT_SHARE) - validation - test
+    before_test = max(min(delay_days, spare), 0.0)
+    before_validation = delay_days if spare >= 2 * delay_days else 0.0
+    test_start = end - int(test * DAY_US)
+    validation_end = test_start - int(before_test * DAY_US)
+    validation_start = validation_end - int(validation * DAY_US)
     return Split(
-        fit=Span(start, validation_start - gap),
+        fit=Span(start, validation_start - int(before_validation * DAY_US)),
         validation=Span(validation_start, validation_end),
         test=Span(test_start, end),
     )

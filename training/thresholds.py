@@ -71,13 +71,18 @@ CANDIDATES = 400
 
 
 def choose_thresholds(
-    label: NDArray[np.generic], probability: Floats, amount: Floats, day: Ints, cost: CostModel | None = None
+    label: NDArray[np.generic],
+    probability: Floats,
+    amount: Floats,
+    day: Ints,
+    cost: CostModel | None = None,
+    weight: Floats | None = None,
 ) -> Thresholds:
     """Thresholds of least total cost with at most `alerts_per_day` reviews on average.
 
     The cost of a pair is a sum over the rows of a ranking, so prefix sums give all pairs at
-    once. `day` is the day number of each row; only its distinct values count. Raises
-    `ValueError` without rows.
+    once. `day` is the day number of each row; only its distinct values count. `weight` is how
+    many transactions each row stands for. Raises `ValueError` without rows.
     """
     cost = cost or CostModel()
     if not len(probability):
@@ -85,15 +90,19 @@ def choose_thresholds(
     days = max(len(np.unique(day)), 1)
     order = np.argsort(-probability, kind="stable")
     score, fraud, money = probability[order], label[order].astype(np.float64), amount[order]
+    each = np.ones(len(score)) if weight is None else weight[order]
+    flagged_rows = np.concatenate(([0.0], np.cumsum(each)))
     outcomes = (cost.approve, cost.review, cost.block)
-    approve, review, block = (np.concatenate(([0.0], np.cumsum(side(fraud, money)))) for side in outcomes)
+    approve, review, block = (
+        np.concatenate(([0.0], np.cumsum(side(fraud, money) * each))) for side in outcomes
+    )
     # A threshold may only fall between two different scores; place n flags the first n rows.
     places = np.concatenate(([0], np.flatnonzero(np.diff(score)) + 1, [len(score)]))
     spread = np.unique(np.geomspace(1, len(places), CANDIDATES).astype(np.int64)) - 1
     at = places[spread]
     # Rows are places of `block`, columns places of `review`; review flags at least as many rows.
     total = (block[at] - review[at])[:, None] + (review[at] + approve[-1] - approve[at])[None, :]
-    reviews = (at[None, :] - at[:, None]).astype(np.float64) / days
+    reviews = (flagged_rows[at][None, :] - flagged_rows[at][:, None]) / days
     feasible = (reviews >= 0) & (reviews <= cost.alerts_per_day)
     total = np.where(feasible, total, np.inf)
     best_block, best_review = np.unravel_index(int(np.argmin(total)), total.shape)
@@ -113,8 +122,8 @@ def choose_thresholds(
         block=_between(score, blocked),
         cost_per_day=float(total[best_block, best_review] / days),
         approve_all_per_day=float(approve[-1] / days),
-        reviews_per_day=(flagged - blocked) / days,
-        blocks_per_day=blocked / days,
+        reviews_per_day=float(flagged_rows[flagged] - flagged_rows[blocked]) / days,
+        blocks_per_day=float(flagged_rows[blocked]) / days,
         curve=curve,
         model=cost,
     )

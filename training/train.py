@@ -1,71 +1,41 @@
-"""Train a model on a training set: `python -m training.train --dataset DIR --out DIR [--save]`.
+"""Train a model on a training set and save it: `python -m training.train --dataset DIR`.
 
-    fit and stop early -> calibrate and choose thresholds on validation -> refit on everything
-    known at the test period's start -> judge on the test period -> refuse or keep
-
-The folder given by `--out` receives the candidate; `training.save` registers it.
+fit and stop early -> calibrate and choose thresholds on validation -> refit on everything
+known at the test period's start -> judge on the test period -> refuse, or save with evidence
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fraud.settings import settings
 from training import metrics
 from training.calibration import fit_calibration
+from training.columns import blank, left_out
 from training.constraints import directions
 from training.model import DEFAULTS, Model, Sample, fit, text_of, thin_genuine
+from training.plan import Plan, Trained
 from training.refusal import AUC_CEILING, RefusedError, refuse
 from training.rows import Rows, TrainingSetError, read_manifest, read_rows
 from training.search import search
 from training.split import DAY_US, Split, SplitError, iso, split_by_time
-from training.thresholds import CostModel, Thresholds, choose_thresholds
+from training.thresholds import CostModel, choose_thresholds
 
-
-@dataclass(frozen=True)
-class Plan:
-    """How to train. Days are event time; `most_rows` caps the rows a fit sees (genuine rows are
-    thinned and weighted); `search_seconds` 0 uses the defaults as they are."""
-
-    delay_days: float
-    validation_days: float = 7
-    test_days: float = 7
-    rounds: int = 400
-    patience: int = 40
-    most_rows: int | None = 400_000
-    search_seconds: float = 0
-    constrained: bool = True
-    auc_ceiling: float = AUC_CEILING
-    alerts_per_day: int = 100
-    cost: CostModel = field(default_factory=CostModel)
-    settings: dict[str, Any] = field(default_factory=dict)
-    seed: int = 7
-    threads: int = 2
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A model with what it was judged by. `metrics` are of `split.test`, which it never saw."""
-
-    model: Model
-    split: Split
-    plan: Plan
-    settings: dict[str, Any]
-    trees: int
-    metrics: dict[str, float]
-    validation_metrics: dict[str, float]
-    thresholds: Thresholds
-    trials: list[dict[str, Any]]
-    data: dict[str, Any]
-    cut: str
-    seconds: float
+#: Below this many rows a second thread costs more than it brings.
+ROWS_A_THREAD = 40_000
+#: Frauds that validation and test should each hold.
+FEWEST_FRAUDS = 10
 
 
 def train(
@@ -81,51 +51,50 @@ def train(
     `NoFraudError` (a period without fraud).
     """
     started = time.perf_counter()
-    cut = (data or {}).get("cut") or iso(int(rows.event_us[-1]))
-    rows = rows.take(rows.mature)
-    split = split_by_time(
-        int(rows.event_us[0]) // DAY_US * DAY_US,
-        int(rows.event_us[-1]) + 1,
-        delay_days=plan.delay_days,
-        validation_days=plan.validation_days,
-        test_days=plan.test_days,
-    )
+    split = plan_split(rows, plan)
+    threads = plan.threads or max(1, min(os.cpu_count() or 1, len(rows) // ROWS_A_THREAD))
     spans = (split.fit, split.validation, split.test)
-    early, held, late = (rows.take(span.mask(rows.event_us)) for span in spans)
-    progress(f"train: {len(early):,} rows to fit, {len(held):,} to validate, {len(late):,} to test")
+    early, held, late = (rows.take(rows.mature & span.mask(rows.event_us)) for span in spans)
+    progress(
+        f"train: {len(early):,} rows to fit, {len(held):,} to validate, {len(late):,} to test "
+        f"after a gap of {split.gap_days:.1f} days"
+    )
+    drop = left_out(early.features)
     monotone = directions(rows.names) if plan.constrained else None
-    sample = thin_genuine(early.features, early.label, plan.most_rows, seed=plan.seed)
-    validation = Sample(held.features, held.label)
+    sample = _sample(early, drop, plan)
+    validation = Sample(held.features, held.label, held.weight)
     chosen: dict[str, Any] = dict(plan.settings)
     trials: list[dict[str, Any]] = []
     if plan.search_seconds > 0:
         found = search(
             sample, validation, rows.names, seconds=plan.search_seconds, rounds=plan.rounds,
-            monotone=monotone, seed=plan.seed, threads=plan.threads, progress=progress,
+            monotone=monotone, seed=plan.seed, threads=threads, progress=progress,
         )  # fmt: skip
         chosen, trials = {**found.settings, **chosen}, found.trials
     booster, trees = fit(
         sample, rows.names, chosen, rounds=plan.rounds, validation=validation, patience=plan.patience,
-        monotone=monotone, seed=plan.seed, threads=plan.threads,
+        monotone=monotone, seed=plan.seed, threads=threads,
     )  # fmt: skip
     first = Model(text_of(booster, trees), rows.names)
-    raw = first.raw(held.features, threads=plan.threads)
-    calibrated = replace(first, calibration=fit_calibration(held.label, raw))
-    held_score = calibrated.score(held.features, threads=plan.threads)
-    thresholds = choose_thresholds(held.label, held_score, held.amount, held.day, plan.cost)
+    raw = first.raw(held.features, threads=threads)
+    calibrated = replace(first, calibration=fit_calibration(held.label, raw, held.weight))
+    held_score = calibrated.score(held.features, threads=threads)
+    thresholds = choose_thresholds(held.label, held_score, held.amount, held.day, plan.cost, held.weight)
+
+    def again(mask: NDArray[np.bool_]) -> Model:
+        sample = _sample(rows.take(rows.mature & mask), drop, plan)
+        booster, _ = fit(
+            sample, rows.names, chosen, rounds=trees, monotone=monotone, seed=plan.seed, threads=threads
+        )
+        return replace(calibrated, text=text_of(booster, trees))
+
     progress(f"train: {trees} trees; refit on everything known at the test period's start")
-    everything = rows.take(split.refit.mask(rows.event_us))
-    sample = thin_genuine(everything.features, everything.label, plan.most_rows, seed=plan.seed)
-    booster, _ = fit(
-        sample, rows.names, chosen, rounds=trees, monotone=monotone, seed=plan.seed, threads=plan.threads
-    )
-    model = replace(calibrated, text=text_of(booster, trees))
-    figures = judge(model, late, alerts_per_day=plan.alerts_per_day, threads=plan.threads)
+    model = again(split.refit.mask(rows.event_us))
+    figures = judge(model, late, alerts_per_day=plan.alerts_per_day, threads=threads)
     refuse(figures, late, auc_ceiling=plan.auc_ceiling)
-    progress(
-        f"train: in the test period average precision {figures['average_precision']:.3f}, "
-        f"AUC {figures['auc']:.3f}"
-    )
+    if plan.final == "everything":
+        progress("train: judged; grow the same trees on every mature row")
+        model = again(np.ones(len(rows), dtype=bool))
     return Trained(
         model=model,
         split=split,
@@ -133,64 +102,94 @@ def train(
         settings={**DEFAULTS, **chosen},
         trees=trees,
         metrics=figures,
-        validation_metrics=metrics.summary(held.label, held_score, held.amount),
+        validation_metrics=metrics.summary(held.label, held_score, held.amount, held.weight),
         thresholds=thresholds,
         trials=trials,
         data=data or {},
-        cut=str(cut),
+        left_out=tuple(name for name, out in zip(rows.names, drop, strict=True) if out),
+        cut=str((data or {}).get("cut") or iso(int(rows.event_us[-1]))),
         seconds=time.perf_counter() - started,
     )
+
+
+def plan_split(rows: Rows, plan: Plan) -> Split:
+    """The split of the mature rows' history; `SplitError` if there is too little of it.
+
+    In a short history the held-out periods stretch until each holds a few frauds.
+    """
+    known = rows.event_us[rows.mature]
+    if not len(known):
+        raise SplitError("no row's label is mature yet; train at a later cut or on a longer history")
+    frauds = rows.event_us[rows.mature & (rows.label > 0)]
+    for stretch in (1.0, 1.25, 1.5, 1.7):
+        split = split_by_time(
+            int(known[0]) // DAY_US * DAY_US,
+            int(known[-1]) + 1,
+            delay_days=plan.delay_days,
+            validation_days=plan.validation_days,
+            test_days=plan.test_days,
+            stretch=stretch,
+        )
+        if min(int(span.mask(frauds).sum()) for span in (split.validation, split.test)) >= FEWEST_FRAUDS:
+            break
+    return split
 
 
 def judge(model: Model, rows: Rows, *, alerts_per_day: int = 100, threads: int = 2) -> dict[str, float]:
     """`metrics.summary` of the model on `rows`, and CP@k with k alerts a day."""
     score = model.score(rows.features, threads=threads)
-    figures = metrics.summary(rows.label, score, rows.amount)
+    figures = metrics.summary(rows.label, score, rows.amount, rows.weight)
     figures[f"cp_{alerts_per_day}"], _ = metrics.card_precision(
         rows.day, rows.customer, rows.label, score, alerts_per_day
     )
     return figures
 
 
+def _sample(rows: Rows, drop: NDArray[np.bool_], plan: Plan) -> Sample:
+    sample = thin_genuine(rows.features, rows.label, plan.most_rows, weight=rows.weight, seed=plan.seed)
+    return replace(sample, features=blank(sample.features, drop))
+
+
 def write_candidate(trained: Trained, folder: Path) -> None:
     """Write model.txt and candidate.json (everything else in `Trained`) to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.txt").write_text(trained.model.text, encoding="utf-8")
+    plain = {
+        name: getattr(trained, name)
+        for name in ("settings", "trees", "metrics", "validation_metrics", "trials", "data",
+            "left_out", "cut", "seconds",)
+    }  # fmt: skip
     report = {
-        "features": list(trained.model.names),
+        **plain,
+        "features": trained.model.names,
         "digest": trained.model.digest,
         "calibration": trained.model.calibration,
         "thresholds": trained.thresholds.report(),
-        "settings": trained.settings,
         "plan": asdict(trained.plan),
         "split": trained.split.text(),
-        "trees": trained.trees,
-        "metrics": trained.metrics,
-        "validation_metrics": trained.validation_metrics,
-        "trials": trained.trials,
-        "data": trained.data,
-        "cut": trained.cut,
-        "seconds": trained.seconds,
     }
     (folder / "candidate.json").write_text(json.dumps(report, indent=1, sort_keys=True), encoding="utf-8")
 
 
 def data_facts(folder: Path) -> dict[str, Any]:
     """What the manifest of a training set says about its making, without the feature list."""
-    manifest = read_manifest(folder)
-    return {name: value for name, value in manifest.items() if name != "features"}
+    return {name: value for name, value in read_manifest(folder).items() if name != "features"}
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m training.train", description="Train and judge a model.")
+    parser = argparse.ArgumentParser(
+        prog="python -m training.train", description="Train, judge and save a model."
+    )
     parser.add_argument("--dataset", type=Path, required=True, help="folder written by training.dataset")
-    parser.add_argument("--out", type=Path, help="folder for the candidate (default: in <home>/candidates)")
-    parser.add_argument("--save", action="store_true", help="register in the model store, write the evidence")
-    parser.add_argument("--champion", action="store_true", help="with --save: champion, if there is none yet")
+    parser.add_argument("--out", type=Path, help="write the candidate here too (model.txt, candidate.json)")
+    parser.add_argument("--no-save", action="store_true", help="keep it out of the model store; no evidence")
+    parser.add_argument("--champion", action="store_true", help="make it champion, if there is none yet")
     parser.add_argument("--search-seconds", type=float, default=0, help="budget of the parameter search")
     parser.add_argument("--delay-days", type=float, help="label delay (default: the set's label maturity)")
     parser.add_argument("--validation-days", type=float, default=7)
     parser.add_argument("--test-days", type=float, default=7)
+    parser.add_argument("--final", choices=("judged", "everything"), default="judged",
+                        help="keep the judged trees, or grow the same again on every mature row")  # fmt: skip
     parser.add_argument("--rounds", type=int, default=400, help="most trees")
     parser.add_argument(
         "--most-rows", type=int, default=400_000, help="rows a fit sees; genuine ones are thinned"
@@ -199,7 +198,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--alerts-per-day", type=int, default=100)
     parser.add_argument("--unconstrained", action="store_true", help="no monotone constraints")
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=0, help="0: by rows and processors")
     return parser
 
 
@@ -217,25 +216,31 @@ def main(argv: list[str] | None = None) -> int:
             rounds=options.rounds, most_rows=options.most_rows, search_seconds=options.search_seconds,
             constrained=not options.unconstrained, auc_ceiling=options.auc_ceiling,
             alerts_per_day=options.alerts_per_day, cost=CostModel(alerts_per_day=options.alerts_per_day),
-            seed=options.seed, threads=options.threads,
+            final=options.final, seed=options.seed, threads=options.threads,
         )  # fmt: skip
         trained = train(rows, plan, data=facts)
     except (TrainingSetError, SplitError, RefusedError, metrics.NoFraudError) as error:
         print(f"train: {error}", file=sys.stderr)
         return 1
-    folder = options.out or settings().home / "candidates" / trained.model.digest[:12]
-    write_candidate(trained, folder)
-    print(f"train: candidate in {folder} ({trained.seconds:.0f} s)")
-    if options.save:
+    if options.out:
+        write_candidate(trained, options.out)
+        print(f"train: candidate in {options.out}")
+    if not options.no_save:
         from training.evidence import write_evidence
         from training.promote import first_champion
         from training.save import save
 
         version = save(trained, rows)
-        print(f"train: saved tollgate_fraud:{version}")
         print(f"train: evidence in {write_evidence(version, rows)}")
         if options.champion and first_champion(version):
             print(f"train: {version} is champion")
+        print(f"train: saved tollgate_fraud:{version}")
+    figures = trained.metrics
+    print(
+        f"train: {trained.trees} trees in {trained.seconds:.0f} s; in the test period "
+        f"AUC {figures['auc']:.3f}, average precision {figures['average_precision']:.3f}, "
+        f"Brier {figures['brier']:.5f} (base rate {figures['brier_base_rate']:.5f})"
+    )
     return 0
 
 

@@ -1,0 +1,207 @@
+"""From a trained model to the store, its card, and the decisions it may make."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from bentos.deployment import _decode
+from bentos.model import Model as ServedModel
+from training import promote
+from training.evidence import gather, write_evidence
+from training.gates import replay_gate
+from training.plan import Plan, Trained
+from training.promote import PromotionError, read_deployment, read_history
+from training.rows import Rows
+from training.save import model_folder, newest_version, save
+from training.train import main, train
+
+
+@pytest.fixture
+def saved(home: Path, trained: Trained, session_rows: Rows) -> str:
+    return save(trained, session_rows)
+
+
+@pytest.fixture
+def second(home: Path, session_rows: Rows) -> str:
+    plan = Plan(delay_days=7, rounds=60, patience=20, threads=1, seed=11)
+    return save(train(session_rows, plan, progress=lambda _: None), session_rows)
+
+
+def test_a_saved_model_is_text_and_numbers_that_the_service_scores_alike(
+    saved: str, trained: Trained, session_rows: Rows
+) -> None:
+    folder = model_folder(saved)
+    assert {path.name for path in folder.iterdir()} == {
+        "model.txt",
+        "manifest.json",
+        "reference.parquet",
+        "model.yaml",
+    }
+    served = ServedModel(folder)
+    assert served.manifest.features == session_rows.names
+    assert np.array_equal(
+        served.score(session_rows.features[:500]), trained.model.score(session_rows.features[:500])
+    )
+    served.close()
+
+
+def test_the_manifest_says_what_the_model_was_judged_by_and_made_of(saved: str, trained: Trained) -> None:
+    manifest = json.loads((model_folder(saved) / "manifest.json").read_bytes())
+    assert manifest["version"] == saved == newest_version()
+    assert manifest["digest"] == trained.model.digest
+    assert manifest["thresholds"]["review"] <= manifest["thresholds"]["block"]
+    assert manifest["metrics"]["brier"] < manifest["metrics"]["brier_base_rate"]
+    described = manifest["feature_reference"]["txn_amount"]
+    assert described["quantiles"] == sorted(described["quantiles"]) and 0 < described["missing"] < 0.1
+    assert manifest["trained_at_cut"] == "2020-02-20T00:00:00Z"
+
+
+def test_the_reference_rows_are_the_test_period_scored(saved: str, trained: Trained) -> None:
+    table = pq.read_table(model_folder(saved) / "reference.parquet")
+    assert set(trained.model.names) | {"score", "is_fraud", "event_timestamp"} == set(table.column_names)
+    times = table.column("event_timestamp").cast("int64").to_numpy()
+    assert times.min() >= trained.split.test.start
+    assert len(table) == trained.metrics["rows"]
+
+
+def test_saving_the_same_model_again_replaces_it(saved: str, trained: Trained, session_rows: Rows) -> None:
+    assert save(trained, session_rows) == saved
+    assert len(list(model_folder(saved).parent.glob("*/manifest.json"))) == 1
+
+
+class _Page(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.linked: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.linked += [value or "" for name, value in attrs if name in ("src", "href")]
+
+
+def test_the_card_holds_all_evidence_and_needs_no_other_file(saved: str, session_rows: Rows) -> None:
+    page = write_evidence(saved, session_rows)
+    card = json.loads(page.with_name("card.json").read_bytes())
+    assert set(card["intervals"]) == {"auc", "average_precision", "precision_at_recall_70", "recall_at_fpr_2"}
+    for name, (low, high) in card["intervals"].items():
+        assert low <= card["metrics"][name] <= high
+    assert {"merchant_category", "country", "channel", "amount"} <= set(card["slices"])
+    assert sum(entry["rows"] for entry in card["slices"]["channel"]) == card["metrics"]["rows"]
+    assert any(week["seen"] for week in card["weekly"]) and not card["weekly"][-1]["seen"]
+    assert card["cost_of_scoring"]["bytes"] > 0 and card["shap"]["mean_absolute"]
+    parsed = _Page()
+    parsed.feed(page.read_text())
+    assert parsed.tags.count("svg") == 7 and "script" not in parsed.tags
+    assert all(link.startswith(("#", "data:")) for link in parsed.linked)
+
+
+def test_the_evidence_repeats_except_for_the_clock(saved: str, session_rows: Rows) -> None:
+    first, second = (gather(saved, session_rows, rounds=20) for _ in range(2))
+    for card in (first, second):
+        card.pop("cost_of_scoring")
+    assert json.dumps(first) == json.dumps(second)
+
+
+def test_a_challenger_is_compared_with_the_champion_on_the_same_rows(
+    saved: str, second: str, session_rows: Rows
+) -> None:
+    card = gather(second, session_rows, champion=saved, rounds=30)
+    low, high = card["champion"]["interval"]
+    assert card["champion"]["version"] == saved and low <= high
+    assert card["champion"]["metrics"]["rows"] == card["metrics"]["rows"]
+
+
+def test_a_model_walks_from_register_to_champion_and_back(
+    saved: str, second: str, session_rows: Rows
+) -> None:
+    write_evidence(saved, session_rows, rounds=20)
+    promote.champion(saved)
+    write_evidence(second, session_rows, rounds=20)
+    promote.shadow(second)
+    assert read_deployment()["shadow"] == [second]
+    promote.canary(second, share=0.2, force=True)
+    state = read_deployment()
+    assert (state["champion"], state["challenger"], state["share"], state["shadow"]) == (
+        saved,
+        second,
+        0.2,
+        [],
+    )
+    promote.champion(second, force=True)
+    assert read_deployment()["champion"] == second and read_deployment()["challenger"] is None
+    assert promote.rollback() == saved
+    assert read_deployment()["champion"] == saved
+    assert [entry["step"] for entry in read_history()] == [
+        "champion",
+        "shadow",
+        "canary",
+        "champion",
+        "rollback",
+    ]
+
+
+def test_the_service_reads_what_promotion_writes(saved: str, session_rows: Rows) -> None:
+    write_evidence(saved, session_rows, rounds=20)
+    promote.champion(saved)
+    deployed = _decode(promote.deployment_path().read_bytes())
+    assert deployed.champion == saved and deployed.challenger is None
+
+
+def test_no_step_may_be_skipped(saved: str, second: str, session_rows: Rows) -> None:
+    with pytest.raises(PromotionError, match="no evidence card"):
+        promote.champion(saved)
+    write_evidence(saved, session_rows, rounds=20)
+    promote.champion(saved)
+    write_evidence(second, session_rows, rounds=20)
+    with pytest.raises(PromotionError, match="not in shadow"):
+        promote.canary(second)
+    with pytest.raises(PromotionError, match="not the challenger"):
+        promote.champion(second)
+    with pytest.raises(PromotionError, match="cannot be retired"):
+        promote.retire(saved)
+    promote.shadow(second)
+    promote.retire(second)
+    assert read_deployment()["shadow"] == []
+
+
+def test_a_model_whose_text_was_changed_is_refused(saved: str, session_rows: Rows) -> None:
+    write_evidence(saved, session_rows, rounds=20)
+    path = model_folder(saved) / "model.txt"
+    path.write_text(path.read_text() + "\n")
+    with pytest.raises(PromotionError, match="digest"):
+        promote.champion(saved)
+
+
+def test_a_clearly_worse_challenger_is_refused(
+    saved: str, home: Path, trained: Trained, session_rows: Rows
+) -> None:
+    write_evidence(saved, session_rows, rounds=20)
+    promote.champion(saved)
+    stump = Plan(delay_days=7, rounds=1, threads=1, settings={"num_leaves": 2})
+    worse = replace(trained, model=train(session_rows, stump, progress=lambda _: None).model)
+    version = save(worse, session_rows)
+    write_evidence(version, session_rows, rounds=20)
+    promote.shadow(version)
+    with pytest.raises(PromotionError, match="average precision -"):
+        promote.canary(version)
+
+
+def test_replay_without_a_decision_log_has_nothing_against_a_model(saved: str) -> None:
+    assert replay_gate(saved)[0]["passed"]
+
+
+def test_the_command_trains_saves_and_promotes_in_one_go(
+    make_folder: Callable[..., Path], home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = main(["--dataset", str(make_folder()), "--champion", "--rounds", "30", "--threads", "1"])
+    assert code == 0, capsys.readouterr().err
+    assert read_deployment()["champion"] == newest_version()

@@ -1,0 +1,58 @@
+"""What a training run is asked to do, and what comes out of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from training.model import Model
+from training.refusal import AUC_CEILING
+from training.split import Split
+from training.thresholds import CostModel, Thresholds
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to train. Days are event time; `most_rows` caps the rows a fit sees (genuine rows are
+    thinned and weighted); `search_seconds` 0 uses the defaults as they are.
+
+    `final` says which trees are kept: those that were judged, or their like grown again on every
+    mature row, the test period included, so that the figures are of an older sibling.
+    `threads` 0 chooses by the number of rows and processors.
+    """
+
+    delay_days: float
+    validation_days: float = 7
+    test_days: float = 7
+    rounds: int = 400
+    patience: int = 40
+    most_rows: int | None = 400_000
+    search_seconds: float = 0
+    constrained: bool = True
+    auc_ceiling: float = AUC_CEILING
+    alerts_per_day: int = 100
+    cost: CostModel = field(default_factory=CostModel)
+    settings: dict[str, Any] = field(default_factory=dict)
+    final: Literal["judged", "everything"] = "judged"
+    seed: int = 7
+    threads: int = 0
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model with what it was judged by: `metrics` are of `split.test`, which the judged trees
+    never saw. `left_out` are inputs that no tree reads, constant or repeating another."""
+
+    model: Model
+    split: Split
+    plan: Plan
+    settings: dict[str, Any]
+    trees: int
+    metrics: dict[str, float]
+    validation_metrics: dict[str, float]
+    thresholds: Thresholds
+    trials: list[dict[str, Any]]
+    data: dict[str, Any]
+    left_out: tuple[str, ...]
+    cut: str
+    seconds: float
