@@ -1,42 +1,64 @@
-"""What one transaction tells the states of its entities: integers only, ready to add."""
+"""What one transaction tells the states of its entities: hashes and integers, ready to add."""
 
 from __future__ import annotations
 
 from functools import lru_cache
 from hashlib import blake2b
+from typing import Final
 
 from msgspec import Struct
 
 from fraud.contract import Transaction
-from fraud.entities import ENTITIES, TRACKED_FIELDS
+from fraud.entities import ENTITIES
+from fraud.money import REFERENCE_CAP
 
 _SIGN = 1 << 63
-#: Hashes keep this bit set, so that a hash in a packed state never equals a time in it.
+#: Hashes keep this bit set: so none is 0, and none is mistaken for a time.
 _MARK = 1 << 62
+_HIGH_HALF: Final = ~0xFFFFFFFF
+
+
+def _hash(text: str) -> int:
+    value = int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little") | _MARK
+    return value - (1 << 64) if value & _SIGN else value
+
+
+#: A 64-bit signed hash of a text, the same in every process and on every machine, never 0.
+stable_hash = lru_cache(maxsize=1 << 18)(_hash)
 
 
 @lru_cache(maxsize=1 << 18)
-def stable_hash(text: str) -> int:
-    """A 64-bit signed hash of `text`, the same in every process and on every machine, never 0."""
-    value = int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little") | _MARK
-    return value - (1 << 64) if value & _SIGN else value
+def _key(text: str) -> bytes:
+    return _hash(text).to_bytes(8, "little", signed=True)
 
 
 class Observation(Struct, frozen=True, gc=False):
     """One transaction as velocity states see it.
 
-    `event_ms` is event time (UTC milliseconds), `amount` reference cents, `ids` the entities'
-    values in `ENTITIES` order (None where absent), `tracked` one tuple per entity with the
-    hashes its last-seen tables take (0 where absent), `location` micro-degrees packed by
-    `pack_location`, or None.
+    `event_ms` is event time (UTC milliseconds), `word` holds the high half of the transaction
+    id's hash and the amount in reference cents, `time_bytes` is `event_ms` as 8 bytes, `ids`
+    the entities' values in `ENTITIES` order (None where absent), `keys` one tuple per entity
+    with the hashes its last-seen tables take (8 bytes, or none where absent), `location`
+    micro-degrees packed by `pack_location`, or None.
     """
 
     event_ms: int
-    amount: int
     transaction_key: int
+    word: int
+    time_bytes: bytes
     ids: tuple[str | None, ...]
-    tracked: tuple[tuple[int, ...], ...]
+    keys: tuple[tuple[bytes, ...], ...]
     location: int | None
+
+    @property
+    def amount(self) -> int:
+        """Reference cents."""
+        return self.word & 0xFFFFFFFF
+
+    @property
+    def tracked(self) -> tuple[tuple[int, ...], ...]:
+        """`keys` as the integers of `stable_hash`, 0 where absent."""
+        return tuple([tuple([int.from_bytes(key, "little", signed=True) for key in keys]) for keys in self.keys])
 
 
 def pack_location(latitude: float, longitude: float) -> int:
@@ -46,24 +68,62 @@ def pack_location(latitude: float, longitude: float) -> int:
 
 def observe(transaction: Transaction) -> Observation:
     """The observation that `transaction` adds to each of its entities."""
-    latitude, longitude = transaction.latitude, transaction.longitude
-    hashes = {}
-    for name, field in TRACKED_FIELDS.items():
-        value = getattr(transaction, field)
-        hashes[name] = stable_hash(value) if value is not None else 0
-    return Observation(
-        event_ms=transaction.event_ms,
-        amount=transaction.amount_reference,
-        transaction_key=stable_hash(transaction.transaction_id),
-        ids=(
+    return observe_values(
+        transaction.event_ms,
+        transaction.amount_reference,
+        transaction.transaction_id,
+        (
             transaction.customer_id, transaction.card_id, transaction.merchant_id,
             transaction.terminal_id, transaction.device_id, transaction.ip,
         ),
-        tracked=tuple([tuple([hashes[name] for name in entity.tracked]) for entity in ENTITIES]),
-        location=pack_location(latitude, longitude) if latitude is not None and longitude is not None else None,
+        transaction.country,
+        transaction.latitude,
+        transaction.longitude,
     )  # fmt: skip
 
 
-assert [entity.key for entity in ENTITIES] == [
-    "customer_id", "card_id", "merchant_id", "terminal_id", "device_id", "ip",
-], "Observation.ids is written in this order"  # fmt: skip
+def observe_values(
+    event_ms: int,
+    amount_reference: int,
+    transaction_id: str,
+    ids: tuple[str | None, ...],
+    country: str | None,
+    latitude: float | None,
+    longitude: float | None,
+) -> Observation:
+    """The observation of a transaction that is at hand in parts, such as a row of the lake.
+
+    `ids` are the entities' values in `ENTITIES` order; customer, card and merchant are never
+    None. Raises ValueError for an amount below 0 or above the cap of reference cents.
+    """
+    if not 0 <= amount_reference <= REFERENCE_CAP:
+        raise ValueError(f"an amount in reference cents is between 0 and {REFERENCE_CAP}")
+    customer, card, merchant, _, device, _ = ids
+    card_key = _key(card)  # type: ignore[arg-type]
+    used = (
+        _key(merchant),  # type: ignore[arg-type]
+        _key(device) if device is not None else b"",
+        _key(country) if country is not None else b"",
+    )
+    served = (card_key,)
+    shared = (card_key, _key(customer))  # type: ignore[arg-type]
+    transaction_key = _hash(transaction_id)
+    return Observation(
+        event_ms,
+        transaction_key,
+        transaction_key & _HIGH_HALF | amount_reference,
+        event_ms.to_bytes(8, "little", signed=True),
+        ids,
+        (used, used, served, served, shared, shared),
+        pack_location(latitude, longitude) if latitude is not None and longitude is not None else None,
+    )
+
+
+assert [(entity.key, entity.tracked) for entity in ENTITIES] == [
+    ("customer_id", ("merchant", "device", "country")),
+    ("card_id", ("merchant", "device", "country")),
+    ("merchant_id", ("card",)),
+    ("terminal_id", ("card",)),
+    ("device_id", ("card", "customer")),
+    ("ip", ("card", "customer")),
+], "observe_values is written in this order"

@@ -1,59 +1,74 @@
 """Velocity state: what one entity's recent transactions leave behind, in one small value.
 
-A state holds the newest events exactly, older ones in buckets whose counts and sums are small
-beside everything newer (the idea of exponential histograms: Datar, Gionis, Indyk, Motwani,
-"Maintaining Stream Statistics over Sliding Windows", SIAM J. Computing 31(6), 2002; the merge
-rule on the measure itself follows smooth histograms, Braverman and Ostrovsky, FOCS 2007), and
-the last use of every counterparty, device and country. No window is stored: windows are
-computed when the state is read (`fraud.windows`), so they decay with no new event.
+A state holds the newest events exactly, older ones in buckets of bounded error
+(`fraud.buckets`), and the last use of every counterparty, device and country. No window is
+stored: windows are computed when the state is read (`fraud.windows`), so they decay with no
+new event.
 
 Guarantees, for reads at or after the newest event:
 
 * up to `EXACT_EVENTS` events inside the longest window: every count and sum is exact;
-* beyond: counts and sums of every window are within `ERROR` (2 %) of the truth, as long as no
-  more than `MAX_BUCKETS` buckets are needed (else the bound doubles, and doubles again);
-* distinct counterparties are exact up to `DISTINCT_LIMIT`, and never reported above it;
+* beyond: counts and sums of every window are within `ERROR` (2 %) of the truth, as long as
+  `MAX_BUCKETS` buckets are enough for that (else the bound grows by quarters until they are);
+* distinct counterparties are exact up to `DISTINCT_LIMIT`, and reported as that above it;
 * an event of the exact part is never counted twice (same transaction id and event time).
 
-Packed layout, little-endian 64-bit words: header, events (time; id and amount), buckets (ages
-of newest and oldest; count; sum; sum of squares), last-seen tables (hash, last, one before).
+A state is four byte runs that are kept as they are packed, so that packing only joins them:
+header words, events (time; transaction's high hash bits and amount), buckets, and one table
+per counterparty and habit (hash, last use, the one before), least recently used first. All are
+little-endian and 8-byte aligned.
 """
 
 from __future__ import annotations
 
+import struct
+import sys
 from array import array
 from typing import Final
 
+from fraud import buckets as bucket_list
+from fraud.buckets import BUCKET_BYTES, ERROR, FARTHEST_MS, MAX_BUCKETS
 from fraud.entities import ENTITIES, WINDOWS, Entity
 from fraud.observation import Observation
 
-STATE_VERSION: Final = 1
-ERROR: Final = 0.02
+__all__ = ["ERROR", "MAX_BUCKETS", "STATE_VERSION", "StateError", "VelocityState", "describe"]
+
+STATE_VERSION: Final = 2
 EXACT_EVENTS: Final = 64
+#: Eight more are kept, since a read at the newest event's time leaves it and its ties out.
+_KEPT: Final = EXACT_EVENTS + 8
 _FOLD: Final = 16
-MAX_BUCKETS: Final = 360
+_MOST_EVENT_WORDS: Final = 2 * (_KEPT + _FOLD)
 DISTINCT_LIMIT: Final = 48
 HABIT_LIMIT: Final = 16
+_SPARE: Final = 2  # as above, for tables
 
 #: Events stay this long behind the newest: the longest window and two hours of lateness.
 RETENTION_MS: Final = WINDOWS[-1].milliseconds + 2 * 3_600_000
 HABIT_RETENTION_MS: Final = 30 * 86_400_000
 
-_NEVER: Final = -(1 << 60)
-_SATURATED: Final = (1 << 63) - 1
+NEVER: Final = -(1 << 60)
 
 # Header words.
 KIND, TABLES, VERSION, NEWEST, FIRST, SEEDED, BASE, TIME1, PLACE1, TIME2, PLACE2 = range(11)
 HEADER_WORDS: Final = 11
+ENTRY_BYTES: Final = 24
+_ENTRY: Final = struct.Struct("<8sqq")
+_LAST: Final = struct.Struct("<q").unpack_from
+_NEVER_BYTES: Final = NEVER.to_bytes(8, "little", signed=True)
 _PLACE_OF: Final = {entity.name: place for place, entity in enumerate(ENTITIES)}
+#: Per entity and table: most bytes, and how long a use is remembered.
 _TABLE_LIMITS: Final = tuple(
-    tuple([DISTINCT_LIMIT] * len(entity.counterparties) + [HABIT_LIMIT] * len(entity.habits))
+    tuple(
+        [(ENTRY_BYTES * (DISTINCT_LIMIT + _SPARE), RETENTION_MS)] * len(entity.counterparties)
+        + [(ENTRY_BYTES * (HABIT_LIMIT + _SPARE), HABIT_RETENTION_MS)] * len(entity.habits)
+    )
     for entity in ENTITIES
 )
-_TABLE_RETENTION: Final = tuple(
-    tuple([RETENTION_MS] * len(entity.counterparties) + [HABIT_RETENTION_MS] * len(entity.habits))
-    for entity in ENTITIES
-)
+_LOCATED: Final = tuple(entity.located for entity in ENTITIES)
+
+if sys.byteorder != "little":  # arrays are packed as they lie in memory
+    raise ImportError("velocity states need a little-endian machine")
 
 
 class StateError(ValueError):
@@ -63,15 +78,16 @@ class StateError(ValueError):
 class VelocityState:
     """One entity's mergeable velocity state. Times are event times in UTC milliseconds."""
 
-    __slots__ = ("_bucket_bytes", "buckets", "events", "header", "place", "tables")
+    __slots__ = ("buckets", "events", "header", "loose", "place", "tables")
 
     def __init__(self, entity: Entity) -> None:
         self.place: int = _PLACE_OF[entity.name]
-        self.header = array("q", (0, 0, 0, _NEVER, _NEVER, 0, 0, _NEVER, 0, _NEVER, 0))
+        self.header = array("q", (0, 0, 0, NEVER, NEVER, 0, 0, NEVER, 0, NEVER, 0))
         self.events = array("q")
-        self.buckets: list[list[int]] = []
-        self.tables: list[array[int]] = [array("q") for _ in entity.tracked]
-        self._bucket_bytes = b""
+        self.buckets = bytearray()
+        #: Buckets at the end that no merge has looked at yet.
+        self.loose = 0
+        self.tables: tuple[bytearray, ...] = tuple([bytearray() for _ in entity.tracked])
 
     @property
     def version(self) -> int:
@@ -90,291 +106,289 @@ class VelocityState:
         that is older than the retention changes only the version and the first-seen time.
         """
         header = self.header
-        events = self.events
         time = seen.event_ms
-        newest = header[NEWEST]
-        word = ((seen.transaction_key & 0xFFFFFFFF) << 32 | seen.amount) - (
-            (1 << 64) if seen.transaction_key & 0x80000000 else 0
-        )
-        if time > newest:
-            header[NEWEST] = time
-            events.append(time)
-            events.append(word)
-            oldest = time - RETENTION_MS
-            if events[0] <= oldest:
-                self._prune(oldest)
-            if len(events) > 2 * (EXACT_EVENTS + _FOLD):
-                self._fold()
-        elif not self._add_late(time, word, newest):
-            return False
+        if time <= header[NEWEST]:
+            return self._add_late(seen, place)
+        header[NEWEST] = time
+        known = time * 1000 + 1
         version = header[VERSION]
-        known = time * 1000
-        header[VERSION] = known + 1 if known > version else version + 1
-        if time < header[FIRST] or header[FIRST] == _NEVER:
+        header[VERSION] = known if known > version else version + 1
+        events = self.events
+        if events:
+            if events[0] <= time - RETENTION_MS:
+                self._prune(time - RETENTION_MS)
+        elif header[FIRST] == NEVER or time < header[FIRST]:
             header[FIRST] = time
-        tables = self.tables
-        for index, key in enumerate(seen.tracked[place]):
+        events.append(time)
+        events.append(seen.word)
+        if len(events) > _MOST_EVENT_WORDS:
+            self._fold()
+        # Uses in order of time: what is used now is used last, and goes to the table's end.
+        time_bytes = seen.time_bytes
+        index = 0
+        for key in seen.keys[place]:
             if key:
-                table = tables[index]
-                if key in table:
-                    at = table.index(key) + 1
-                    last = table[at]
-                    if time > last:
-                        table[at] = time
-                        table[at + 1] = last
-                    elif last > time > table[at + 1]:
-                        table[at + 1] = time
+                table = self.tables[index]
+                at = table.rfind(key)
+                if at < 0:
+                    self._remember(index, key, time, time_bytes)
+                elif at % ENTRY_BYTES:  # the same bytes by chance, across two values
+                    self._use(index, key, time, NEVER)
+                elif at + ENTRY_BYTES == len(table):
+                    table[at + 8 :] = time_bytes + table[at + 8 : at + 16]
                 else:
-                    self._remember(index, key, time)
-        if seen.location is not None and ENTITIES[place].located:
+                    last = table[at + 8 : at + 16]
+                    del table[at : at + ENTRY_BYTES]
+                    table += key + time_bytes + last
+            index += 1
+        location = seen.location
+        if location is not None and _LOCATED[place]:
+            header[TIME2] = header[TIME1]
+            header[PLACE2] = header[PLACE1]
+            header[TIME1] = time
+            header[PLACE1] = location
+        return True
+
+    def _remember(self, index: int, key: bytes, time: int, time_bytes: bytes) -> None:
+        """Add a key that the table does not hold, for the newest event."""
+        table = self.tables[index]
+        limit, retention = _TABLE_LIMITS[self.place][index]
+        oldest = time - retention
+        while table and _LAST(table, 8)[0] <= oldest:
+            del table[:ENTRY_BYTES]
+        table += key + time_bytes + _NEVER_BYTES
+        if len(table) > limit:
+            del table[:ENTRY_BYTES]
+
+    def _add_late(self, seen: Observation, place: int) -> bool:
+        """Add an event that is no newer than the newest."""
+        header, events = self.header, self.events
+        time = seen.event_ms
+        if time > header[NEWEST] - RETENTION_MS:
+            end = len(events)
+            while end and events[end - 2] > time:
+                end -= 2
+            at = end
+            while at and events[at - 2] == time:
+                at -= 2
+                if events[at + 1] >> 32 == seen.word >> 32:
+                    return False
+            if end == 0 and self.buckets:
+                self._add_to_buckets(time, seen.amount)
+            else:
+                events[end:end] = array("q", (time, seen.word))
+                if len(events) > _MOST_EVENT_WORDS:
+                    self._fold()
+        header[VERSION] += 1
+        if time < header[FIRST]:
+            header[FIRST] = time
+        for index, key in enumerate(seen.keys[place]):
+            if key:
+                self._use(index, key, time, NEVER)
+        if seen.location is not None and _LOCATED[place]:
             self._locate(time, seen.location)
         return True
 
-    def _add_late(self, time: int, word: int, newest: int) -> bool:
-        events = self.events
-        if time <= newest - RETENTION_MS:
-            return True
-        end = len(events)
-        while end and events[end - 2] > time:
-            end -= 2
-        at = end
-        while at and events[at - 2] == time:
-            at -= 2
-            if events[at + 1] >> 32 == word >> 32:
-                return False
-        if at == 0 and self.buckets and (not events or time < events[0]):
-            self._add_to_buckets(time, word & 0xFFFFFFFF)
-        else:
-            events[end:end] = array("q", (time, word))
-            if len(events) > 2 * (EXACT_EVENTS + _FOLD):
-                self._fold()
-        return True
-
-    def _prune(self, oldest: int) -> None:
-        events = self.events
-        cut = 0
-        while cut < len(events) and events[cut] <= oldest:
-            cut += 2
-        del events[:cut]
-        buckets = self.buckets
-        if buckets and buckets[0][0] <= oldest:
-            self.buckets = [bucket for bucket in buckets if bucket[0] > oldest]
-            self._pack_buckets()
-        for index, table in enumerate(self.tables):
-            retention = _TABLE_RETENTION[self.place][index]
-            if table and min(table[1::3]) <= self.header[NEWEST] - retention:
-                self._forget(index, self.header[NEWEST] - retention)
-
-    def _forget(self, index: int, oldest: int) -> None:
-        table = self.tables[index]
-        kept = array("q")
-        for at in range(0, len(table), 3):
-            if table[at + 1] > oldest:
-                kept.extend(table[at : at + 3])
-        self.tables[index] = kept
-
-    def _remember(self, index: int, key: int, time: int) -> None:
-        """A first sight of `key`: forget what is too old, then the longest unseen, if full."""
-        retention = _TABLE_RETENTION[self.place][index]
-        if time <= self.header[NEWEST] - retention:
-            return
-        limit = 3 * _TABLE_LIMITS[self.place][index]
-        table = self.tables[index]
-        if len(table) >= limit:
-            self._forget(index, self.header[NEWEST] - retention)
-            table = self.tables[index]
-            if len(table) >= limit:
-                times = table[1::3]
-                stalest = min(times)
-                if time <= stalest:
-                    return
-                at = 3 * times.index(stalest)
-                del table[at : at + 3]
-        table.extend((key, time, _NEVER))
+    def _use(self, index: int, key: bytes, last: int, before: int) -> None:
+        """Note that `key` was used at `last` and `before`, wherever those times belong."""
+        limit, retention = _TABLE_LIMITS[self.place][index]
+        oldest = self.header[NEWEST] - retention
+        entries = {entry[0]: entry[1:] for entry in _ENTRY.iter_unpack(self.tables[index])}
+        times = sorted({last, before, NEVER, *entries.get(key, ())})
+        entries[key] = (times[-1], times[-2])
+        kept = [(used, known) for known, used in entries.items() if used[0] > oldest]
+        kept.sort(key=lambda entry: entry[0][0])
+        packed = b"".join([_ENTRY.pack(known, *used) for used, known in kept])
+        self.tables[index][:] = packed[-limit:]
 
     def _locate(self, time: int, location: int) -> None:
+        """Note a location; of two at the same time the larger number counts, in any order."""
         header = self.header
-        if time > header[TIME1]:
+        if time == header[TIME1]:
+            header[PLACE1] = max(location, header[PLACE1])
+        elif time > header[TIME1]:
             header[TIME2], header[PLACE2] = header[TIME1], header[PLACE1]
             header[TIME1], header[PLACE1] = time, location
-        elif header[TIME1] > time > header[TIME2]:
+        elif time == header[TIME2]:
+            header[PLACE2] = max(location, header[PLACE2])
+        elif time > header[TIME2]:
             header[TIME2], header[PLACE2] = time, location
 
+    def _prune(self, oldest: int) -> None:
+        """Drop events and leading buckets that ended at `oldest` or before, but the last event."""
+        events, buckets = self.events, self.buckets
+        most = len(events) - 2
+        cut = 0
+        while cut < most and events[cut] <= oldest:
+            cut += 2
+        if cut:
+            del events[:cut]
+        base = self.header[BASE]
+        while buckets and bucket_list.front_newest(buckets, base) <= oldest:
+            del buckets[:BUCKET_BYTES]
+        self.loose = min(self.loose, len(buckets) // BUCKET_BYTES)
+
     def _fold(self) -> None:
-        """Move the oldest events of the exact part into buckets of one, then merge buckets."""
+        """Move the oldest events of the exact part to the buckets."""
         events = self.events
-        moved = max(0, len(events) - 2 * EXACT_EVENTS)
-        oldest = self.header[NEWEST] - RETENTION_MS
-        buckets = [bucket for bucket in self.buckets if bucket[0] > oldest]
-        buckets.extend([_bucket(events[at], events[at + 1] & 0xFFFFFFFF) for at in range(0, moved, 2)])
-        buckets.sort()
+        moved = len(events) - 2 * _KEPT
+        folded = [(events[at], events[at + 1] & 0xFFFFFFFF) for at in range(0, moved, 2)]
         del events[:moved]
-        self.buckets = buckets
-        self._compress()
+        self._add_loose(folded)
 
     def _add_to_buckets(self, time: int, amount: int) -> None:
-        self.buckets.append(_bucket(time, amount))
-        self.buckets.sort()
-        if len(self.buckets) > MAX_BUCKETS:
-            self._compress()
-        else:
-            self._pack_buckets()
+        self._add_loose([(time, amount)])
 
-    def _compress(self) -> None:
-        """Merge neighbours that stay small beside everything newer, from newest to oldest.
-
-        A window's edge cuts at most the buckets that straddle it, each counted half; with a
-        merged bucket of at most 2 * ERROR of what is newer, the half is at most ERROR of it.
-        """
-        slack = 2 * ERROR
-        while True:
-            newer_count = len(self.events) // 2
-            newer_sum = sum([word & 0xFFFFFFFF for word in self.events[1::2]])
-            merged: list[list[int]] = []
-            buckets = self.buckets
-            index = len(buckets) - 1
-            while index >= 0:
-                newest, oldest, count, total, squares = buckets[index]
-                count_room, sum_room = slack * newer_count, slack * newer_sum
-                index -= 1
-                while index >= 0:
-                    older = buckets[index]
-                    if count + older[2] > count_room or total + older[3] > sum_room:
-                        break
-                    if older[1] < oldest:
-                        oldest = older[1]
-                    count += older[2]
-                    total += older[3]
-                    squares += older[4]
-                    index -= 1
-                merged.append([newest, oldest, count, total, min(squares, _SATURATED)])
-                newer_count += count
-                newer_sum += total
-            merged.reverse()
-            self.buckets = merged
-            if len(merged) <= MAX_BUCKETS:
-                break
-            slack *= 2
-        self._pack_buckets()
-
-    def _pack_buckets(self) -> None:
-        buckets = self.buckets
+    def _add_loose(self, events: list[tuple[int, int]]) -> None:
+        """Append events as buckets of one; merge once these are a quarter of all buckets."""
+        header, buckets = self.header, self.buckets
         if not buckets:
-            self._bucket_bytes = b""
-            return
-        base = self.header[BASE] = min([bucket[1] for bucket in buckets])
-        words = array("q")
-        for newest, oldest, count, total, squares in buckets:
-            words.extend(((newest - base) << 32 | (oldest - base), count, total, squares))
-        self._bucket_bytes = words.tobytes()
+            header[BASE] = events[0][0]
+        base = header[BASE]
+        self.loose += len(events)
+        count = len(buckets) // BUCKET_BYTES + len(events)
+        if (
+            4 * self.loose <= count <= MAX_BUCKETS
+            and events[0][0] >= base
+            and events[-1][0] - base <= FARTHEST_MS
+        ):
+            for time, amount in events:
+                buckets += bucket_list.pack_single(base, time, amount)
+        else:
+            everything = bucket_list.unpack(buckets, base)
+            everything += [bucket_list.single(time, amount) for time, amount in events]
+            self._compress(everything)
+
+    def _compress(self, everything: list[bucket_list.Bucket]) -> None:
+        header, events = self.header, self.events
+        newest = header[NEWEST]
+        oldest = newest - RETENTION_MS
+        # A read at the newest event's time leaves that event out, so it makes no room.
+        newer = [
+            events[at + 1] & 0xFFFFFFFF for at in range(0, len(events), 2) if events[at] != newest
+        ]
+        kept = [bucket for bucket in everything if bucket[0] > oldest]
+        merged = bucket_list.compress(kept, len(newer), sum(newer))
+        header[BASE] = min([bucket[1] for bucket in merged], default=0)
+        self.buckets = bucket_list.pack(merged, header[BASE])
+        self.loose = 0
 
     def pack(self) -> bytes:
         """The state as bytes: equal states give equal bytes."""
         header = self.header
-        header[KIND] = STATE_VERSION | self.place << 8 | len(self.events) << 15 | len(self.buckets) << 32
+        tables = self.tables
+        header[KIND] = (
+            STATE_VERSION
+            | self.place << 8
+            | len(self.events) << 15
+            | len(self.buckets) // BUCKET_BYTES << 32
+            | self.loose << 48
+        )
         sizes = 0
-        parts = [b"", self.events.tobytes(), self._bucket_bytes]
-        for index, table in enumerate(self.tables):
-            sizes |= len(table) // 3 << 16 * index
-            parts.append(table.tobytes())
+        for table in reversed(tables):
+            sizes = sizes << 16 | len(table)
         header[TABLES] = sizes
-        parts[0] = header.tobytes()
-        return b"".join(parts)
+        return b"".join((header, self.events, self.buckets, *tables))
 
     @classmethod
     def unpack(cls, entity: Entity, data: bytes) -> VelocityState:
         """The state that `data` packs; StateError if it is none, or another version's."""
-        place = _PLACE_OF[entity.name]
+        name = entity.name
+        place = _PLACE_OF[name]
         if len(data) < 8 * HEADER_WORDS or len(data) % 8:
-            raise StateError(f"{len(data)} bytes are no packed {entity.name} state")
-        words = array("q", data)
-        kind = words[KIND]
+            raise StateError(f"{len(data)} bytes are no packed {name} state")
+        header = array("q", data[: 8 * HEADER_WORDS])
+        kind = header[KIND]
         if kind & 0xFF != STATE_VERSION:
             raise StateError(
-                f"the {entity.name} state was packed by version {kind & 0xFF}, this program reads "
-                f"version {STATE_VERSION}: rebuild it with the velocity backfill"
+                f"the {name} state was packed by version {kind & 0xFF}, this program reads version "
+                f"{STATE_VERSION}: rebuild it with the velocity backfill"
             )
-        if kind >> 8 & 0x7F != place:
-            raise StateError(f"the bytes pack another entity's state, not a {entity.name}'s")
+        if kind >> 8 & 0xFF != place:
+            raise StateError(f"the bytes pack another entity's state, not a {name}'s")
         state = cls(entity)
-        event_words, bucket_count = (kind >> 16 & 0xFFFF) * 2, kind >> 32 & 0xFFFF
-        sizes = [words[TABLES] >> 16 * index & 0xFFFF for index in range(len(state.tables))]
-        if len(words) != HEADER_WORDS + event_words + 4 * bucket_count + 3 * sum(sizes):
-            raise StateError(f"the {entity.name} state is cut short or has extra bytes")
-        state.header = words[:HEADER_WORDS]
-        at = HEADER_WORDS + event_words
-        state.events = words[HEADER_WORDS:at]
-        base = words[BASE]
-        for start in range(at, at + 4 * bucket_count, 4):
-            ages, count, total, squares = words[start : start + 4]
-            state.buckets.append([base + (ages >> 32), base + (ages & 0xFFFFFFFF), count, total, squares])
-        state._bucket_bytes = words[at : at + 4 * bucket_count].tobytes()
-        at += 4 * bucket_count
-        for index, size in enumerate(sizes):
-            state.tables[index] = words[at : at + 3 * size]
-            at += 3 * size
+        state.header = header
+        state.loose = kind >> 48
+        buckets = (kind >> 32 & 0xFFFF) * BUCKET_BYTES
+        at = 8 * HEADER_WORDS + (kind >> 16 & 0xFFFF) * 16
+        limits = _TABLE_LIMITS[place]
+        sizes = [header[TABLES] >> 16 * index & 0xFFFF for index in range(len(limits))]
+        if len(data) != at + buckets + sum(sizes):
+            raise StateError(f"the {name} state is cut short or has extra bytes")
+        events = state.events = array("q", data[8 * HEADER_WORDS : at])
+        state.buckets = bytearray(data[at : at + buckets])
+        at += buckets
+        for table, size in zip(state.tables, sizes, strict=True):
+            table += data[at : at + size]
+            at += size
+        if (
+            len(events) > _MOST_EVENT_WORDS
+            or not 0 <= state.loose * BUCKET_BYTES <= buckets <= MAX_BUCKETS * BUCKET_BYTES
+            or (events[-2] if events else NEVER) != header[NEWEST]
+            or (not events and buckets)
+            or any([size % ENTRY_BYTES or size > limit[0] for size, limit in zip(sizes, limits, strict=True)])
+            or header[TABLES] >> 16 * len(sizes)
+            or sorted(times := events[::2].tolist()) != times
+        ):
+            raise StateError(f"the {name} state is damaged: its parts do not fit together")
         return state
 
     def merge(self, other: VelocityState) -> bool:
         """Take in another state of the same entity, such as history that a backfill rebuilt.
 
-        The two may share events of their exact parts, which are counted once; buckets must
-        not overlap. Merging the same `other` again changes nothing and returns False.
+        The two may share events of their exact parts, which are counted once; no event may be
+        in a bucket of one and anywhere in the other. Merging the same `other` again changes
+        nothing and returns False.
         """
         header, theirs = self.header, other.header
         if theirs[VERSION] <= header[SEEDED]:
             return False
         header[SEEDED] = theirs[VERSION]
         header[NEWEST] = max(header[NEWEST], theirs[NEWEST])
-        if header[FIRST] == _NEVER or _NEVER < theirs[FIRST] < header[FIRST]:
+        if header[FIRST] == NEVER or NEVER < theirs[FIRST] < header[FIRST]:
             header[FIRST] = theirs[FIRST]
         header[VERSION] = theirs[VERSION] if header[VERSION] == 0 else max(header[VERSION], theirs[VERSION]) + 1
+        self._merge_events(other)
+        for index, table in enumerate(other.tables):
+            for key, last, before in _ENTRY.iter_unpack(table):
+                self._use(index, key, last, before)
+        for time, location in ((TIME2, PLACE2), (TIME1, PLACE1)):
+            if theirs[time] != NEVER:
+                self._locate(theirs[time], theirs[location])
+        return True
+
+    def _merge_events(self, other: VelocityState) -> None:
         pairs = {}
         for events in (other.events, self.events):
             for at in range(0, len(events), 2):
                 pairs[events[at], events[at + 1] >> 32] = events[at + 1]
-        ours = array("q")
-        for (time, _), word in sorted(pairs.items(), key=lambda pair: pair[0][0]):
-            ours.extend((time, word))
-        self.events = ours
-        self.buckets = sorted([list(bucket) for bucket in self.buckets + other.buckets])
-        for index, table in enumerate(other.tables):
-            for at in range(0, len(table), 3):
-                self._merge_use(index, *table[at : at + 3])
-        for time, place in ((TIME2, PLACE2), (TIME1, PLACE1)):
-            if theirs[time] != _NEVER:
-                self._locate(theirs[time], theirs[place])
-        self._prune(header[NEWEST] - RETENTION_MS)
-        if len(self.events) > 2 * (EXACT_EVENTS + _FOLD) or len(self.buckets) > MAX_BUCKETS:
-            self._fold()
-        self._pack_buckets()
-        return True
-
-    def _merge_use(self, index: int, key: int, last: int, before: int) -> None:
-        table = self.tables[index]
-        if key not in table:
-            self._remember(index, key, last)
-            table = self.tables[index]
-            if key not in table:
-                return
-        at = table.index(key) + 1
-        times = sorted({last, before, table[at], table[at + 1]}, reverse=True)
-        table[at], table[at + 1] = times[0], times[1] if len(times) > 1 else _NEVER
-
-
-def _bucket(time: int, amount: int) -> list[int]:
-    return [time, time, 1, amount, amount * amount]
+        everything = bucket_list.unpack(self.buckets, self.header[BASE])
+        everything += bucket_list.unpack(other.buckets, other.header[BASE])
+        # Exact events are newer than any bucket, and at most so many.
+        border = max([bucket[0] for bucket in everything], default=NEVER)
+        oldest = self.header[NEWEST] - RETENTION_MS
+        ordered = [(time, word) for (time, _), word in sorted(pairs.items(), key=lambda pair: pair[0][0])]
+        exact = [(time, word) for time, word in ordered if time >= border and time > oldest]
+        if len(exact) < 2:  # as in `_prune`: a read at the newest event's time looks before it
+            exact = ordered[-2:]
+        if len(exact) > _KEPT + _FOLD:
+            exact = exact[-_KEPT:]
+        for time, word in ordered[: len(ordered) - len(exact)]:
+            everything.append(bucket_list.single(time, word & 0xFFFFFFFF))
+        self.events = array("q", [number for event in exact for number in event])
+        self._compress(everything)
 
 
 def describe(data: bytes) -> dict[str, object]:
-    """A packed state in readable form, for a person at a shell."""
+    """A packed state in readable form, for a person at a shell; StateError if it is none."""
     if len(data) < 8 * HEADER_WORDS:
         raise StateError(f"{len(data)} bytes are no packed state")
-    place = array("q", data[:8])[0] >> 8 & 0x7F
+    place = data[1]
     if place >= len(ENTITIES):
         raise StateError("the bytes name an entity that does not exist")
     entity = ENTITIES[place]
     state = VelocityState.unpack(entity, data)
+    fields = ("newest_ms", "oldest_ms", "count", "sum", "squares")
     return {
         "entity": entity.name,
         "version_us": state.version,
@@ -386,10 +400,10 @@ def describe(data: bytes) -> dict[str, object]:
             for at in range(0, len(state.events), 2)
         ],
         "buckets": [
-            dict(zip(("newest_ms", "oldest_ms", "count", "sum", "squares"), bucket, strict=True))
-            for bucket in state.buckets
+            dict(zip(fields, bucket, strict=True))
+            for bucket in bucket_list.unpack(state.buckets, state.header[BASE])
         ],
         "last_seen": {
-            name: len(state.tables[index]) // 3 for index, name in enumerate(entity.tracked)
+            name: len(table) // ENTRY_BYTES for name, table in zip(entity.tracked, state.tables, strict=True)
         },
     }

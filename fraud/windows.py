@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from fraud.entities import ENTITIES, WINDOWS
 from fraud.velocity import (
     BASE,
+    DISTINCT_LIMIT,
     FIRST,
     HABIT_RETENTION_MS,
     HEADER_WORDS,
@@ -31,6 +32,7 @@ from fraud.velocity import (
     TABLES,
     TIME1,
     TIME2,
+    VERSION,
     VelocityState,
 )
 
@@ -106,8 +108,8 @@ def read_windows(
     """Read every window of `states` at the times `at_ms`.
 
     `places[row]` is the entity (index in `ENTITIES`), `requested[row, table]` the hash whose
-    novelty is asked (0: not asked). A state whose newest event is more than `horizon_ms` old
-    is treated as missing, as Feast's ttl does offline. Bytes that are no state of this
+    novelty is asked (0: not asked). A state whose version is more than `horizon_ms` old is
+    treated as missing, as Feast's ttl does offline. Bytes that are no state of this
     version are treated as missing too: Feast calls with dummy values when it applies.
     """
     rows = len(states)
@@ -119,12 +121,12 @@ def read_windows(
     kind = header[:, KIND]
     events = kind >> 16 & 0xFFFF
     buckets = kind >> 32 & 0xFFFF
-    tables = np.stack([header[:, TABLES] >> 16 * index & 0xFFFF for index in range(_TABLES)], axis=1)
+    tables = np.stack([header[:, TABLES] >> 16 * index & 0xFFFF for index in range(_TABLES)], axis=1) // 24
     uses = tables.sum(axis=1)
-    sound = (kind & 0xFF == STATE_VERSION) & (kind >> 8 & 0x7F == places)
-    sound &= sizes == HEADER_WORDS + 2 * events + 4 * buckets + 3 * uses
+    sound = (kind & 0xFF == STATE_VERSION) & (kind >> 8 & 0xFF == places)
+    sound &= sizes == HEADER_WORDS + 2 * events + 3 * buckets + 3 * uses
     newest, first = header[:, NEWEST], header[:, FIRST]
-    present = sound & (newest > _NEVER) & (newest >= at_ms - horizon_ms)
+    present = sound & (newest > _NEVER) & (header[:, VERSION] >= 1000 * (at_ms - horizon_ms))
     events, buckets, uses = events * present, buckets * present, uses * present
 
     row, at = _ragged(starts + HEADER_WORDS, events)
@@ -170,15 +172,17 @@ def _add_buckets(
     """Add buckets: half where their newest event falls, half where their oldest does."""
     rows = len(sizes)
     row, at = _ragged(starts, sizes)
-    at = np.repeat(starts, sizes) + 4 * (at - np.repeat(starts, sizes))
+    at = np.repeat(starts, sizes) + 3 * (at - np.repeat(starts, sizes))
     span = words[at]
     base = bases[row] - at_ms[row]
     flat = np.concatenate(
         [row * _SLOTS + _slots(-(base + (span >> 32))), row * _SLOTS + _slots(-(base + (span & 0xFFFFFFFF)))]
     )
     halves = []
-    for offset, exact in zip((1, 2, 3), sums, strict=True):
-        value = words[at + offset] * 0.5
+    load = words[at + 1]
+    values = (load >> 44, load & (1 << 44) - 1, words.view(np.float64)[at + 2])
+    for amounts, exact in zip(values, sums, strict=True):
+        value = amounts * 0.5
         halves.append(exact + _tally(flat, np.concatenate([value, value]), rows))
     return halves[0], halves[1], halves[2]
 
@@ -201,7 +205,7 @@ def _read_tables(
     last = np.where(last < now, last, words[at + 2])
     ages = np.where(last < now, now - last, 0)
     flat = (row * _TABLES + table) * _SLOTS + _slots(ages)
-    distinct = _tally(flat, None, rows * _TABLES).reshape(rows, _TABLES, _W)
+    distinct = np.minimum(_tally(flat, None, rows * _TABLES).reshape(rows, _TABLES, _W), DISTINCT_LIMIT)
     match = (words[at] == requested[row, table]) & (ages > 0) & (ages <= _NOVELTY[places[row], table])
     seen = np.zeros((rows, _TABLES))
     seen[row[match], table[match]] = 1.0

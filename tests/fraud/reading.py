@@ -1,0 +1,96 @@
+"""Read one packed state, and hold what it says against the oracle."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from fraud.entities import ENTITIES, VELOCITY_TTL, WINDOWS
+from fraud.observation import Observation
+from fraud.velocity import DISTINCT_LIMIT, EXACT_EVENTS, VelocityState
+from fraud.windows import WindowRead, read_windows
+from tests.fraud.oracle import Answer, Oracle
+
+TTL_MS = int(VELOCITY_TTL.total_seconds() * 1000)
+ERROR = 0.02
+
+
+def built(place: int, arrivals: Iterable[Observation]) -> VelocityState:
+    """The state that `arrivals` leave."""
+    state = VelocityState(ENTITIES[place])
+    for seen in arrivals:
+        state.add(seen, place)
+    return state
+
+
+def told(place: int, arrivals: Iterable[Observation]) -> Oracle:
+    """The oracle that has heard of `arrivals`."""
+    oracle = Oracle(place)
+    for seen in arrivals:
+        oracle.add(seen)
+    return oracle
+
+
+def read(state: bytes | None, place: int, at_ms: int, requested: Sequence[int] = ()) -> WindowRead:
+    """`read_windows` for one state."""
+    padded = [*requested, 0, 0, 0][:3]
+    return read_windows([state], np.array([place]), np.array([at_ms]), np.array([padded]), TTL_MS)
+
+
+def read_times(arrivals: Sequence[Observation]) -> list[int]:
+    """Times worth reading at: the newest event's, just after it, and every window's edges."""
+    newest = max(seen.event_ms for seen in arrivals)
+    times = {newest, newest + 1}
+    for window in WINDOWS:
+        times |= {newest + window.milliseconds + shift for shift in (-1, 0, 1)}
+        for seen in arrivals[-3:]:
+            times |= {seen.event_ms + window.milliseconds + shift for shift in (0, 1)}
+    return sorted(time for time in times if time >= newest)
+
+
+def assert_as_told(state: bytes, oracle: Oracle, at_ms: int, requested: Sequence[int], *, exact: bool) -> None:
+    """Every feature of `state` at `at_ms` is the oracle's; within the error where not `exact`.
+
+    Distinct counts and novelty are held to it as far as the tables' limits promise.
+    """
+    place = oracle.place
+    found, expected = read(state, place, at_ms, requested), oracle.read(at_ms, requested, TTL_MS)
+    assert bool(found.present[0]) is expected.present
+    if not expected.present:
+        return
+    _assert_sums(found, expected, exact=exact or expected.count[-1] <= EXACT_EVENTS)
+    assert _same(found.since_last[0], expected.since_last)
+    assert _same(found.since_first[0], expected.since_first)
+    assert _same(found.located_ms[0], expected.located_ms)
+    if expected.location is not None:
+        assert found.location[0] == expected.location
+    for table, distinct in enumerate(expected.distinct):
+        if table < len(oracle.entity.counterparties):
+            # A read at the newest event's time leaves its ties out, but two of them had no spare room.
+            tied = sum(seen.event_ms == at_ms for seen in oracle.arrived)
+            limit = min(DISTINCT_LIMIT, DISTINCT_LIMIT + 2 - tied)
+            if tied <= 2:
+                assert found.distinct[0, table].tolist() == [min(number, limit) for number in distinct]
+            else:
+                assert all(found.distinct[0, table] <= distinct)
+                assert all(found.distinct[0, table] >= [min(number, limit) for number in distinct])
+        if distinct[-1] <= DISTINCT_LIMIT:
+            assert found.seen[0, table] == expected.seen[table], (table, requested)
+
+
+def _assert_sums(found: WindowRead, expected: Answer, *, exact: bool) -> None:
+    for window in range(len(WINDOWS)):
+        count, total = float(found.count[0, window]), float(found.total[0, window])
+        if exact:
+            assert count == expected.count[window]
+            assert total == expected.total[window]
+            assert math.isclose(found.squares[0, window], expected.squares[window], rel_tol=1e-12)
+        else:
+            assert abs(count - expected.count[window]) <= ERROR * expected.count[window], WINDOWS[window]
+            assert abs(total - expected.total[window]) <= ERROR * expected.total[window], WINDOWS[window]
+
+
+def _same(found: float, expected: float) -> bool:
+    return bool(found == expected) or (math.isnan(found) and math.isnan(expected))
