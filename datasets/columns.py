@@ -7,6 +7,7 @@ raising; MappingError is for a column that cannot be read at all.
 from __future__ import annotations
 
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -25,7 +26,7 @@ _TOO_LARGE: Final = LARGEST_AMOUNT + 1
 #: A float amount counts as exact this close to a whole minor unit.
 _FLOAT_TOLERANCE: Final = 1e-6
 _NUMBER: Final = r"^\s*(?P<sign>[+-]?)(?P<whole>\d{1,15})(?:\.(?P<part>\d{1,12}))?\s*$"
-_EPOCH: Final = r"^\s*(?P<sign>-?)(?P<whole>\d{1,18})(?:\.(?P<part>\d{1,12}))?\s*$"
+_EPOCH: Final = r"^\s*(?P<sign>-?)(?P<whole>[0-8]\d{18}|\d{1,18})(?:\.(?P<part>\d{1,12}))?\s*$"
 _ISO: Final = (
     r"^\s*(?P<date>\d{4}-[01]\d-[0-3]\d)(?:[T ](?P<time>(?:[01]\d|2[0-3]):[0-5]\d)(?P<second>:[0-5]\d)?"
     r"(?P<part>\.\d{1,9})?\s?(?P<offset>Z|[+-](?:[01]\d|2[0-3]):?[0-5]\d)?)?\s*$"
@@ -155,30 +156,31 @@ def _float_amounts(column: pa.Array, digits: Ints) -> tuple[pa.Array, Problems]:
 
 def _decimal_amounts(column: pa.Array, digits: Ints) -> tuple[pa.Array, Problems]:
     wide = column.cast(pa.decimal256(76, max(column.type.scale, 3)))
-    limit = pa.scalar(_TOO_LARGE).cast(pa.decimal256(20, 0))
-    beyond = pc.greater_equal(pc.abs(wide), limit.cast(wide.type))
-    bounded = pc.if_else(beyond, pa.scalar(0).cast(pa.decimal256(20, 0)).cast(wide.type), wide)
+    limit, zero = (pa.scalar(Decimal(number), wide.type) for number in (_TOO_LARGE, 0))
+    beyond = pc.greater_equal(pc.abs(wide), limit)
+    bounded = pc.if_else(beyond, zero, wide)
     thousandths = bounded.cast(pa.decimal256(76, 3), safe=False)
     finer = _mask(pc.fill_null(pc.not_equal(thousandths.cast(wide.type), bounded), False))
-    scaled = pc.multiply(thousandths.cast(pa.decimal128(20, 3)), pa.scalar(1000).cast(pa.decimal128(4, 0)))
-    exact = pc.fill_null(scaled.cast(pa.int64()), 0).to_numpy(zero_copy_only=False)
+    thousand = pa.scalar(Decimal(1000), pa.decimal128(4, 0))
+    scaled = pc.multiply(thousandths.cast(pa.decimal128(20, 3)), thousand).cast(pa.int64())
+    exact = pc.fill_null(scaled, 0).to_numpy(zero_copy_only=False)
     step = 10 ** (3 - digits)
     finer |= exact % step != 0
-    sign = np.where(_mask(pc.fill_null(pc.less(wide, limit.cast(wide.type)), True)), -1, 1)
+    sign = np.where(_mask(pc.fill_null(pc.less(wide, zero), False)), -1, 1)
     minor = np.where(_mask(pc.fill_null(beyond, False)), sign * _TOO_LARGE, exact // step)
     return pa.array(minor, mask=_mask(pc.is_null(column))), [(finer, _FINER)]
 
 
 def _iso_times(strings: pa.Array, zone: str | None) -> tuple[pa.Array, Problems]:
     found = pc.extract_regex(strings, pattern=_ISO)
-    date, clock, second, part, offset = (found.field(place) for place in range(5))
+    date, clock, second, part, offset = found.flatten()
     clock = pc.if_else(pc.equal(clock, ""), "00:00", clock)
     second = pc.if_else(pc.equal(second, ""), ":00", second)
     joined = pc.binary_join_element_wise(date, pc.binary_join_element_wise(clock, second, ""), " ")
     naive = pc.strptime(joined, format="%Y-%m-%d %H:%M:%S", unit="us", error_is_null=True)
     # strptime carries 30 February over into March: the day must come out as it went in.
     day = pc.equal(pc.day(naive), pc.utf8_slice_codeunits(date, 8, 10).cast(pa.int64()))
-    naive = pc.if_else(pc.and_(day, found.is_valid()), naive, None)
+    naive = pc.if_else(pc.fill_null(day, False), naive, None)
     digits = pc.utf8_slice_codeunits(pc.utf8_rpad(pc.utf8_slice_codeunits(part, 1), 6, "0"), 0, 6)
     fraction = pc.fill_null(pc.if_else(pc.equal(part, ""), "0", digits), "0").cast(pa.int64())
     broken = _mask(pc.and_(pc.is_valid(strings), pc.is_null(naive)))
@@ -251,7 +253,7 @@ def _numbers(strings: pa.Array, pattern: str) -> tuple[Ints, Ints, Mask, Mask]:
     """Whole part, twelve decimals as an integer, whether negative, whether readable."""
     found = pc.extract_regex(strings, pattern=pattern)
     readable = _mask(found.is_valid())
-    sign, whole, part = (pc.fill_null(found.field(place), "") for place in range(3))
+    sign, whole, part = (pc.fill_null(piece, "") for piece in found.flatten())
     digits = pc.utf8_rpad(part, 12, "0")
     return (
         pc.if_else(pa.array(readable), whole, "0").cast(pa.int64()).to_numpy(zero_copy_only=False),

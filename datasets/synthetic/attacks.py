@@ -35,7 +35,7 @@ def stealthy(scene: Scene, wanted: int) -> Ints:
     """
     rows, world = scene.genuine, scene.world
     risk = np.array([kind.risk for kind in CATEGORIES])[world.category[rows.merchant]]
-    weight = np.where(rows.channel == r.ECOM, 5.0, 1.0) * risk**1.3
+    weight = np.where(rows.channel == r.ECOM, 9.0, 1.0) * risk**2
     weight[(rows.cents <= 0) | (rows.event_ms < scene.start_ms)] = 0
     wanted = min(wanted, int(np.count_nonzero(weight)))
     return np.sort(scene.rng.choice(len(rows), wanted, replace=False, p=weight / weight.sum()))

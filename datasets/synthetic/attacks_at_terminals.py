@@ -27,7 +27,7 @@ def compromised_terminal(scene: Scene, wanted: int) -> Rows:
     when = burst_start + (rng.random(count) * 35 * MINUTE_MS).astype(np.int64)
     customer = scene.genuine.customer[scene.victims(count)]
     merchant = scene.genuine.merchant[place][attack]
-    cents = purchase_cents(world, customer, merchant, rng) * rng.lognormal(np.log(3.2), 0.45, count)
+    cents = purchase_cents(world, customer, merchant, rng) * rng.lognormal(np.log(2.5), 0.5, count)
     terminal = scene.genuine.terminal[place][attack]
     return _present(scene, r.TERMINAL, attack, when, customer, merchant, terminal, cents, r.POS)
 

@@ -38,7 +38,7 @@ def account_takeover(scene: Scene, wanted: int) -> Rows:
     victim = scene.genuine.customer[scene.victims(len(size))][attack]
     start = scene.moments(len(size))
     shop = world.risky_shops.draw_anywhere(rng.random(len(attack)))
-    cents = purchase_cents(world, victim, shop, rng) * rng.lognormal(np.log(2.2), 0.5, len(attack))
+    cents = purchase_cents(world, victim, shop, rng) * rng.lognormal(np.log(1.6), 0.6, len(attack))
     device = scene.fresh_devices(len(size))[attack]
     ip = scene.hiding_ips(start)[attack]
     when = start[attack] + scene.spread(size, rng.uniform(8, 110, len(size)))
@@ -50,7 +50,7 @@ def high_amount(scene: Scene, wanted: int) -> Rows:
     rng, world = scene.rng, scene.world
     victim = scene.genuine.customer[scene.victims(wanted)]
     shop = world.risky_shops.draw_anywhere(rng.random(wanted))
-    cents = purchase_cents(world, victim, shop, rng) * rng.uniform(5, 16, wanted)
+    cents = purchase_cents(world, victim, shop, rng) * rng.lognormal(np.log(6), 0.5, wanted)
     device = np.where(rng.random(wanted) < 0.8, scene.fresh_devices(wanted), r.NONE)
     when = scene.moments(wanted)
     attack = np.arange(wanted)

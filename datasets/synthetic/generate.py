@@ -42,7 +42,7 @@ class Plan:
     start: date = date(2026, 1, 1)
     seed: int = 7
     fraud_share: float = 0.0075
-    stealthy_share: float = 0.12
+    stealthy_share: float = 0.115
     drifts: tuple[Drift, ...] = ()
 
     def __post_init__(self) -> None:

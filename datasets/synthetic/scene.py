@@ -39,10 +39,10 @@ class Scene:
         return among[(chosen * len(among)).astype(np.int64)]
 
     def moments(self, count: int) -> Ints:
-        """Times at random, half of them in the small hours."""
+        """Times at random, a third of them in the small hours."""
         day = self.rng.integers(0, max(1, (self.end_ms - self.start_ms) // DAY_MS), count)
         hour = np.where(
-            self.rng.random(count) < 0.5, self.rng.uniform(0, 5.5, count), self.rng.uniform(0, 24, count)
+            self.rng.random(count) < 0.33, self.rng.uniform(0, 5.5, count), self.rng.uniform(0, 24, count)
         )
         return self.start_ms + day * DAY_MS + (hour * HOUR_MS).astype(np.int64)
 
