@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Any
 
 import redis
 
@@ -58,7 +59,7 @@ def seed_states(
 
 def _wait(client: redis.Redis, waiting: list[tuple[bytes, bytes, int]], deadline: float) -> None:
     while waiting:
-        pipeline = client.pipeline(transaction=False)
+        pipeline: Any = client.pipeline(transaction=False)
         for key, view_field, _ in waiting[:_CHUNK]:
             pipeline.hget(key, view_field)
         stored = pipeline.execute()

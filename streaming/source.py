@@ -98,7 +98,7 @@ class IngestPartition(StatefulSourcePartition[Ingested, tuple[Any, ...]]):
             self._replaying = False
             taken.append(self._ingest.replayed())
         if not taken:
-            if self._drain:
+            if self._drain and not self._replaying:
                 self._finish()
             self._awake = _now() + _IDLE
             return []

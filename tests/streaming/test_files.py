@@ -1,0 +1,117 @@
+"""The arrival log, dead letters and compaction: files that a replay or a crash cannot double."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from datasets.lake import read_transactions
+from fraud.settings import Settings
+from streaming.arrival_log import ArrivalLog
+from streaming.batch import Batch
+from streaming.compact import compact, finish_interrupted
+from streaming.dead_letters import LetterBox, letters_folder, main, read_letters
+from streaming.ingest import Ingest, Ingested
+from streaming.load import Load, events
+from streaming.publish import open_writer
+from streaming.source import reader_opener
+
+
+def ingested(count: int, *, broken: float = 0.0, size: int = 10) -> list[Ingested]:
+    payloads = [event.payload for event in events(Load(count, broken=broken, step_ms=60_000), 1)]
+    ingest = Ingest(0, 10_000, 10**9)
+    return [
+        ingest.take(
+            Batch(payloads[at : at + size], [f"{at + index}-0" for index in range(size)], [at + 1] * size)
+        )
+        if len(payloads[at : at + size]) == size
+        else Ingested([], ingest.take(Batch([], [], [])).arrivals, [])
+        for at in range(0, count, size)
+    ]
+
+
+def test_rows_written_beyond_the_snapshot_are_replaced_by_the_replay(tmp_path: Path) -> None:
+    batches = ingested(60)
+    crashed = ArrivalLog(tmp_path, 0)
+    for batch in batches[:5]:  # flushed after 0-1, 2-3, 4; the last snapshot that was stored is after 0-1
+        crashed.add(batch.arrivals)
+        if batch in (batches[1], batches[3], batches[4]):
+            crashed.flush()
+    resumed = ArrivalLog(tmp_path, 0)
+    for batch in batches[2:]:
+        resumed.add(batch.arrivals)
+    resumed.flush()
+    rows = read_transactions(tmp_path)
+    assert rows.num_rows == 60
+    assert len(set(rows.column("transaction_id").to_pylist())) == 60
+
+
+def test_another_partitions_files_are_left_alone(tmp_path: Path) -> None:
+    other = ArrivalLog(tmp_path, 7)
+    other.add(ingested(10)[0].arrivals)
+    other.flush()
+    log = ArrivalLog(tmp_path, 0)
+    log.add(ingested(10)[0].arrivals)
+    log.flush()
+    assert read_transactions(tmp_path).num_rows == 20
+
+
+def test_compaction_keeps_every_row_and_leaves_recent_files_alone(tmp_path: Path) -> None:
+    log = ArrivalLog(tmp_path, 0)
+    for batch in ingested(200):
+        log.add(batch.arrivals)
+        log.flush()
+    before = read_transactions(tmp_path)
+    assert compact(tmp_path) == (0, 0)
+    merged, written = compact(tmp_path, older_than_s=-10)
+    assert merged == 20
+    assert written == 1
+    assert read_transactions(tmp_path).equals(before)
+    assert len(list(tmp_path.rglob("*.parquet"))) == 1
+
+
+def test_a_compaction_that_was_cut_short_is_finished_by_the_next(tmp_path: Path) -> None:
+    log = ArrivalLog(tmp_path, 0)
+    for batch in ingested(100):
+        log.add(batch.arrivals)
+        log.flush()
+    before = read_transactions(tmp_path)
+    folder = next((tmp_path / "transactions").iterdir())
+    sources = sorted(path.name for path in folder.glob("*.parquet"))
+    pq.write_table(before, folder / "arrivals-00.parquet")
+    (folder / "_compact-00.json").write_text(
+        json.dumps({"target": "arrivals-00.parquet", "sources": sources})
+    )
+    finish_interrupted(folder)
+    assert read_transactions(tmp_path).equals(before)
+    assert not list(folder.glob("_compact*"))
+
+
+def test_a_letter_written_twice_by_a_replay_is_one_letter(tmp_path: Path) -> None:
+    letters = [letter for batch in ingested(200, broken=0.3) for letter in batch.letters]
+    for kept in (letters[:3], letters[1:]):
+        box = LetterBox(tmp_path / "000")
+        box.add(kept)
+        box.flush()
+    assert [letter for _, letter in read_letters(tmp_path)] == letters
+
+
+def test_replayed_letters_are_published_once_more_and_no_longer_listed(
+    configured: Settings, capsys: object
+) -> None:
+    with open_writer(configured) as writer:
+        for event in events(Load(100, broken=0.2), 1):
+            writer.publish_raw(0, event.payload)
+    reader = reader_opener(configured)(0, None)
+    box = LetterBox(letters_folder(configured) / "000")
+    box.add(Ingest(0, 10_000, 10**9).take(reader.read()).letters)
+    box.flush()
+    count = len(list(read_letters(letters_folder(configured))))
+    assert count > 5
+    assert main(["replay"]) == 0
+    assert len(reader.read().payloads) == count
+    assert not list(read_letters(letters_folder(configured)))
+    assert main(["list"]) == 0
+    reader.close()

@@ -1,0 +1,135 @@
+"""Ingestion: what becomes an update, a duplicate, a late event or a dead letter."""
+
+from __future__ import annotations
+
+import base64
+import pickle
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fraud.contract import ContractError, Transaction
+from fraud.entities import ENTITIES
+from streaming.batch import Batch
+from streaming.dead_letters import dead_letter, mask_card_numbers
+from streaming.ingest import Ingest, IngestSnapshot, encode_seed
+from streaming.load import Load, events
+from streaming.recent_ids import RecentIds
+from streaming.shard_batch import SHARD_KEYS, SHARDS, shard_of
+from tests.streaming.oracle import plain_loop
+
+
+@pytest.fixture
+def transactions() -> Iterator[list[Transaction]]:
+    yield [event.transaction for event in events(Load(50, customers=5), 1) if event.transaction]
+
+
+def batch(payloads: list[bytes], appended_ms: int = 1_700_000_000_000) -> Batch:
+    return Batch(
+        payloads, [f"{appended_ms}-{index}" for index in range(len(payloads))], [appended_ms] * len(payloads)
+    )
+
+
+def test_every_entity_value_of_an_event_reaches_its_shard_once() -> None:
+    event = next(iter(events(Load(1), 1)))
+    assert event.transaction is not None
+    ingested = Ingest(0, 10_000, 10**9).take(batch([event.payload]))
+    found = {(update.shard // SHARDS, value) for _, update in ingested.updates for value in update.values}
+    wanted = [getattr(event.transaction, entity.key) for entity in ENTITIES]
+    assert found == {(place, value) for place, value in enumerate(wanted) if value is not None}
+    for key, update in ingested.updates:
+        assert key == SHARD_KEYS[update.shard]
+        assert all(shard_of(value) == update.shard % SHARDS for value in update.values)
+
+
+def test_a_replay_from_a_snapshot_repeats_what_the_first_run_did() -> None:
+    payloads = [event.payload for event in events(Load(300, duplicates=0.2, late=0.1, broken=0.05), 1)]
+    ingest = Ingest(3, 10_000, 10**9)
+    ingest.take(batch(payloads[:100]))
+    snapshot = pickle.loads(pickle.dumps(tuple(ingest.snapshot())))  # noqa: S301  as Bytewax stores it
+    again = Ingest(3, 10_000, 10**9, IngestSnapshot(*snapshot))
+    first, second = ingest.take(batch(payloads[100:])), again.take(batch(payloads[100:]))
+    assert first.arrivals == second.arrivals
+    assert first.letters == second.letters
+    assert first.updates == second.updates
+    assert first.arrivals.sequences == sorted(set(first.arrivals.sequences))
+
+
+def test_the_known_at_time_is_the_newest_event_time_so_far_plus_one_microsecond(
+    transactions: list[Transaction],
+) -> None:
+    #   arrival order:  t=50ms   t=0 (late)   t=100ms
+    #   known at:       50001us  50001us      100001us      after the first event's time
+    from fraud.contract import encode_transaction
+
+    early, middle, newest = transactions[0], transactions[1], transactions[2]
+    rows = (
+        Ingest(0, 10_000, 10**9)
+        .take(batch([encode_transaction(t) for t in (middle, early, newest)]))
+        .arrivals
+    )
+    assert rows.known_us == [middle.event_ms * 1000 + 1] * 2 + [newest.event_ms * 1000 + 1]
+
+
+def test_a_seed_that_is_no_state_is_a_dead_letter(transactions: list[Transaction]) -> None:
+    (place, value), state = next(iter(plain_loop(transactions).items()))
+    good = encode_seed(ENTITIES[place].name, value, state.pack())
+    wrong = [encode_seed("customer", "c", b"no state"), encode_seed("nobody", "c", b""), b'{"seed":1}']
+    ingested = Ingest(0, 10_000, 10**9).take(batch([good, *wrong]))
+    assert [update.seeds for _, update in ingested.updates] == [[(value, state.pack())]]
+    assert len(ingested.letters) == 3
+
+
+def test_updates_survive_the_way_to_another_process(transactions: list[Transaction]) -> None:
+    from fraud.contract import encode_transaction
+
+    ingested = Ingest(0, 10_000, 10**9).take(batch([encode_transaction(t) for t in transactions]))
+    for _, update in ingested.updates:
+        assert pickle.loads(pickle.dumps(update)) == update  # noqa: S301  as Bytewax sends it
+
+
+def test_a_card_number_is_masked_in_the_original_bytes() -> None:
+    number = "4" + "1" * 15
+    grouped = " ".join(number[at : at + 4] for at in range(0, 16, 4))
+    escaped = "".join(f"\\u00{ord(digit):02x}" for digit in number)
+    for written in (number, grouped, grouped.replace(" ", "-"), escaped):
+        payload = f'{{"card_id": "{written}", "amount": "12.34"}}'.encode()
+        letter = dead_letter(0, "1-1", ContractError("card_id", "looks like a card number"), payload)
+        kept = base64.b64decode(letter.original)
+        assert letter.masked
+        assert number[-8:].encode() not in kept.replace(b" ", b"").replace(b"-", b"")
+        assert b"12.34" in kept
+
+
+def test_bytes_without_a_card_number_are_kept_as_they_are() -> None:
+    for payload in (b"\xff\x00broken", b'{"amount": 1234567890123456}', b""):
+        assert mask_card_numbers(payload) == payload
+
+
+@given(st.lists(st.integers(0, 40_000), max_size=400), st.integers(1, 3))
+def test_recent_ids_find_every_duplicate_within_the_bound(keys: list[int], cuts: int) -> None:
+    recent, known = RecentIds(8_192, 10**9), set()
+    for index, key in enumerate(keys):
+        assert recent.add(key, index) is (key not in known)
+        known.add(key)
+        if index % (cuts * 50) == 0:
+            recent = RecentIds(8_192, 10**9, recent.snapshot())
+
+
+def test_recent_ids_forget_the_oldest_beyond_the_bound() -> None:
+    recent = RecentIds(16_384, 10**12)
+    for key in range(100_000):
+        recent.add(key, key)
+    assert len(recent) <= 16_384 + 8_192
+    assert not recent.add(99_999 - 16_000, 0)
+    assert recent.add(0, 0)
+
+
+def test_recent_ids_forget_what_is_older_than_the_horizon() -> None:
+    recent = RecentIds(1_000_000, 1_000)
+    for key in range(30_000):
+        recent.add(key, key)
+    assert len(recent) < 20_000
+    assert recent.add(0, 30_000)

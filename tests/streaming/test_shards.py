@@ -1,0 +1,151 @@
+"""The keyed step: coalescing, snapshots, idle entities and catching up after a crash."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fraud.contract import Transaction
+from fraud.entities import ENTITIES
+from fraud.observation import observe
+from fraud.velocity import VelocityState
+from streaming.load import Load, events
+from streaming.shard_batch import ShardBatch, Writes
+from streaming.shards import ShardLogic
+from streaming.snapshots import SnapshotError
+from streaming.state_bases import StateBases
+
+CUSTOMER = ENTITIES[0]
+Start = Callable[..., ShardLogic]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Start:
+    """A shard over one partition, whose online store holds `stored` versions."""
+
+    def build(snapshot: tuple[object, ...] | None = None, stored: int = 0) -> ShardLogic:
+        return ShardLogic(1, lambda _place, values: [stored] * len(values), StateBases(tmp_path), snapshot)
+
+    return build
+
+
+def history(count: int, customers: int = 3, seed: int = 1) -> list[Transaction]:
+    found = [event.transaction for event in events(Load(count, seed=seed, customers=customers), 1)]
+    return [transaction for transaction in found if transaction]
+
+
+def updates(transactions: list[Transaction], reached: int = -1) -> ShardBatch:
+    seen = [observe(transaction) for transaction in transactions]
+    return ShardBatch(0, [transaction.customer_id for transaction in transactions], seen, [], 0, reached)
+
+
+def states(transactions: list[Transaction]) -> dict[str, bytes]:
+    found: dict[str, VelocityState] = {}
+    for transaction in transactions:
+        found.setdefault(transaction.customer_id, VelocityState(CUSTOMER)).add(observe(transaction), 0)
+    return {value: state.pack() for value, state in found.items()}
+
+
+def written(writes: list[Writes]) -> dict[str, bytes]:
+    return {value: state for batch in writes for value, state in zip(batch.values, batch.states, strict=True)}
+
+
+def test_many_updates_of_a_key_in_one_batch_are_written_once(start: Start) -> None:
+    transactions = history(60)
+    writes, _ = start().on_batch([updates(transactions[:30]), updates(transactions[30:])])
+    assert len(writes) == 1
+    assert len(writes[0].values) == len(set(writes[0].values))
+    assert written(writes) == states(transactions)
+
+
+def test_a_transaction_seen_twice_is_not_written_twice(start: Start) -> None:
+    transactions = history(5)
+    shard = start()
+    shard.on_batch([updates(transactions)])
+    assert shard.on_batch([updates(transactions)]) == ([], False)
+
+
+def test_a_restored_shard_continues_as_if_it_had_never_ended(start: Start) -> None:
+    transactions = history(400, customers=20)
+    shard = start()
+    for at in range(0, 300, 10):
+        shard.on_batch([updates(transactions[at : at + 10])])
+        snapshot = shard.snapshot()
+    restored = start(snapshot)
+    writes, _ = restored.on_batch([updates(transactions[300:])])
+    expected = states(transactions)
+    assert written(writes) == {value: expected[value] for value in written(writes)}
+    assert written(writes)
+
+
+def test_a_snapshot_does_not_change_when_the_shard_goes_on(start: Start) -> None:
+    shard = start()
+    shard.on_batch([updates(history(20))])
+    snapshot = shard.snapshot()
+    copy = repr(snapshot)
+    shard.on_batch([updates(history(20, seed=2))])
+    assert repr(snapshot) == copy
+
+
+def test_snapshots_hold_only_what_changed_since_the_base(start: Start) -> None:
+    shard = start()
+    shard.on_batch([updates(history(2_000, customers=500), reached=0)])
+    for _ in range(12):
+        shard.snapshot()
+    shard.on_batch([updates(history(3, customers=500, seed=2))])
+    assert len(shard.snapshot()[5]) <= 3
+
+
+def test_a_lost_base_is_named_with_what_to_do(start: Start, tmp_path: Path) -> None:
+    shard = start()
+    shard.on_batch([updates(history(20))])
+    for _ in range(10):
+        snapshot = shard.snapshot()
+    for path in tmp_path.iterdir():
+        path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(SnapshotError, match="damaged"):
+        start(snapshot)
+    for path in tmp_path.iterdir():
+        path.unlink()
+    with pytest.raises(SnapshotError, match="every process"):
+        start(snapshot)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_snapshot_of_another_version_is_refused_with_a_clear_sentence(start: Start, place: int) -> None:
+    shard = start()
+    shard.on_batch([updates(history(5))])
+    snapshot = list(shard.snapshot())
+    snapshot[place] = 99
+    with pytest.raises(SnapshotError, match=r"version 99, this program reads\s+version"):
+        start(tuple(snapshot))
+
+
+def test_after_the_replay_states_are_lifted_above_what_the_crashed_run_stored(start: Start) -> None:
+    #   crashed run stored version V of these events; the replay counts to less than V
+    #   reached: our states are rewritten at V, and the next update, even a late one, is V + 1
+    transactions = history(9, customers=1)
+    stored = transactions[-1].event_ms * 1000 + 500
+    shard = start(stored=stored)
+    first, _ = shard.on_batch([updates(transactions[:-1])])
+    assert all(version < stored for version in first[0].versions)
+    lifted, _ = shard.on_batch([updates([], reached=0)])
+    assert lifted[0].versions == [stored]
+    late, _ = shard.on_batch([updates(history(1, customers=1, seed=9))])
+    assert late[0].versions == [stored + 1]
+
+
+def test_an_entity_idle_for_its_ttl_is_forgotten(start: Start) -> None:
+    old = history(10, customers=5)
+    shard = start()
+    shard.on_batch([updates(old)])
+    later = [
+        event.transaction
+        for event in events(Load(1, seed=4, start=old[0].event_time.replace(month=5)), 1)
+        if event.transaction
+    ]
+    shard.on_batch([updates(later)])
+    assert {value for value, _ in shard.snapshot()[5]} <= {later[0].customer_id} | set(states(old))
+    assert set(shard._packed) == {later[0].customer_id}
