@@ -23,54 +23,64 @@ _MEANING: Final = {feature.name: feature.meaning for feature in TRANSACTION_FEAT
 
 
 class PathAttribution:
-    """Per leaf of every tree, the credit of each feature on the path to it."""
+    """Per leaf of every tree, the features on the path to it and the credit of each."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
+        self._width = len(model.manifest.features)
         text = (model.folder / "model.txt").read_text()
-        width = len(model.manifest.features)
-        blocks: list[Floats] = []
-        starts, total = [], 0
+        starts: list[int] = []
+        paths: list[_Path] = []
         for section in text.split("\nTree=")[1:]:
-            block = _tree_credits(section, width)
-            starts.append(total)
-            total += len(block)
-            blocks.append(block)
+            starts.append(len(paths))
+            paths += _paths(section)
+        longest = max((len(path) for path in paths), default=0)
+        # Short paths are filled up with credits of 0, which change no sum.
+        self._features = np.zeros((len(paths), longest), dtype=np.int64)
+        self._credits = np.zeros((len(paths), longest))
+        for row, path in enumerate(paths):
+            for place, (feature, credit) in enumerate(path):
+                self._features[row, place] = feature
+                self._credits[row, place] = credit
         self._starts = np.array(starts, dtype=np.int64)
-        self._credits = np.concatenate(blocks) if blocks else np.zeros((0, width))
 
-    def of(self, rows: Floats) -> Floats:
-        """Credits in log-odds, rows x features."""
-        leaves = self._model.leaves(rows).astype(np.int64) + self._starts
-        return np.stack([self._credits[mine].sum(axis=0) for mine in leaves])
+    def of(self, row: Floats) -> Floats:
+        """Credits in log-odds of one row (1 x features), by feature."""
+        leaves = self._model.leaves(row)[0].astype(np.int64) + self._starts
+        return np.bincount(
+            self._features[leaves].ravel(), weights=self._credits[leaves].ravel(), minlength=self._width
+        )
 
 
-def _tree_credits(section: str, width: int) -> Floats:
+_Path = list[tuple[int, float]]
+
+
+def _paths(section: str) -> list[_Path]:
+    """The path to every leaf of one tree of the text format: (feature, credit) by split."""
     fields = dict(line.split("=", 1) for line in section.splitlines() if "=" in line)
     leaves = int(fields["num_leaves"])
-    block = np.zeros((leaves, width))
+    paths: list[_Path] = [[] for _ in range(leaves)]
     if leaves == 1:
-        return block
+        return paths
     try:
         features = [int(item) for item in fields["split_feature"].split()]
-        left = [int(item) for item in fields["left_child"].split()]
-        right = [int(item) for item in fields["right_child"].split()]
+        children = [[int(item) for item in fields[f"{side}_child"].split()] for side in ("left", "right")]
         inner = [float(item) for item in fields["internal_value"].split()]
         leaf = [float(item) for item in fields["leaf_value"].split()]
     except KeyError as error:
         raise ModelError(f"model.txt: a tree without {error.args[0]}") from None
-    stack: list[tuple[int, Floats]] = [(0, np.zeros(width))]
+    stack: list[tuple[int, _Path]] = [(0, [])]
     while stack:
-        node, credit = stack.pop()
-        for child in (left[node], right[node]):
+        node, path = stack.pop()
+        for side in children:
+            child = side[node]
             value = inner[child] if child >= 0 else leaf[~child]
-            passed = credit.copy()
-            passed[features[node]] += value - inner[node]
+            longer = [*path, (features[node], value - inner[node])]
             if child >= 0:
-                stack.append((child, passed))
+                stack.append((child, longer))
             else:
-                block[~child] = passed
-    return block
+                paths[~child] = longer
+    return paths
 
 
 def in_words(names: tuple[str, ...], values: Floats, credits: Floats, most: int = 4) -> list[str]:

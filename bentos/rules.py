@@ -7,6 +7,7 @@ run code, loop for ever or read a file.
 from __future__ import annotations
 
 import hashlib
+import operator
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -41,11 +42,34 @@ class RuleError(ValueError):
         self.problems = tuple(problems)
 
 
+_COMPARE: Final[dict[str, Callable[[Any, Any], bool]]] = {
+    ">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le, "==": operator.eq,
+}  # fmt: skip
+_SIMPLE: Final = re.compile(r"\s*([a-z]\w*)\s*(>=|<=|==|>|<)\s*(-?\d+(?:\.\d+)?)\s*")
+
+
 @dataclass(frozen=True, slots=True)
 class _Compiled:
+    """A rule ready to run. It can hold only if no value it `needs` is missing and every one of
+    its `conditions` (name, comparison, number) holds: most rules end there, without CEL."""
+
     rule: Rule
-    execute: Callable[[cel.Context], Any]
+    execute: Callable[[dict[str, Any]], Any]
+    variables: tuple[str, ...]
     needs: tuple[str, ...]
+    conditions: tuple[tuple[str, Callable[[Any, Any], bool], float], ...]
+
+
+def _necessary(when: str) -> tuple[tuple[str, Callable[[Any, Any], bool], float], ...]:
+    """Comparisons of a number that stand alone between `&&`: false if any of them is."""
+    if any(character in when for character in ("||", "?", "(", "[", "{", "'")) or re.search(r'"[^"]*&&', when):
+        return ()  # anything that could make a part less than necessary is left to CEL alone
+    found = []
+    for part in when.split("&&"):
+        match = _SIMPLE.fullmatch(part)
+        if match is not None:
+            found.append((match.group(1), _COMPARE[match.group(2)], float(match.group(3))))
+    return tuple(found)
 
 
 class RuleSet:
@@ -63,10 +87,11 @@ class RuleSet:
         self.version = version
         self.rules = tuple(rules)
         self._compiled = tuple(compiled)
-        names = sorted({name for one in compiled for name in _variables(one.rule)})
+        names = sorted({name for one in compiled for name in one.variables})
         self._texts = tuple(name for name in names if name in _TEXT_FIELDS)
         self._numbers = tuple(name for name in names if name in _NUMBER_FIELDS)
-        self._features = tuple((name, _FEATURE_AT[name]) for name in names if name in _FEATURE_AT)
+        self._features = tuple(name for name in names if name in _FEATURE_AT)
+        self._columns = np.array([_FEATURE_AT[name] for name in self._features], dtype=np.intp)
         self.errors = 0
 
     def hits(
@@ -76,29 +101,36 @@ class RuleSet:
 
         `vector` is one row in `VECTOR` order.
         """
+        if not self._compiled:
+            return []
         values: dict[str, Any] = {"score": score}
         for name in self._texts:
             values[name] = getattr(transaction, name)
         for name in self._numbers:
             values[name] = float(amount_reference) if name == "amount" else getattr(transaction, name)
-        for name, index in self._features:
-            number = float(vector[index])
+        for name, number in zip(self._features, vector[self._columns].tolist(), strict=True):
             values[name] = number if number == number else None
-        context = cel.Context(values)
         found = []
         for one in self._compiled:
-            if any([values[name] is None for name in one.needs]):
+            if not _possible(one, values):
                 continue
             try:
-                if one.execute(context) is True:
+                if one.execute({name: values[name] for name in one.variables}) is True:
                     found.append(one.rule)
             except (TypeError, ValueError, RuntimeError, ArithmeticError):
                 self.errors += 1
         return found
 
 
-def _variables(rule: Rule) -> list[str]:
-    return cast("list[str]", cel.compile(rule.when).variables())
+def _possible(one: _Compiled, values: dict[str, Any]) -> bool:
+    for name, holds, bound in one.conditions:
+        value = values[name]
+        if value is None or not holds(value, bound):
+            return False
+    for name in one.needs:
+        if values[name] is None:
+            return False
+    return True
 
 
 def _compile(rule: Rule, problems: list[str]) -> _Compiled | None:
@@ -122,7 +154,10 @@ def _compile(rule: Rule, problems: list[str]) -> _Compiled | None:
         return None
     # A rule that tests for null sees missing values; any other is passed over when one is missing.
     needs = () if re.search(r"\bnull\b", rule.when) else tuple(program.variables())
-    compiled = _Compiled(rule, program.execute, needs)
+    variables = tuple(program.variables())
+    numeric = _NUMBER_FIELDS | _FEATURE_AT.keys() | {"score"}
+    conditions = tuple(condition for condition in _necessary(rule.when) if condition[0] in numeric)
+    compiled = _Compiled(rule, program.execute, variables, needs, conditions)
     # A dry run with plausible values finds type errors now and not at three in the morning.
     sample: dict[str, Any] = dict.fromkeys(_TEXT_FIELDS, "x") | dict.fromkeys([*_NUMBER_FIELDS, *_FEATURE_AT], 1.0)
     sample["score"] = 0.5

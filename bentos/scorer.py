@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 import numpy as np
@@ -41,6 +41,7 @@ from fraud.decide import decide
 from fraud.event_log import partition_of, stream_name
 from fraud.experiment import Variant
 from fraud.features import REQUEST_FIELDS, request_row, transaction_matrix
+from fraud.money import reference_cents
 from fraud.rules import Rule
 from fraud.settings import Settings
 
@@ -52,13 +53,17 @@ _REQUEST_FIELDS: Final = tuple(REQUEST_FIELDS)
 class Work:
     """One transaction on its way to an answer: JSON bytes, or the `Problem` that refuses it."""
 
-    __slots__ = ("arrived", "canonical", "digest", "future", "key", "transaction")
+    __slots__ = ("amount_minor", "amount_reference", "arrived", "canonical", "digest", "event_us", "future", "key", "transaction")
 
     def __init__(self, transaction: Transaction, future: asyncio.Future[bytes], arrived: float) -> None:
         self.transaction = transaction
         self.canonical = encode_transaction(transaction)
         self.digest = blake2b(self.canonical, digest_size=16).digest()
         self.key = b""
+        # Computed once: they are properties with exact decimal arithmetic behind them.
+        self.event_us = transaction.event_ms * 1000
+        self.amount_minor = transaction.amount_minor
+        self.amount_reference = reference_cents(self.amount_minor, transaction.currency)
         self.future = future
         self.arrived = arrived
 
@@ -93,6 +98,9 @@ class Scorer:
             name: metrics.histogram("stage_seconds", name)
             for name in ("parse", "queue", "features", "vector", "model", "rules", "finish", "total")
         }
+        # The label pairs of feature_status_total are counted in C, a row at a time.
+        self._statuses: Counter[tuple[str, str]] = Counter()
+        metrics.counters["feature_status_total"] = cast("dict[tuple[str, ...], int]", self._statuses)
         self._batch_sizes = metrics.histogram("batch_size")
 
     async def start(self) -> None:
@@ -127,7 +135,7 @@ class Scorer:
     async def read_features(self, batch: Sequence[Work]) -> tuple[OnlineRows, list[str]]:
         """The rows of `batch`, and why they are not complete; claims nothing."""
         _, replies, shortfall = await self._read(batch, claim=False)
-        event_us = [work.transaction.event_ms * 1000 for work in batch]
+        event_us = [work.event_us for work in batch]
         rows = self.features.rows([work.transaction for work in batch], event_us, replies)
         return rows, [shortfall] if shortfall else []
 
@@ -175,7 +183,7 @@ class Scorer:
             work.key = effects.answer_key(self._project, work.transaction.transaction_id)
         self._batch_sizes.observe(len(batch))
         claims, replies, shortfall = await self._read(batch, claim=True)
-        event_us = [work.transaction.event_ms * 1000 for work in batch]
+        event_us = [work.event_us for work in batch]
         online = self.features.rows([work.transaction for work in batch], event_us, replies)
         read = perf_counter()
         self._stages["features"].observe(read - begun)
@@ -252,7 +260,7 @@ class Scorer:
         ruleset, breaker = self.rules.current, self.rules.breaker
         errors = ruleset.errors
         every = [
-            ruleset.hits(work.transaction, work.transaction.amount_reference, matrix[place], scores[place])
+            ruleset.hits(work.transaction, work.amount_reference, matrix[place], scores[place])
             for place, work in enumerate(batch)
         ]
         if ruleset.errors > errors:
@@ -291,7 +299,9 @@ class Scorer:
             scoring, score, hits = scored.models[place], scored.scores[place], every[place]
             status = online.status[place]
             decision = decide(score, scoring.model.manifest.thresholds if scoring else None, hits)
-            degraded = shared + [f"stale:{view}" for view, state in status.items() if state == "stale"]
+            degraded = shared
+            if "stale" in status.values():
+                degraded = shared + [f"stale:{view}" for view, state in status.items() if state == "stale"]
             factors = self._factors(scoring, matrix[place : place + 1], hits, decision)
             variant = scored.variants[place]
             latency = round((perf_counter() - work.arrived) * 1000, 3)
@@ -302,14 +312,13 @@ class Scorer:
             )  # fmt: skip
             answers.append(_encode_answer(answer))
             rows.append(
-                log_row(work.transaction, matrix[place], answer, online.timestamps[place], scored.shadows[place],
+                log_row(work, matrix[place], answer, online.timestamps[place], scored.shadows[place],
                         self.rules.current.version, wall_us)
             )  # fmt: skip
             count("decisions_total", decision, variant)
             if score is not None:
                 self.metrics.histogram("score", variant).observe(score)
-            for view, state in status.items():
-                count("feature_status_total", view, state)
+            self._statuses.update(status.items())
             for reason in degraded:
                 count("degraded_total", reason.partition(":")[0])
         try:
@@ -344,7 +353,7 @@ class Scorer:
         factors = [f"rule {rule.name}: {rule.reason}" for rule in hits if rule.action in ("block", "review")]
         if scoring is not None:
             own = scoring.rows(row)
-            factors += in_words(scoring.model.manifest.features, own[0], scoring.attribution.of(own)[0])
+            factors += in_words(scoring.model.manifest.features, own[0], scoring.attribution.of(own))
         return factors
 
     # -- around the batches --------------------------------------------------------------
@@ -407,7 +416,7 @@ def vector(batch: Sequence[Work], online: OnlineRows) -> Floats:
 
 
 def log_row(
-    transaction: Transaction,
+    work: Work,
     row: Floats,
     answer: Answer,
     timestamps: dict[str, int],
@@ -416,11 +425,11 @@ def log_row(
     wall_us: int,
 ) -> tuple[object, ...]:
     """One decision as the log's fields, from transaction_id to decided_at."""
-    event_us = transaction.event_ms * 1000
+    transaction, event_us = work.transaction, work.event_us
     return (
         transaction.transaction_id, event_us, event_us, transaction.customer_id, transaction.card_id,
         transaction.merchant_id, transaction.terminal_id, transaction.device_id, transaction.ip,
-        transaction.amount_minor, transaction.currency, transaction.amount_reference, transaction.channel,
+        work.amount_minor, transaction.currency, work.amount_reference, transaction.channel,
         transaction.merchant_category, transaction.country, transaction.latitude, transaction.longitude,
         row.tobytes(), answer.fraud_score, answer.decision, answer.variant, answer.model_version, answer.rules,
         rules_version, sorted(answer.feature_status.items()), sorted(timestamps.items()), answer.degraded,
