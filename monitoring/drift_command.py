@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from fraud.settings import settings
+from monitoring import drift_page, gauges
 from monitoring.decisions import (
     DecisionLogError,
     matured,
@@ -88,6 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (DecisionLogError, DriftInputError, ValueError) as error:
         print(f"drift: {error}", file=sys.stderr)
         return 2
+    gauges.publish("drift", drift_page.to_prometheus(result))
     print((out / "drift.md").read_text())
     print(result.report)
     return result.exit_code if chosen.exit_code else 0

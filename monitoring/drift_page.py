@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from monitoring import page
+from monitoring import gauges, page
 from monitoring.measures import MEASURE_MEANING, ColumnDrift, finite, measure_column, sample
 from monitoring.thresholds import Thresholds
 from monitoring.verdict import ACTIONS, performance_phrase
@@ -46,7 +46,7 @@ def first_page(
                 ("How sure", escape(v.sure)),
                 ("What it costs", escape(v.costs) or "–"),
             ]
-        ),  # fmt: skip
+        ),
     ]
     if result.left_out:
         parts.append(
@@ -246,15 +246,16 @@ def to_prometheus(result: DriftResult) -> str:
     """Gauges for Prometheus's textfile collector."""
     level = ACTIONS.index(result.verdict.action)
     strongest = max((column.strength for column in result.columns), default=0.0)
-    lines = [
-        "# HELP tollgate_drift_action What the last weekly report asks for: 0 nothing, 1 watch, 2 recalibrate, 3 retrain.",
-        "# TYPE tollgate_drift_action gauge",
-        f"tollgate_drift_action {level}",
-        "# HELP tollgate_drift_columns Columns beyond their limit in the last weekly report.",
-        "# TYPE tollgate_drift_columns gauge",
-        f"tollgate_drift_columns {sum(column.drifted for column in result.columns)}",
-        "# HELP tollgate_drift_strength The strongest column, as a multiple of its limit.",
-        "# TYPE tollgate_drift_strength gauge",
-        f"tollgate_drift_strength {strongest:.6g}",
-    ]
-    return "\n".join(lines) + "\n"
+    columns = sum(column.drifted for column in result.columns)
+    asks = "What the last weekly report asks for: 0 nothing, 1 watch, 2 recalibrate, 3 retrain"
+    return (
+        gauges.text("tollgate_drift_action", asks, [({}, float(level))])
+        + gauges.text(
+            "tollgate_drift_columns",
+            "Columns beyond their limit in the last weekly report",
+            [({}, float(columns))],
+        )
+        + gauges.text(
+            "tollgate_drift_strength", "The strongest column, as a multiple of its limit", [({}, strongest)]
+        )
+    )

@@ -30,6 +30,7 @@ import pandas as pd
 import pyarrow as pa
 
 from fraud.settings import settings
+from monitoring import gauges
 from monitoring.decisions import DecisionLogError, read_decisions
 
 NOISE: Final = 1e-9
@@ -284,11 +285,26 @@ def write_report(report: ParityReport, out: Path) -> tuple[Path, Path]:
     return write(out / "parity.json", content + "\n"), write(out / "parity.html", parity_page.page_of(report))
 
 
+def to_prometheus(report: ParityReport) -> str:
+    """The report's gauges."""
+    unexplained = float(report.causes.get("unexplained", 0) + report.unmatched)
+    return (
+        gauges.text("tollgate_parity_rows", "Served vectors that were rebuilt", [({}, float(report.rows))])
+        + gauges.text(
+            "tollgate_parity_mismatched_share",
+            "Share of served vectors that differ from the rebuild",
+            [({}, report.mismatched_share)],
+        )
+        + gauges.text(
+            "tollgate_parity_unexplained_rows", "Rows that differ without a known cause", [({}, unexplained)]
+        )
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the comparison over the decision log; see the module's text."""
-    from training.dataset import rebuild
-
     from fraud.features import VECTOR
+    from training.dataset import rebuild
 
     parser = argparse.ArgumentParser(
         prog="python -m monitoring.parity", description="served vectors against a rebuild"
@@ -312,6 +328,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"parity: {error}", file=sys.stderr)
         return 2
     paths = write_report(report, chosen.out)
+    gauges.publish("parity", to_prometheus(report))
     print(
         f"parity: {report.rows:,} rows x {report.features} features, {report.mismatched_rows:,} rows differ "
         f"({', '.join(f'{k} {v}' for k, v in report.causes.items()) or 'no cause needed'}), largest difference "

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fraud.entities import ENTITIES
 from fraud.settings import settings
-from monitoring.gates.run import default_history, gate_paths, run_gate
+from monitoring.gates.run import default_history, gate_paths, publish_state, run_gate
 from monitoring.gates.suites import ENTITY_SUITES, GATES
 
 DEFAULTS = {
@@ -41,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         print(result.text(), flush=True)
         blocked = blocked or result.blocked
+    publish_state(chosen.gate, blocked)
     return 1 if blocked else 0
 
 

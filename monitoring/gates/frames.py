@@ -106,7 +106,7 @@ def spark_frame(
     """The batch for Great Expectations' Spark engine."""
     from pyspark.sql import functions as f
 
-    frame: SparkFrame = spark.read.parquet(*[str(file) for file in files])
+    frame: Any = spark.read.parquet(*[str(file) for file in files])
     event, created = f.unix_micros("event_timestamp"), None
     if "created_timestamp" in frame.columns:
         created = f.unix_micros("created_timestamp")
@@ -136,4 +136,5 @@ def spark_frame(
             .withColumn("_transaction_ahead_seconds", (f.unix_micros("transaction_timestamp") - event) / 1e6)
             .withColumn("_state_unreadable", f.coalesce((~good).cast("int"), f.lit(1)))
         )
-    return frame
+    result: SparkFrame = frame
+    return result

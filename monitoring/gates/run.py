@@ -17,6 +17,7 @@ import pandas as pd
 
 from fraud.cards import redact
 from fraud.settings import settings
+from monitoring import gauges
 from monitoring.gates import files as batch_files
 from monitoring.gates.checks import Check, Failure, GateResult
 from monitoring.gates.facts import History, Summary, facts, summarise, summarise_spark
@@ -276,9 +277,17 @@ def _float(value: Any) -> float | None:
     return None if value is None else float(value)
 
 
+def publish_state(gate: str, blocked: bool) -> None:
+    """Leave the gate's last state as a gauge, for the alert."""
+    meaning = "1 if the gate's last run stopped bad data"
+    gauges.publish(
+        f"gate-{gate}", gauges.text("tollgate_gate_blocked", meaning, [({"gate": gate}, float(blocked))])
+    )
+
+
 def default_history() -> History:
     """The history of this home."""
     return History(settings().home / "gates" / "history.json")
 
 
-__all__ = ["Summary", "default_history", "gate_paths", "run_gate"]
+__all__ = ["Summary", "default_history", "gate_paths", "publish_state", "run_gate"]
