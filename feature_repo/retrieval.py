@@ -68,11 +68,13 @@ class AsOfRetrievalJob(SparkRetrievalJob):
             return self._frame(columns)
         return self._frame(None).drop(ROW)
 
-    def write_parquet(self, path: str, columns: Sequence[str], partition: Sequence[str] = ()) -> int:
+    def write_parquet(
+        self, path: str, columns: Sequence[str], *, partition: Sequence[str] = (), order: Sequence[str] = ()
+    ) -> int:
         """Write `columns` to `path` from the executors; return the number of rows.
 
-        With `partition` each of its values gets one folder with one file, ordered by the
-        columns in their order. Raises RowCountError if a row was lost or doubled on the way.
+        With `partition` each of its values gets one folder with one file; rows in a file are in
+        `order`. Raises RowCountError if a row was lost or doubled on the way.
         """
         from pyspark.sql import Observation
         from pyspark.sql import functions as F
@@ -80,10 +82,10 @@ class AsOfRetrievalJob(SparkRetrievalJob):
         seen = Observation("rows")
         frame = self.to_spark_df(columns).observe(seen, F.count(F.lit(1)).alias("rows"))
         if partition:
-            frame = frame.repartition(*partition).sortWithinPartitions(*partition, *columns)
-            frame.write.mode("overwrite").partitionBy(*partition).parquet(path)
-        else:
-            frame.write.mode("overwrite").parquet(path)
+            frame = frame.repartition(*partition)
+        if partition or order:
+            frame = frame.sortWithinPartitions(*partition, *order)
+        frame.write.mode("overwrite").partitionBy(*partition).parquet(path)
         self._check(int(seen.get["rows"]))
         return self._rows
 

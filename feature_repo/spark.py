@@ -34,11 +34,12 @@ def spark_session(app: str = "tollgate") -> SparkSession:
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     scratch = chosen.home / "spark"
     scratch.mkdir(parents=True, exist_ok=True)
+    java = f"-Duser.timezone=UTC -Dlog4j2.configurationFile={LOGGING.as_uri()}"
     builder = SparkSession.builder.appName(app).master(chosen.spark_master)
     for name, value in {
         "spark.driver.memory": chosen.spark_memory,
-        "spark.driver.extraJavaOptions": f"-Duser.timezone=UTC -Dlog4j2.configurationFile={LOGGING.as_uri()}",
-        "spark.executor.extraJavaOptions": f"-Duser.timezone=UTC -Dlog4j2.configurationFile={LOGGING.as_uri()}",
+        "spark.driver.extraJavaOptions": java,
+        "spark.executor.extraJavaOptions": java,
         "spark.executorEnv.TZ": "UTC",
         "spark.local.dir": str(scratch / "scratch"),
         "spark.sql.warehouse.dir": str(scratch / "warehouse"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -15,6 +16,9 @@ def open_store() -> FeatureStore:
     """Feast's SDK on this repository; locations come from the settings of this process."""
     from feast import FeatureStore
 
+    # Said again for every source that is read back from the registry.
+    warnings.filterwarnings("ignore", "The spark data source API is an experimental", RuntimeWarning)
+    warnings.filterwarnings("ignore", "On demand feature view is an experimental", RuntimeWarning)
     return FeatureStore(repo_path=str(REPOSITORY))
 
 

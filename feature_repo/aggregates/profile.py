@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -60,11 +61,12 @@ class _Rows:
     until: Ints
 
     def take(self, index: Any) -> _Rows:
+        """The rows at `index`, integers or a mask."""
+        places = np.flatnonzero(index) if index.dtype == bool else index
         return _Rows(
-            self.row[index], self.bucket[index], self.seen[index], self.amount[index], self.tx[index],
-            tuple([party[index] for party in self.parties]), self.category.take(pa.array(np.flatnonzero(index)))
-            if index.dtype == bool else self.category.take(pa.array(index)),
-            self.known[index], self.until[index],
+            self.row[places], self.bucket[places], self.seen[places], self.amount[places], self.tx[places],
+            tuple([party[places] for party in self.parties]), self.category.take(pa.array(places)),
+            self.known[places], self.until[places],
         )  # fmt: skip
 
 
@@ -80,7 +82,7 @@ def profiles(
     step = max(1, CELLS // request.grid.size)
     order = np.argsort(rows.row, kind="stable")
     edges = np.searchsorted(rows.row[order], np.arange(0, len(keys) + step, step))
-    for place, (low, high) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for place, (low, high) in enumerate(pairwise(edges)):
         block = rows.take(order[low:high])
         block.row[:] -= place * step
         names = keys.slice(place * step, step)

@@ -21,9 +21,9 @@ SHARD_ROWS: Final = 500_000
 _NEVER: Final = 1 << 30
 _LONGEST: Final = max(PROFILE_DAYS)
 _TRANSACTIONS: Final = (
-    "transaction_id string, event_timestamp timestamp, created_timestamp timestamp, customer_id string, card_id string, "
-    "merchant_id string, terminal_id string, device_id string, ip string, amount_reference bigint, "
-    "merchant_category string"
+    "transaction_id string, event_timestamp timestamp, created_timestamp timestamp, "
+    + ", ".join(f"{entity.key} string" for entity in ENTITIES)
+    + ", amount_reference bigint, merchant_category string"
 )
 _LABELS: Final = (
     "transaction_id string, event_timestamp timestamp, created_timestamp timestamp, is_fraud boolean"
@@ -32,13 +32,12 @@ _LABELS: Final = (
 
 def _dates(root: Path, kind: str, first: date, last: date) -> list[str]:
     """Existing date folders of `root`/`kind` from `first` to `last`, both included."""
-    found = []
-    for folder in sorted((root / kind).glob("date=*")):
-        if first <= date.fromisoformat(folder.name.removeprefix("date=")) <= last and any(
-            folder.glob("*.parquet")
-        ):
-            found.append(str(folder))
-    return found
+    return [
+        str(folder)
+        for folder in sorted((root / kind).glob("date=*"))
+        if first <= date.fromisoformat(folder.name.removeprefix("date=")) <= last
+        and next(folder.glob("[!._]*.parquet"), None) is not None
+    ]
 
 
 def _load(spark: SparkSession, schema: str, folders: list[str]) -> DataFrame:

@@ -65,10 +65,9 @@ def run_cuts(
         for name, rows in _run_block(block, spark).items():
             written[name] += rows
         if progress:
-            progress(
-                f"profiles as of {cut_time(block[0]):%Y-%m-%d %H:%M} to {cut_time(block[-1]):%Y-%m-%d %H:%M}: "
-                f"{len(block)} cuts in {time.monotonic() - started:.1f} s"
-            )
+            first, last = f"{cut_time(block[0]):%Y-%m-%d %H:%M}", f"{cut_time(block[-1]):%Y-%m-%d %H:%M}"
+            seconds = time.monotonic() - started
+            progress(f"profiles as of {first} to {last}: {len(block)} cuts in {seconds:.1f} s")
     return written
 
 

@@ -1,0 +1,99 @@
+"""What a training set was made of, so that it can be judged and made again."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from datetime import UTC, date, datetime, timedelta
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import fraud
+from fraud.entities import FEATURE_SERVICE, PROFILE_DAYS, PROFILE_TTL, VELOCITY_TTL, WINDOWS
+from fraud.features import VECTOR
+from fraud.settings import settings
+
+#: Raised when the folder's layout changes.
+FORMAT: Final = 1
+#: The code that decides what a feature is.
+_CODE: Final = ("entities", "features", "money", "observation", "profiles", "velocity", "windows")
+_TAIL: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How genuine rows were thinned: about `negatives`, a share of `keep`, chosen by `seed`."""
+
+    negatives: int | None
+    keep: float
+    seed: int
+
+
+def definitions_hash() -> str:
+    """A digest of the feature definitions: the tables and functions of the core."""
+    digest = hashlib.sha256()
+    for name in _CODE:
+        digest.update((Path(fraud.__file__).parent / f"{name}.py").read_bytes())
+    return digest.hexdigest()
+
+
+def snapshot(start: datetime, end: datetime, as_of: datetime) -> dict[str, Any]:
+    """A digest of every source file that can matter: names, sizes and parquet footers.
+
+    Features of the first row look back one ttl; labels count up to `as_of`.
+    """
+    lake = settings().lake
+    spans = {
+        "transactions": (start, end),
+        "labels": (datetime.min.replace(tzinfo=UTC), as_of),
+        "velocity": (start - VELOCITY_TTL, end),
+        "profiles": (start - PROFILE_TTL, end),
+    }
+    digest, files = hashlib.sha256(), 0
+    for kind, (low, high) in spans.items():
+        first, last = low.astimezone(UTC).date() if low.year > 1 else date.min, high.astimezone(UTC).date()
+        for path in sorted((lake / kind).glob("**/[!._]*.parquet")):
+            if first <= _day(path) <= last:
+                size = path.stat().st_size
+                with path.open("rb") as file:
+                    file.seek(max(0, size - _TAIL))
+                    digest.update(f"{path.relative_to(lake)} {size} ".encode() + file.read())
+                files += 1
+    return {"files": files, "digest": digest.hexdigest()}
+
+
+def _day(path: Path) -> date:
+    """The date in the name of a file's folder, ``date=YYYY-MM-DD`` or ``cut=YYYYMMDDTHHMMSS``."""
+    value = path.parent.name.partition("=")[2]
+    return date.fromisoformat(value[:8] if "T" in value else value)
+
+
+def describe_inputs(start: datetime, end: datetime, as_of: datetime, sampling: Sampling) -> dict[str, Any]:
+    """Everything the set depends on; equal inputs give equal bytes."""
+    times = {"from": start, "to": end, "as_of": as_of}
+    return {
+        "format": FORMAT,
+        **{name: at.astimezone(UTC).isoformat() for name, at in times.items()},
+        "feature_service": FEATURE_SERVICE,
+        "definitions": definitions_hash(),
+        "windows": {
+            "velocity": [window.name for window in WINDOWS],
+            "profiles": [f"{days}d" for days in PROFILE_DAYS],
+            "velocity_ttl_days": VELOCITY_TTL / timedelta(days=1),
+            "profile_ttl_days": PROFILE_TTL / timedelta(days=1),
+        },
+        "label_maturity_days": settings().label_maturity_days,
+        "cut_lag_minutes": settings().cut_lag_minutes,
+        "sampling": asdict(sampling),
+        "source": snapshot(start, end, as_of),
+        "versions": {name: version(name) for name in ("feast", "pyspark", "pyarrow", "numpy")},
+    }
+
+
+def manifest_of(
+    inputs: dict[str, Any], figures: dict[str, int], files: list[Path], out: Path
+) -> dict[str, Any]:
+    """The manifest of a finished set: inputs, counts, features in order and each file's digest."""
+    digests = {f"{path.relative_to(out)}": hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {**inputs, **figures, "features": list(VECTOR), "files": digests}

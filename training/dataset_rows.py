@@ -1,0 +1,135 @@
+"""Which rows a training set has: transactions of the lake with their labels and request fields."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import pyarrow as pa
+
+from fraud.entities import ENTITIES
+from fraud.features import REQUEST_FIELDS, request_columns
+from fraud.settings import settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+#: The order of rows: event time, then id.
+ORDER: Final = ("event_timestamp", "transaction_id")
+KEYS: Final = tuple([entity.key for entity in ENTITIES])
+#: Columns for slices, alerts and money, beside the features.
+DESCRIPTIVE: Final = (*KEYS, "channel", "merchant_category", "country", "currency", "amount_reference")
+#: The entity rows have their own name for it: it is a request field of the on-demand view too.
+_CARRIED: Final = tuple([name for name in DESCRIPTIVE if name not in REQUEST_FIELDS])
+_TRANSACTIONS: Final = (
+    "transaction_id string, event_timestamp timestamp, created_timestamp timestamp, "
+    + ", ".join(f"{key} string" for key in KEYS)
+    + ", amount_reference bigint, currency string, channel string, merchant_category string, country string, "
+    "latitude double, longitude double, ingest_seq bigint"
+)
+_LABELS: Final = "transaction_id string, created_timestamp timestamp, is_fraud boolean"
+_LABELLED: Final = "is_fraud boolean, label_mature boolean, weight double"
+
+
+def entity_rows(
+    spark: SparkSession, start: datetime, end: datetime, as_of: datetime, keep: float, seed: int
+) -> DataFrame:
+    """Entity rows with event time in ``[start, end)``: keys, request fields, label, weight.
+
+    Genuine rows stay with probability `keep`, decided by a hash of `seed` and the id.
+    """
+    from pyspark.sql import functions as F
+
+    rows = labelled(spark, start, end, as_of)
+    if keep < 1.0:
+        # The top 52 bits of the hash as a number in [0, 1).
+        drawn = F.shiftrightunsigned(F.xxhash64(F.lit(seed), "transaction_id"), 12) / F.lit(float(1 << 52))
+        rows = rows.where(F.col("is_fraud") | (drawn < keep))
+    rows = rows.withColumn("weight", F.when(F.col("is_fraud"), 1.0).otherwise(1.0 / keep))
+    kinds = {"event_timestamp": "timestamp", "transaction_id": "string"}
+    described = [f"{name} {kinds.get(name, 'string')}" for name in (*ORDER, *_CARRIED)]
+    schema = ", ".join([*described, *[f"{name} bigint" for name in REQUEST_FIELDS], _LABELLED])
+    return rows.mapInArrow(_with_request_fields, schema)
+
+
+def entity_table(transactions: pa.Table) -> pa.Table:
+    """Entity rows of `transactions` (lake columns): id, time, keys and request fields."""
+    columns = {name: transactions.column(name) for name in (*ORDER, *_CARRIED)}
+    return pa.table({**columns, **_request(transactions)})
+
+
+def thinning(
+    spark: SparkSession, start: datetime, end: datetime, as_of: datetime, negatives: int | None
+) -> float:
+    """The share of genuine rows to keep so that about `negatives` remain; 1.0 keeps all."""
+    if negatives is None:
+        return 1.0
+    genuine = labelled(spark, start, end, as_of).where("not is_fraud").count()
+    return min(1.0, negatives / genuine) if genuine else 1.0
+
+
+def labelled(spark: SparkSession, start: datetime, end: datetime, as_of: datetime) -> DataFrame:
+    """Transactions known at `as_of`, once each, with `is_fraud` and `label_mature` as known then.
+
+    Of a transaction delivered twice the first arrival stands; of several labels the latest,
+    and fraud if two became known at the same instant.
+    """
+    from pyspark.sql import Window
+    from pyspark.sql import functions as F
+
+    rows = _read(spark, "transactions", _TRANSACTIONS, start, end)
+    time = F.col("event_timestamp")
+    rows = rows.where(
+        (time >= F.lit(start)) & (time < F.lit(end)) & (F.col("created_timestamp") <= F.lit(as_of))
+    )
+    first = Window.partitionBy("transaction_id").orderBy("created_timestamp", "ingest_seq")
+    rows = rows.withColumn("arrival", F.row_number().over(first)).where("arrival = 1")
+    known = _read(spark, "labels", _LABELS, None, as_of + timedelta(days=1))
+    latest = (
+        known.where(F.col("created_timestamp") <= F.lit(as_of))
+        .groupBy("transaction_id")
+        .agg(F.max(F.struct("created_timestamp", "is_fraud")).alias("label"))
+        .select("transaction_id", F.col("label.is_fraud").alias("is_fraud"))
+    )
+    mature = as_of - timedelta(days=settings().label_maturity_days)
+    return (
+        rows.join(F.broadcast(latest), "transaction_id", "left")
+        .withColumn("is_fraud", F.coalesce("is_fraud", F.lit(False)))
+        .withColumn("label_mature", time <= F.lit(mature))
+    )
+
+
+def _read(spark: SparkSession, kind: str, schema: str, start: datetime | None, end: datetime) -> DataFrame:
+    """`kind` of the lake, its date folders from `start` until `end`."""
+    first = start.astimezone(UTC).date() if start else date.min
+    last = (end.astimezone(UTC) - timedelta(microseconds=1)).date()
+    folders = [
+        str(folder)
+        for folder in sorted((settings().lake / kind).glob("date=*"))
+        if first <= date.fromisoformat(folder.name.removeprefix("date=")) <= last
+        and next(folder.glob("[!._]*.parquet"), None) is not None
+    ]
+    return spark.read.schema(schema).parquet(*folders) if folders else spark.createDataFrame([], schema)
+
+
+def _with_request_fields(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        columns = {name: batch.column(name) for name in (*ORDER, *_CARRIED)}
+        columns |= _request(pa.Table.from_batches([batch]))
+        columns |= {name: batch.column(name) for name in ("is_fraud", "label_mature", "weight")}
+        yield pa.RecordBatch.from_pydict(columns)
+
+
+def _request(table: pa.Table) -> dict[str, pa.Array]:
+    """The on-demand view's request fields of lake rows."""
+    names = (*KEYS, "channel", "merchant_category", "country", "currency", "latitude", "longitude")
+    lists = {name: table.column(name).to_pylist() for name in names}
+    times = table.column("event_timestamp").cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
+    arrays = {
+        "event_timestamp": times.to_numpy(),
+        "amount_reference": table.column("amount_reference").to_numpy(),
+    }
+    found = request_columns({**lists, **arrays})
+    return {name: pa.array(found[name].astype(np.int64)) for name in REQUEST_FIELDS}
