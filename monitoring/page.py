@@ -6,6 +6,7 @@ stand inside another document.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -76,8 +77,13 @@ def write(path: Path, content: str) -> Path:
     return path
 
 
+def prose(text: str) -> str:
+    """Text as HTML; what stands between backticks is code."""
+    return re.sub("`([^`]*)`", r"<code>\1</code>", escape(text))
+
+
 def verdict(tone: Tone, headline: str, text: str) -> str:
-    return f'<div class="verdict {tone}"><b>{escape(headline)}</b><p>{escape(text)}</p></div>'
+    return f'<div class="verdict {tone}"><b>{escape(headline)}</b><p>{prose(text)}</p></div>'
 
 
 def tag(tone: Tone, text: str) -> str:

@@ -87,7 +87,8 @@ def pandas_frame(gate: str, table: pa.Table, *, entity: str | None, as_of: datet
         states = frame[ENTITY_BY_NAME[entity].state_feature]
         frame["_state_unreadable"] = [int(not readable(state)) for state in states]
     frame["_row"] = np.arange(len(frame))
-    return frame.drop(columns="_date")
+    derived: pd.DataFrame = frame.drop(columns="_date")
+    return derived
 
 
 def readable(state: bytes | None) -> bool:
