@@ -104,7 +104,9 @@ class DatasetWriter:
         bounds = [*first.tolist(), table.num_rows]
         for place, day in enumerate(distinct.tolist()):
             rows = table.slice(bounds[place], bounds[place + 1] - bounds[place])
-            write_parquet(rows, self.folder / kind / f"{moment(day * _DAY_US):%Y-%m-%d}.parquet")
+            write_parquet(
+                rows, self.folder / kind / f"{moment(day * _DAY_US):%Y-%m-%d}.parquet", durable=False
+            )
 
     def finish(
         self,

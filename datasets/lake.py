@@ -212,16 +212,20 @@ def parquet_history(root: Path, kind: str = TRANSACTIONS) -> dict[date, int]:
     return counts
 
 
-def write_parquet(table: pa.Table, path: Path) -> Path:
-    """Write `table` to `path` so that a reader sees the old file or the whole new one."""
+def write_parquet(table: pa.Table, path: Path, *, durable: bool = True) -> Path:
+    """Write `table` to `path` so that a reader sees the old file or the whole new one.
+
+    A `durable` file survives a power cut once this returns; what can be made again need not wait.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     # The leading dot hides an unfinished file from Spark and from pyarrow's dataset discovery.
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with unfinished.open("wb") as file:
             pq.write_table(table, file, compression="zstd")
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
