@@ -23,7 +23,7 @@ from monitoring import drift_page, evidently_report
 from monitoring.decisions import LOG_COLUMNS
 from monitoring.measures import ColumnDrift, measure, measure_column, sample
 from monitoring.page import write
-from monitoring.performance import Performance, PerformanceSignal, compare, performance
+from monitoring.performance import Money, Performance, PerformanceSignal, compare, money_of, performance
 from monitoring.thresholds import Thresholds
 from monitoring.verdict import Costs, Since, Verdict, judge
 
@@ -58,6 +58,7 @@ class DriftResult:
     since: dict[str, Since]
     rows: tuple[int, int]
     left_out: list[str] = field(default_factory=list)
+    money: Money | None = None
 
     @property
     def exit_code(self) -> int:
@@ -111,9 +112,10 @@ def drift_report(
         settled = performance(sample(reference[reference["is_fraud"].notna()]), replicates=20)
         baseline = {name: estimate.value for name, estimate in settled.statistics.items()}
     signals = compare(matured, baseline) if matured is not None and baseline else []
+    money = money_of(labelled) if labelled is not None else None
     verdict = judge(
         columns, signals, since, importance=importance, quiet_weeks=thresholds.weeks,
-        alerts_per_day=_alerts(reference, current, covered), prevented=_prevented(labelled), costs=costs or Costs(),
+        alerts_per_day=_alerts(reference, current, covered), prevented=money.text() if money else None, costs=costs or Costs(),
     )  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
     result = DriftResult(
@@ -121,7 +123,7 @@ def drift_report(
         drifted_features=[c.column for c in drifted if c.column in set(kept)],
         drifted_outputs=[c.column for c in drifted if c.column not in set(kept)],
         columns=columns, performance=signals, matured=matured, since=since,
-        rows=(len(reference), len(current)), left_out=left_out,
+        rows=(len(reference), len(current)), left_out=left_out, money=money,
     )  # fmt: skip
     first_page = drift_page.first_page(result, reference, current, days, thresholds)
     results: dict[str, Any] = {}
@@ -215,19 +217,6 @@ def _alerts(reference: pd.DataFrame, current: pd.DataFrame, covered: float) -> t
     return (
         float((reference["decision"] != "APPROVE").mean()) * daily,
         float((current["decision"] != "APPROVE").mean()) * daily,
-    )
-
-
-def _prevented(labelled: pd.DataFrame | None) -> str | None:
-    needed = {"is_fraud", "decision", "amount_reference"}
-    if labelled is None or not needed <= set(labelled.columns) or not labelled["is_fraud"].any():
-        return None
-    frauds = labelled[labelled["is_fraud"] == 1]
-    amount = frauds["amount_reference"].to_numpy(np.float64) / 100
-    acted = (frauds["decision"] != "APPROVE").to_numpy()
-    return (
-        f"of {amount.sum():,.0f} in matured fraud, {amount[acted].sum():,.0f} met a review or a block "
-        f"and {amount[~acted].sum():,.0f} passed"
     )
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 
 from monitoring import gauges, page
 from monitoring.measures import MEASURE_MEANING, ColumnDrift, finite, measure_column, sample
+from monitoring.performance import TITLES
 from monitoring.thresholds import Thresholds
 from monitoring.verdict import ACTIONS, performance_phrase
 
@@ -248,14 +249,26 @@ def to_prometheus(result: DriftResult) -> str:
     strongest = max((column.strength for column in result.columns), default=0.0)
     columns = sum(column.drifted for column in result.columns)
     asks = "What the last weekly report asks for: 0 nothing, 1 watch, 2 recalibrate, 3 retrain"
-    return (
-        gauges.text("tollgate_drift_action", asks, [({}, float(level))])
-        + gauges.text(
+    lines = [
+        gauges.text("tollgate_drift_action", asks, [({}, float(level))]),
+        gauges.text(
             "tollgate_drift_columns",
             "Columns beyond their limit in the last weekly report",
             [({}, float(columns))],
-        )
-        + gauges.text(
+        ),
+        gauges.text(
             "tollgate_drift_strength", "The strongest column, as a multiple of its limit", [({}, strongest)]
+        ),
+    ]
+    for name, estimate in (result.matured.statistics if result.matured else {}).items():
+        meaning = f"{TITLES[name]}, of the last matured transactions"
+        lines.append(gauges.text(f"tollgate_matured_{name}", meaning, [({}, estimate.value)]))
+    if result.money is not None:
+        met, passed = result.money.met, result.money.passed
+        by = [({"outcome": "met"}, met), ({"outcome": "passed"}, passed)]
+        lines.append(
+            gauges.text("tollgate_matured_fraud_amount", "Matured fraud, in the reference currency", by)
         )
-    )
+        bothered = "Share of genuine matured transactions that were not approved"
+        lines.append(gauges.text("tollgate_matured_insult_share", bothered, [({}, result.money.insulted)]))
+    return "".join(lines)

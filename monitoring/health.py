@@ -155,7 +155,7 @@ def event_log(config: Settings) -> Part:
     names = [stream_name(config.topic, place) for place in range(config.partitions)]
     try:
         with redis.Redis.from_url(config.event_log_redis, socket_timeout=_TIMEOUT) as client:
-            length = sum(int(client.xlen(name)) for name in names)  # type: ignore[arg-type]
+            length = sum(int(client.xlen(name)) for name in names)
     except (redis.RedisError, OSError, ValueError):
         return Part("Event log", "bad", "away", ["Redis Streams do not answer"], "start it: `make up`")
     return Part(

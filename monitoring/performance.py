@@ -164,3 +164,35 @@ def compare(current: Performance, baseline: Mapping[str, float]) -> list[Perform
             beyond = surely and not 1 / limit <= ratio <= limit
         signals.append(PerformanceSignal(name, estimate, base, bool(beyond)))
     return signals
+
+
+@dataclass(frozen=True, slots=True)
+class Money:
+    """Matured fraud that met a review or a block, and that passed, in the reference currency; and
+    the share of genuine transactions that were not approved."""
+
+    met: float
+    passed: float
+    insulted: float
+
+    def text(self) -> str:
+        """For people."""
+        return (
+            f"of {self.met + self.passed:,.0f} in matured fraud, {self.met:,.0f} met a review or a block "
+            f"and {self.passed:,.0f} passed; {self.insulted:.2%} of genuine transactions were not approved"
+        )
+
+
+def money_of(matured: pd.DataFrame) -> Money | None:
+    """What matured decisions were worth, or None if they lack decisions, amounts or frauds."""
+    if (
+        not {"is_fraud", "decision", "amount_reference"} <= set(matured.columns)
+        or not matured["is_fraud"].any()
+    ):
+        return None
+    fraud = matured["is_fraud"].to_numpy() == 1
+    acted = (matured["decision"] != "APPROVE").to_numpy()
+    amount = matured["amount_reference"].to_numpy(np.float64) / 100
+    genuine = ~fraud
+    insulted = float(acted[genuine].mean()) if genuine.any() else 0.0
+    return Money(float(amount[fraud & acted].sum()), float(amount[fraud & ~acted].sum()), insulted)
