@@ -1,0 +1,102 @@
+"""What the serving benchmark scores: a model of realistic size, a filled store, transactions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import redis
+
+from fraud.contract import Transaction, encode_transaction, parse_transaction
+from fraud.entities import ENTITIES
+from fraud.features import SERVED_PROFILES, VECTOR
+from fraud.observation import observe
+from fraud.redis_layout import encode_bytes, encode_double, encode_timestamp, entity_key, field, ts_field
+from fraud.velocity import VelocityState
+
+_START_MS = 1_772_366_400_000  # 2026-03-01T12:00:00Z
+_SIZES = {"customer": 2000, "card": 2000, "merchant": 300, "terminal": 300, "device": 2000, "ip": 2000}
+
+
+def build_model(home: Path, version: str = "bench", *, trees: int = 300, leaves: int = 63) -> None:
+    """A LightGBM model of the usual size over the whole vector, into the store of `home`."""
+    import lightgbm
+
+    random = np.random.default_rng(7)
+    rows = random.lognormal(1, 1, size=(20_000, len(VECTOR)))
+    rows[random.random(rows.shape) < 0.15] = np.nan
+    signal = np.nan_to_num(rows[:, :40]) @ random.normal(size=40)
+    label = (signal + random.normal(scale=4, size=len(rows)) > np.quantile(signal, 0.97)).astype(int)
+    parameters = {
+        "objective": "binary", "num_leaves": leaves, "learning_rate": 0.03, "min_data_in_leaf": 10,
+        "num_threads": 1, "verbose": -1, "seed": 7,
+    }  # fmt: skip
+    text = lightgbm.train(parameters, lightgbm.Dataset(rows, label), trees).model_to_string().encode()
+    folder = home / "bentoml" / "models" / "tollgate_fraud" / version
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.txt").write_bytes(text)
+    manifest = {
+        "version": version, "digest": hashlib.sha256(text).hexdigest(), "features": list(VECTOR),
+        "thresholds": {"review": 0.9, "block": 0.98}, "calibration": None, "metrics": {},
+    }  # fmt: skip
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder.parent / "latest").write_text(version)
+
+
+def _body(random: np.random.Generator, name: str, event_ms: int) -> Transaction:
+    ids = {entity.name: f"{entity.name}-{random.integers(_SIZES[entity.name]):05d}" for entity in ENTITIES}
+    event = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(event_ms // 1000)) + f".{event_ms % 1000:03d}Z"
+    return parse_transaction(
+        json.dumps(
+            {
+                "transaction_id": name, "event_time": event, "customer_id": ids["customer"], "card_id": ids["card"],
+                "merchant_id": ids["merchant"], "terminal_id": ids["terminal"], "device_id": ids["device"],
+                "ip": ids["ip"], "amount": f"{random.lognormal(3.3, 1):.2f}", "currency": "EUR",
+                "channel": "pos", "merchant_category": "5411", "country": "DE", "latitude": 52.5, "longitude": 13.4,
+            }  # fmt: skip
+        ).encode()
+    )
+
+
+def transactions(number: int, prefix: str, *, seed: int = 1) -> list[Transaction]:
+    """`number` transactions, all ids of their own."""
+    random = np.random.default_rng(seed)
+    return [_body(random, f"{prefix}-{place}", _START_MS + place) for place in range(number)]
+
+
+def bodies(number: int, prefix: str, *, seed: int = 1) -> list[bytes]:
+    """`transactions` as JSON."""
+    return [encode_transaction(one) for one in transactions(number, prefix, seed=seed)]
+
+
+def fill_store(url: str, project: str, *, events: int = 20_000) -> None:
+    """Profiles and velocity states of every entity, as Feast's bytes."""
+    random = np.random.default_rng(3)
+    states: dict[tuple[int, str], VelocityState] = {}
+    for place in range(events):
+        past = _body(random, f"past-{place}", _START_MS - 86_400_000 + place * 4000)
+        observation = observe(past)
+        for index, entity in enumerate(ENTITIES):
+            value = observation.ids[index]
+            assert value is not None
+            state = states.setdefault((index, value), VelocityState(entity))
+            state.add(observation, index)
+    cut = encode_timestamp((_START_MS - 3_600_000) * 1000)
+    client = redis.Redis.from_url(url)
+    with client.pipeline(transaction=False) as pipe:
+        for (index, value), state in states.items():
+            entity = ENTITIES[index]
+            mapping = {
+                field(entity.profile_view, name): encode_double(float(random.integers(0, 3)))
+                for name in SERVED_PROFILES[entity.name]
+            }
+            mapping[ts_field(entity.profile_view)] = cut
+            mapping[field(entity.velocity_view, entity.state_feature)] = encode_bytes(state.pack())
+            mapping[ts_field(entity.velocity_view)] = encode_timestamp(state.version)
+            pipe.hset(entity_key(project, entity.key, value), mapping=mapping)  # type: ignore[arg-type]
+            if len(pipe) >= 500:
+                pipe.execute()
+        pipe.execute()

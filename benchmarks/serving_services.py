@@ -1,0 +1,68 @@
+"""Starts and ends the services of a benchmark run, each with a home and a Redis database."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+from embedded.redis_server import free_port
+
+
+@dataclass(slots=True)
+class Running:
+    """A service that answers on a loopback port."""
+
+    name: str
+    port: int
+    home: Path
+    process: subprocess.Popen[bytes]
+
+    def stop(self) -> None:
+        """Ask it to end, and end it after 20 seconds if it has not."""
+        self.process.terminate()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def start(name: str, home: Path, redis_url: str, *, port: int | None = None, wait: float = 90, **more: str) -> Running:
+    """Start `name` (tollgate, or a yardstick) and wait until it answers /readyz."""
+    port = port or free_port()
+    environment = os.environ | {
+        "TOLLGATE_HOME": str(home), "TOLLGATE_REDIS_URL": redis_url, "TOLLGATE_LOG_LEVEL": "WARNING", "TZ": "UTC",
+        "BENTOML_HOME": str(home / "bentoml"), "BENTOML_DO_NOT_TRACK": "True",
+    } | more  # fmt: skip
+    if name == "tollgate":
+        command = [str(Path(sys.executable).with_name("bentoml")), "serve", "bentos.service:FraudScorer",
+                   "--host", "127.0.0.1", "--port", str(port)]  # fmt: skip
+    else:
+        command = [sys.executable, "-m", "benchmarks.serving_yardsticks", name, str(port)]
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / f"{name}-{port}.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True)
+    running = Running(name, port, home, process)
+    deadline = time.monotonic() + wait
+    while not answers(port):
+        if process.poll() is not None or time.monotonic() > deadline:
+            running.stop()
+            tail = (home / f"{name}-{port}.log").read_text()[-2000:]
+            raise RuntimeError(f"{name} did not start; it printed:\n{tail}")
+        time.sleep(0.1)
+    return running
+
+
+def answers(port: int) -> bool:
+    """Whether the service on `port` says that it is ready."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2) as response:
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
