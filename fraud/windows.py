@@ -4,8 +4,9 @@ A read at time t sees only what happened before t: the window is ``[t - length, 
 last use at or after t is replaced by the one before it. So the transaction being scored never
 counts itself, and the answer is the same whether or not its own update has arrived.
 
-Counts, sums and sums of squares add up in 64-bit floats from integers below 2**53 and in
-the order of the packed state, so a row's figures do not depend on the rows beside it.
+Counts, sums and sums of squares are added exactly, as integers (squares in two halves of 31
+bits), and rounded once: so a row's figures depend neither on the rows beside it nor on the
+order of additions.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from fraud.buckets import SUM_BITS, SUM_MASK
 from fraud.entities import ENTITIES, WINDOWS
 from fraud.velocity import (
     BASE,
@@ -25,7 +27,7 @@ from fraud.velocity import (
     HABIT_RETENTION_MS,
     HEADER_WORDS,
     KIND,
-    NEWEST,
+    NEVER,
     PLACE1,
     PLACE2,
     STATE_VERSION,
@@ -41,21 +43,28 @@ Ints = NDArray[np.int64]
 
 LENGTHS: Final = np.array([window.milliseconds for window in WINDOWS], dtype=np.int64)
 _W: Final = len(WINDOWS)
-_TABLES: Final = max(len(entity.tracked) for entity in ENTITIES)
-_NEVER: Final = -(1 << 60)
-_EMPTY: Final = VelocityState(ENTITIES[0]).pack()
 _SLOTS: Final = _W + 1  # the last slot takes what is in no window
+TABLE_COUNT: Final = max(len(entity.tracked) for entity in ENTITIES)
+_EMPTY: Final = VelocityState(ENTITIES[0]).pack()
+_HEADER: Final = np.arange(HEADER_WORDS)
+_TABLE_BITS: Final = 16 * np.arange(TABLE_COUNT)
+_HALF_BITS: Final = 31
+_HALF: Final = (1 << _HALF_BITS) - 1
+_HALF_SCALE: Final = float(1 << _HALF_BITS)
+#: Sort key of an event: its row in the high bits, less its age, which is kept within a row.
+_ROW_BITS: Final = 44
+_OLDEST_AGE: Final = 1 << 42
+#: Edges of all windows as ages, longest first, then the read itself.
+_EDGES: Final = np.array([*LENGTHS[::-1], 0])
 #: Novelty looks this far back: counterparties over the longest window, habits over 30 days.
-_NOVELTY: Final = np.array(
-    [
-        [
-            int(LENGTHS[-1]) if index < len(entity.counterparties) else HABIT_RETENTION_MS
-            for index in range(_TABLES)
-        ]
-        for entity in ENTITIES
-    ],
-    dtype=np.int64,
+NOVELTY: Final = tuple(
+    tuple(
+        int(LENGTHS[-1]) if index < len(entity.counterparties) else HABIT_RETENTION_MS
+        for index in range(TABLE_COUNT)
+    )
+    for entity in ENTITIES
 )
+_NOVELTY: Final = np.array(NOVELTY, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,17 +90,95 @@ class WindowRead:
     located_ms: Floats
 
 
-def _ragged(starts: Ints, sizes: Ints) -> tuple[Ints, Ints]:
-    """Row and index of every element of runs that begin at `starts` with `sizes` elements."""
-    rows = np.repeat(np.arange(len(sizes)), sizes)
+def read_windows(
+    states: Sequence[bytes | None], places: Ints, at_ms: Ints, requested: Ints, horizon_ms: int
+) -> WindowRead:
+    """Read every window of `states` at the times `at_ms`.
+
+    `places[row]` is the entity (index in `ENTITIES`), `requested[row, table]` the hash whose
+    novelty is asked (0: not asked). A state whose version is more than `horizon_ms` old is
+    treated as missing, as Feast's ttl does offline. Bytes that are no state of this version
+    are treated as missing too: Feast calls with dummy values when it applies.
+    """
+    rows = len(states)
+    shortest = 8 * HEADER_WORDS
+    blobs = [state if state and len(state) >= shortest and not len(state) & 7 else _EMPTY for state in states]
+    sizes = np.fromiter(map(len, blobs), dtype=np.int64, count=rows) >> 3
+    words = np.frombuffer(b"".join(blobs), dtype=np.int64)
+    starts = np.cumsum(sizes) - sizes
+    header = words[starts[:, None] + _HEADER]
+    kind = header[:, KIND]
+    events = kind >> 16 & 0xFFFF
+    buckets = kind >> 32 & 0xFFFF
+    tables = (header[:, TABLES, None] >> _TABLE_BITS & 0xFFFF) // 24
+    uses = 3 * tables.sum(axis=1)
+    present = (kind & 0xFFFF == STATE_VERSION | places << 8) & (events > 0)
+    present &= sizes == HEADER_WORDS + 2 * events + 3 * buckets + uses
+    present &= header[:, VERSION] >= 1000 * (at_ms - horizon_ms)
+    if not present.all():
+        events, buckets, tables = events * present, buckets * present, tables * present[:, None]
+        uses *= present
+
+    count, total, squares, last = _read_events(words, starts + HEADER_WORDS, events, at_ms)
+    if buckets.any():
+        _add_buckets(
+            words, starts + HEADER_WORDS + 2 * events, buckets, header[:, BASE], at_ms, (count, total, squares)
+        )
+    distinct, seen = _read_tables(words, starts + sizes - uses, tables, at_ms, places, requested)
+    first = header[:, FIRST]
+    earlier = header[:, TIME1] < at_ms
+    located = np.where(earlier, header[:, TIME1], header[:, TIME2])
+    known = present & (located > NEVER) & (located < at_ms)
+    return WindowRead(
+        present=present,
+        count=count,
+        total=total,
+        squares=squares[0] * _HALF_SCALE + squares[1],
+        distinct=distinct,
+        seen=seen,
+        since_last=np.where(last > NEVER, (at_ms - last) / 1000.0, np.nan),
+        since_first=np.where(present & (first < at_ms), (at_ms - first) / 1000.0, np.nan),
+        location=np.where(earlier, header[:, PLACE1], header[:, PLACE2]),
+        located_ms=np.where(known, located.astype(np.float64), np.nan),
+    )
+
+
+def _ragged(starts: Ints, sizes: Ints, step: int) -> tuple[Ints, Ints]:
+    """Run and index of every element of runs at `starts` of `sizes` elements `step` apart."""
     ends = np.cumsum(sizes)
-    total = int(ends[-1]) if len(ends) else 0
-    return rows, np.arange(total) + np.repeat(starts - ends + sizes, sizes)
+    runs = np.repeat(np.arange(len(sizes)), sizes)
+    at = step * np.arange(len(runs))
+    at += np.repeat(starts - step * (ends - sizes), sizes)
+    return runs, at
+
+
+def _read_events(
+    words: Ints, starts: Ints, sizes: Ints, at_ms: Ints
+) -> tuple[Floats, Floats, tuple[Floats, Floats], Ints]:
+    """Counts, sums, squares in halves, and the last event's time, from the exact parts."""
+    rows = np.arange(len(sizes))
+    row, at = _ragged(starts, sizes, 2)
+    times = words[at]
+    amounts = words[at + 1] & 0xFFFFFFFF
+    ages = np.minimum(np.maximum(at_ms[row] - times, -_OLDEST_AGE), _OLDEST_AGE)
+    edges = np.searchsorted((row << _ROW_BITS) - ages, (rows << _ROW_BITS)[:, None] - _EDGES)
+    ends = edges[:, -1]
+    sums = np.zeros((3, len(at) + 1), dtype=np.int64)
+    np.cumsum(amounts, out=sums[0, 1:])
+    powers = amounts * amounts
+    np.cumsum(powers >> _HALF_BITS, out=sums[1, 1:])
+    np.cumsum(powers & _HALF, out=sums[2, 1:])
+    within = (sums[:, ends, None] - sums[:, edges[:, -2::-1]]).astype(np.float64)
+    before = ends - 1
+    some = before >= np.cumsum(sizes) - sizes
+    last = np.full(len(sizes), NEVER)
+    last[some] = times[before[some]]
+    return (ends[:, None] - edges[:, -2::-1]).astype(np.float64), within[0], (within[1], within[2]), last
 
 
 def _slots(ages: Ints) -> Ints:
     """The shortest window that holds an event this many milliseconds old, or the last slot."""
-    slots = np.searchsorted(LENGTHS, ages, side="left")
+    slots = np.searchsorted(LENGTHS, ages)
     slots[ages <= 0] = _W
     return slots
 
@@ -102,89 +189,39 @@ def _tally(flat: Ints, weights: Floats | None, rows: int) -> Floats:
     return np.cumsum(counted.reshape(rows, _SLOTS)[:, :_W], axis=1, dtype=np.float64)
 
 
-def read_windows(
-    states: Sequence[bytes | None], places: Ints, at_ms: Ints, requested: Ints, horizon_ms: int
-) -> WindowRead:
-    """Read every window of `states` at the times `at_ms`.
-
-    `places[row]` is the entity (index in `ENTITIES`), `requested[row, table]` the hash whose
-    novelty is asked (0: not asked). A state whose version is more than `horizon_ms` old is
-    treated as missing, as Feast's ttl does offline. Bytes that are no state of this
-    version are treated as missing too: Feast calls with dummy values when it applies.
-    """
-    rows = len(states)
-    blobs = [state if state and len(state) >= 8 * HEADER_WORDS and not len(state) % 8 else _EMPTY for state in states]
-    sizes = np.fromiter(map(len, blobs), dtype=np.int64, count=rows) >> 3
-    words = np.frombuffer(b"".join(blobs), dtype=np.int64)
-    starts = np.cumsum(sizes) - sizes
-    header = words[starts[:, None] + np.arange(HEADER_WORDS)]
-    kind = header[:, KIND]
-    events = kind >> 16 & 0xFFFF
-    buckets = kind >> 32 & 0xFFFF
-    tables = np.stack([header[:, TABLES] >> 16 * index & 0xFFFF for index in range(_TABLES)], axis=1) // 24
-    uses = tables.sum(axis=1)
-    sound = (kind & 0xFF == STATE_VERSION) & (kind >> 8 & 0xFF == places)
-    sound &= sizes == HEADER_WORDS + 2 * events + 3 * buckets + 3 * uses
-    newest, first = header[:, NEWEST], header[:, FIRST]
-    present = sound & (newest > _NEVER) & (header[:, VERSION] >= 1000 * (at_ms - horizon_ms))
-    events, buckets, uses = events * present, buckets * present, uses * present
-
-    row, at = _ragged(starts + HEADER_WORDS, events)
-    at += np.arange(len(at)) - np.repeat(np.cumsum(events) - events, events)  # two words an event
-    times = words[at]
-    amounts = (words[at + 1] & 0xFFFFFFFF).astype(np.float64)
-    ages = at_ms[row] - times
-    flat = row * _SLOTS + _slots(ages)
-    count = _tally(flat, None, rows)
-    total = _tally(flat, amounts, rows)
-    squares = _tally(flat, amounts * amounts, rows)
-    before = np.full(rows, _NEVER, dtype=np.int64)
-    past = ages > 0
-    before[row[past]] = times[past]  # events are in time order: the last assignment is the newest
-    if buckets.any():
-        count, total, squares = _add_buckets(
-            words, starts + HEADER_WORDS + 2 * events, buckets, header[:, BASE], at_ms, (count, total, squares)
-        )
-    distinct, seen = _read_tables(
-        words, starts + sizes - 3 * uses, tables * present[:, None], at_ms, places, requested
+def bucket_sums(packed: memoryview, base: int, at_ms: int) -> tuple[list[int], list[int], list[int]]:
+    """Twice the counts, sums and sums of squares that one state's buckets add to each window."""
+    sums = tuple(np.zeros((1, _W)) for _ in range(4))
+    counts, totals, high, low = sums
+    words = np.frombuffer(packed, dtype=np.int64)
+    nothing, at = np.zeros(1, dtype=np.int64), np.array([at_ms])
+    _add_buckets(
+        words, nothing, np.array([len(words) // 3]), np.array([base]), at, (counts, totals, (high, low))
     )
-    last = np.where(newest < at_ms, newest, before)
-    known = present & (last > _NEVER)
-    earlier = header[:, TIME1] < at_ms
-    located = np.where(earlier, header[:, TIME1], np.where(header[:, TIME2] < at_ms, header[:, TIME2], _NEVER))
-    return WindowRead(
-        present=present,
-        count=count,
-        total=total,
-        squares=squares,
-        distinct=distinct,
-        seen=seen,
-        since_last=np.where(known, (at_ms - last) / 1000.0, np.nan),
-        since_first=np.where(present & (first < at_ms), (at_ms - first) / 1000.0, np.nan),
-        location=np.where(earlier, header[:, PLACE1], header[:, PLACE2]),
-        located_ms=np.where(present & (located > _NEVER), located.astype(np.float64), np.nan),
-    )
+    with np.errstate(invalid="ignore", over="ignore"):
+        twice = [(2 * values[0]).astype(np.int64).tolist() for values in sums]
+    squares = [(first << _HALF_BITS) + second for first, second in zip(twice[2], twice[3], strict=True)]
+    return twice[0], twice[1], squares
 
 
 def _add_buckets(
-    words: Ints, starts: Ints, sizes: Ints, bases: Ints, at_ms: Ints, sums: tuple[Floats, Floats, Floats]
-) -> tuple[Floats, Floats, Floats]:
+    words: Ints, starts: Ints, sizes: Ints, bases: Ints, at_ms: Ints,
+    sums: tuple[Floats, Floats, tuple[Floats, Floats]],
+) -> None:  # fmt: skip
     """Add buckets: half where their newest event falls, half where their oldest does."""
     rows = len(sizes)
-    row, at = _ragged(starts, sizes)
-    at = np.repeat(starts, sizes) + 3 * (at - np.repeat(starts, sizes))
+    row, at = _ragged(starts, sizes, 3)
     span = words[at]
-    base = bases[row] - at_ms[row]
-    flat = np.concatenate(
-        [row * _SLOTS + _slots(-(base + (span >> 32))), row * _SLOTS + _slots(-(base + (span & 0xFFFFFFFF)))]
-    )
-    halves = []
-    load = words[at + 1]
-    values = (load >> 44, load & (1 << 44) - 1, words.view(np.float64)[at + 2])
-    for amounts, exact in zip(values, sums, strict=True):
-        value = amounts * 0.5
-        halves.append(exact + _tally(flat, np.concatenate([value, value]), rows))
-    return halves[0], halves[1], halves[2]
+    age = (at_ms - bases)[row]
+    flat = np.concatenate([_slots(age - (span >> 32)), _slots(age - (span & 0xFFFFFFFF))])
+    flat += np.concatenate([row, row]) * _SLOTS
+    load, squares = words[at + 1], words.view(np.float64)[at + 2]
+    with np.errstate(invalid="ignore", over="ignore"):  # damaged bytes may hold any double
+        high = np.floor(squares / _HALF_SCALE)
+        values = (load >> SUM_BITS, load & SUM_MASK, high, squares - high * _HALF_SCALE)
+        for value, exact in zip(values, (sums[0], sums[1], *sums[2]), strict=True):
+            half = value * 0.5
+            exact += _tally(flat, np.concatenate([half, half]), rows)
 
 
 def _read_tables(
@@ -192,21 +229,18 @@ def _read_tables(
 ) -> tuple[Floats, Floats]:
     """Distinct values per table and window, and whether the requested value was seen."""
     rows = len(tables)
-    uses = tables.sum(axis=1)
-    row, at = _ragged(starts, uses)
-    within = at - starts[row]
-    at = starts[row] + 3 * within
-    table = np.zeros(len(at), dtype=np.int64)
-    edges = np.cumsum(tables, axis=1)
-    for index in range(_TABLES - 1):
-        table += within >= edges[row, index]
-    now = at_ms[row]
-    last = words[at + 1]
-    last = np.where(last < now, last, words[at + 2])
-    ages = np.where(last < now, now - last, 0)
-    flat = (row * _TABLES + table) * _SLOTS + _slots(ages)
-    distinct = np.minimum(_tally(flat, None, rows * _TABLES).reshape(rows, _TABLES, _W), DISTINCT_LIMIT)
-    match = (words[at] == requested[row, table]) & (ages > 0) & (ages <= _NOVELTY[places[row], table])
-    seen = np.zeros((rows, _TABLES))
-    seen[row[match], table[match]] = 1.0
-    return distinct, seen
+    begins = np.cumsum(tables, axis=1)
+    begins -= tables
+    table, at = _ragged((starts[:, None] + 3 * begins).ravel(), tables.ravel(), 3)
+    now = np.repeat(at_ms, TABLE_COUNT)[table]
+    ages = now - words[at + 1]
+    unseen = ages <= 0
+    if unseen.any():
+        ages[unseen] = now[unseen] - words[at + 2][unseen]
+    distinct = _tally(table * _SLOTS + _slots(ages), None, rows * TABLE_COUNT)
+    match = words[at] == requested.ravel()[table]
+    match &= (ages > 0) & (ages <= _NOVELTY[places].ravel()[table])
+    seen = np.zeros(rows * TABLE_COUNT)
+    seen[table[match]] = 1.0
+    distinct = np.minimum(distinct, DISTINCT_LIMIT).reshape(rows, TABLE_COUNT, _W)
+    return distinct, seen.reshape(rows, TABLE_COUNT)

@@ -1,0 +1,107 @@
+"""The request source: what a transaction itself tells the request-time features, as integers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fraud.contract import CHANNELS, Transaction
+from fraud.entities import TRACKED_FIELDS
+from fraud.money import MINOR_DIGITS
+from fraud.observation import pack_location, stable_hash
+
+Ints = NDArray[np.int64]
+
+#: No location, in a request: outside what `pack_location` gives.
+NO_LOCATION: Final = -(1 << 63)
+
+#: The request source: one Int64 per field. Hashes are `stable_hash`, 0 where absent.
+REQUEST_FIELDS: Final[dict[str, str]] = {
+    "event_ms": "event time, milliseconds UTC",
+    "amount_reference": "amount in reference cents",
+    "channel_code": "index of the channel in the contract",
+    "category_code": "merchant category code, or -1",
+    "country_code": "country code, or -1",
+    "currency_code": "index of the currency in alphabetical order",
+    "location": "packed micro-degrees, or the smallest integer",
+    "customer_hash": "hash of customer_id",
+    "card_hash": "hash of card_id",
+    "merchant_hash": "hash of merchant_id",
+    "device_hash": "hash of device_id, 0 if absent",
+    "country_hash": "hash of country, 0 if absent",
+    "has_terminal": "1 if terminal_id is given",
+    "has_ip": "1 if ip is given",
+}
+
+_CHANNEL_CODE: Final = {channel: code for code, channel in enumerate(CHANNELS)}
+_CURRENCY_CODE: Final = {currency: code for code, currency in enumerate(sorted(MINOR_DIGITS))}
+
+
+def _category_code(category: str | None) -> int:
+    if category is None:
+        return -1
+    if category.isascii() and category.isdigit() and len(category) <= 4:
+        return int(category)
+    return 10_000 + (stable_hash(category) & 0xFFF)
+
+
+def _country_code(country: str | None) -> int:
+    return -1 if country is None else (ord(country[0]) - 65) * 26 + ord(country[1]) - 65
+
+
+def _hash(value: str | None) -> int:
+    return stable_hash(value) if value is not None else 0
+
+
+def request_row(transaction: Transaction) -> dict[str, int]:
+    """The request-source fields of one transaction."""
+    located = transaction.latitude is not None and transaction.longitude is not None
+    row = {
+        "event_ms": transaction.event_ms,
+        "amount_reference": transaction.amount_reference,
+        "channel_code": _CHANNEL_CODE[transaction.channel],
+        "category_code": _category_code(transaction.merchant_category),
+        "country_code": _country_code(transaction.country),
+        "currency_code": _CURRENCY_CODE[transaction.currency],
+        "location": pack_location(transaction.latitude, transaction.longitude) if located else NO_LOCATION,  # type: ignore[arg-type]
+    }
+    for name, field in TRACKED_FIELDS.items():
+        row[f"{name}_hash"] = _hash(getattr(transaction, field))
+    row["has_terminal"] = int(transaction.terminal_id is not None)
+    row["has_ip"] = int(transaction.ip is not None)
+    return row
+
+
+def request_columns(columns: Mapping[str, Sequence[Any]]) -> dict[str, Ints]:
+    """The request-source fields of many transactions, from the lake's columns.
+
+    `columns` maps the lake's names to equally long sequences: `event_timestamp` as int64
+    microseconds (or numpy datetime64), strings or None, `latitude`/`longitude` floats or None.
+    """
+
+    def integers(values: Any) -> Ints:
+        return np.fromiter(values, dtype=np.int64)
+
+    times = np.asarray(columns["event_timestamp"])
+    microseconds = times.astype("datetime64[us]").astype(np.int64) if times.dtype.kind == "M" else times.astype(np.int64)
+    request = {
+        "event_ms": microseconds // 1000,
+        "amount_reference": np.asarray(columns["amount_reference"], dtype=np.int64),
+        "channel_code": integers(_CHANNEL_CODE[value] for value in columns["channel"]),
+        "category_code": integers(_category_code(value) for value in columns["merchant_category"]),
+        "country_code": integers(_country_code(value) for value in columns["country"]),
+        "currency_code": integers(_CURRENCY_CODE[value] for value in columns["currency"]),
+        "location": integers(
+            NO_LOCATION if latitude is None or longitude is None or latitude != latitude
+            else pack_location(latitude, longitude)
+            for latitude, longitude in zip(columns["latitude"], columns["longitude"], strict=True)
+        ),
+    }  # fmt: skip
+    for name, field in TRACKED_FIELDS.items():
+        request[f"{name}_hash"] = integers(_hash(value) for value in columns[field])
+    request["has_terminal"] = integers(value is not None for value in columns["terminal_id"])
+    request["has_ip"] = integers(value is not None for value in columns["ip"])
+    return request
