@@ -227,14 +227,14 @@ class Demo:
 
         out = self.config.home / "training" / "set"
         built = build_dataset(
-            chosen.train_from, chosen.replay_from, as_of=chosen.replay_from, out=out,
-            negatives=chosen.negatives, spark=spark,
+            chosen.train_from, chosen.replay_from - timedelta(days=self.config.label_maturity_days),
+            as_of=chosen.replay_from, out=out, negatives=chosen.negatives, spark=spark,
         )  # fmt: skip
         note(f"{built.rows:,} rows, {built.frauds:,} known frauds")
         return out
 
     def _train(self, training_set: Path) -> str:
-        self._command("training.train", "--dataset", training_set, "--save", "--champion")
+        self._command("training.train", "--dataset", training_set, "--champion")
         from training.promote import read_deployment
 
         return str(read_deployment()["champion"])
