@@ -1,5 +1,6 @@
 """What the platform's features and training are worth: `results/bench/quality.json`.
 
+    python -m benchmarks.quality --data transactions.parquet     builds the handbook's set first
     python -m benchmarks.quality --handbook-set DIR [--synthetic-set DIR --truth FILE]
 
 The sets are folders that `training.dataset` wrote, whole (no genuine rows thinned): every
@@ -25,6 +26,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from benchmarks.quality_set import BuildError, handbook_set
 from fraud.settings import settings
 from training import metrics
 from training.plan import Plan
@@ -100,7 +102,8 @@ def fold(rows: Rows, start: date, options: Options) -> dict[str, Any]:
     }
     print(
         f"quality: fold {start}: AUC {result['auc']:.4f}, "
-        f"average precision {result['average_precision']:.4f}, precision at recall .70 {result['precision_at_recall_70']:.3f}, CP@100 {result['cp_100']:.4f}",
+        f"average precision {result['average_precision']:.4f}, "
+        f"precision at recall .70 {result['precision_at_recall_70']:.3f}, CP@100 {result['cp_100']:.4f}",
         flush=True,
     )
     return result
@@ -183,6 +186,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.quality", description="Measure model quality."
     )
+    parser.add_argument("--data", type=Path, help="the handbook's transactions, to build its set from")
     parser.add_argument("--handbook-set", type=Path, help="training set of the handbook's transactions")
     parser.add_argument("--synthetic-set", type=Path, help="training set of synthetic transactions")
     parser.add_argument("--truth", type=Path, help="ground_truth.parquet of the synthetic dataset")
@@ -191,17 +195,21 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=Options.rounds)
     parser.add_argument("--threads", type=int, default=0)
     chosen = parser.parse_args(argv)
-    if chosen.handbook_set is None and chosen.synthetic_set is None:
-        parser.error("give --handbook-set, --synthetic-set or both")
+    if chosen.data is None and chosen.handbook_set is None and chosen.synthetic_set is None:
+        parser.error("give --data, --handbook-set or --synthetic-set")
     options = Options(chosen.train_days, chosen.most_rows, chosen.rounds, threads=chosen.threads)
     out = settings().results / "bench" / "quality.json"
     report: dict[str, Any] = json.loads(out.read_bytes()) if out.is_file() else {}
     try:
-        if chosen.handbook_set is not None:
-            report["handbook"] = handbook(chosen.handbook_set, options)
+        folder = chosen.handbook_set
+        if chosen.data is not None and folder is None:
+            first = FOLDS[0] + timedelta(days=WEEK - options.train_days)
+            folder = handbook_set(chosen.data, first, FOLDS[-1] + timedelta(days=2 * WEEK + DELAY_DAYS))
+        if folder is not None:
+            report["handbook"] = handbook(folder, options)
         if chosen.synthetic_set is not None:
             report["synthetic"] = synthetic(chosen.synthetic_set, chosen.truth, options)
-    except (TrainingSetError, SplitError, metrics.NoFraudError) as error:
+    except (BuildError, TrainingSetError, SplitError, metrics.NoFraudError) as error:
         print(f"quality: {error}", file=sys.stderr)
         return 1
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -60,34 +60,21 @@ def _profile_entries() -> list[Entry]:
 
 
 def _request_entries() -> list[Entry]:
+    profile, velocity = _days(PROFILE_TTL), _days(VELOCITY_TTL)
     result = []
     for feature in TRANSACTION_FEATURES:
+        owner = feature.entity or "–"
         if feature.entity is None:
-            freshness, ttl, null, source = (
-                "at the request",
-                "–",
-                "the transaction does not say",
-                "transaction",
-            )
+            facts = ("transaction", "at the request", "–", "the transaction does not say")
         elif _reads_profile(feature.name):
-            freshness, ttl, source = "at the request", _days(PROFILE_TTL), "state and profile"
-            null = f"no profile of this {feature.entity}, or nothing to divide by"
+            null = f"no profile of this {owner}, or nothing to divide by"
+            facts = ("state and profile", "at the request", profile, null)
         else:
-            freshness, ttl, source = "every transaction", _days(VELOCITY_TTL), "velocity state"
-            null = f"no {feature.entity} named, or no state of it"
+            facts = ("velocity state", "every transaction", velocity, f"no {owner} named, or no state of it")
+        coded = feature.name in CATEGORICAL
+        view = "transaction_features"
         result.append(
-            Entry(
-                feature.name,
-                feature.meaning,
-                feature.entity or "–",
-                "transaction_features",
-                source,
-                freshness,
-                ttl,
-                null,
-                direction(feature.name),
-                feature.name in CATEGORICAL,
-            )  # fmt: skip
+            Entry(feature.name, feature.meaning, owner, view, *facts, direction(feature.name), coded)
         )
     return result
 
@@ -130,9 +117,10 @@ def markdown(version: str | None) -> str:
         "",
         "Written by `make catalogue` from `fraud/features.py` and `fraud/profiles.py`; do not edit.",
         "",
-        f"The feature service `{FEATURE_SERVICE}` serves these {len(listed)} features, in this order.",
-        "All are 64-bit floats; missing is null (NaN to the model), never zero. Windows are `[t - W, t)` over",
-        "event time. Amounts are reference cents. ↑ marks features whose rise may never lower the score.",
+        f"The feature service `{FEATURE_SERVICE}` serves these {len(listed)} features,",
+        "in this order. All are 64-bit floats; missing is null (NaN to the model), never zero. Windows are",
+        "`[t - W, t)` over event time. Amounts are reference cents. ↑ marks features whose rise",
+        "may never lower the score.",
     ]
     if gain:
         lines.append(f"Importance is the share of split gain in model `{version}`.")

@@ -11,10 +11,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from fraud.settings import settings
 from training import metrics
@@ -114,6 +116,18 @@ def gather(version: str, rows: Rows, *, champion: str | None = None, rounds: int
         "data": manifest["data"],
         "code": {**manifest["code"], "evidence_commit": commit()},
     }
+
+
+def with_fraud_types(rows: Rows, truth: Path) -> Rows:
+    """`rows` with `fraud_type` among the described columns, from a dataset's ground truth.
+
+    Types are for slices only; transactions that it does not list are "genuine".
+    """
+    table = pq.read_table(truth, columns=["transaction_id", "type"]).to_pydict()
+    kind = dict(zip(table["transaction_id"], table["type"], strict=True))
+    names = rows.described["transaction_id"]
+    types = np.array([kind.get(name, "genuine") for name in names.tolist()], dtype=object)
+    return replace(rows, described={**rows.described, "fraud_type": types})
 
 
 def by_week(rows: Rows, model: Model, manifest: dict[str, Any]) -> list[dict[str, Any]]:
@@ -255,10 +269,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--dataset", type=Path, required=True, help="the training set of the model")
     parser.add_argument("--version", help="model version (default: the newest saved)")
     parser.add_argument("--champion", help="version to compare with (default: the present champion)")
+    parser.add_argument("--truth", type=Path, help="ground_truth.parquet, for figures by type of fraud")
     options = parser.parse_args(argv)
     try:
         version = options.version or newest_version()
-        print(f"evidence: {write_evidence(version, read_rows(options.dataset), champion=options.champion)}")
+        rows = read_rows(options.dataset)
+        if options.truth:
+            rows = with_fraud_types(rows, options.truth)
+        print(f"evidence: {write_evidence(version, rows, champion=options.champion)}")
     except (LookupError, TrainingSetError, metrics.NoFraudError) as error:
         print(f"evidence: {error}", file=sys.stderr)
         return 1

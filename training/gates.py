@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -28,7 +29,8 @@ def _check(gate: str, passed: bool, reason: str) -> Verdict:
     return [{"gate": gate, "passed": bool(passed), "reason": reason}]
 
 
-def card_path(version: str) -> Any:
+def card_path(version: str) -> Path:
+    """Where the figures of a version's card are."""
     return settings().results / "models" / version / "card.json"
 
 

@@ -110,7 +110,12 @@ def feature_names(manifest: dict[str, Any], available: list[str]) -> tuple[str, 
 def read_rows(folder: Path, *, names: tuple[str, ...] | None = None) -> Rows:
     """Read the whole set, sorted by (event time, transaction id). Raises `TrainingSetError`."""
     manifest = read_manifest(folder)
-    files = sorted(str(path) for path in folder.glob("**/*.parquet"))
+    # A run under way keeps its unfinished parts in a hidden folder.
+    files = sorted(
+        str(path)
+        for path in folder.glob("**/*.parquet")
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
     if not files:
         raise TrainingSetError(f"{folder} holds no parquet files; build the set again")
     source = ds.dataset(files, format="parquet")

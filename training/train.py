@@ -107,7 +107,7 @@ def train(
         trials=trials,
         data=data or {},
         left_out=tuple(name for name, out in zip(rows.names, drop, strict=True) if out),
-        cut=str((data or {}).get("cut") or iso(int(rows.event_us[-1]))),
+        cut=str((data or {}).get("as_of") or iso(int(rows.event_us[-1]))),
         seconds=time.perf_counter() - started,
     )
 
@@ -172,8 +172,9 @@ def write_candidate(trained: Trained, folder: Path) -> None:
 
 
 def data_facts(folder: Path) -> dict[str, Any]:
-    """What the manifest of a training set says about its making, without the feature list."""
-    return {name: value for name, value in read_manifest(folder).items() if name != "features"}
+    """What the manifest of a training set says about its making, without its long lists."""
+    long = ("features", "files")
+    return {name: value for name, value in read_manifest(folder).items() if name not in long}
 
 
 def arguments() -> argparse.ArgumentParser:

@@ -65,7 +65,7 @@ def make_folder(tmp_path: Path) -> Callable[..., Path]:
         path = tmp_path / f"set-{len(list(tmp_path.iterdir()))}"
         path.mkdir()
         pq.write_table(table(**options), path / "part-0.parquet")
-        manifest = {"features": list(NAMES), "label_maturity_days": 7, "cut": "2020-02-20T00:00:00Z"}
+        manifest = {"features": list(NAMES), "label_maturity_days": 7, "as_of": "2020-02-20T00:00:00Z"}
         (path / "manifest.json").write_text(json.dumps(manifest))
         return path
 
@@ -81,4 +81,4 @@ def session_rows() -> Rows:
 def trained(session_rows: Rows) -> Trained:
     """One model trained on the default set, for every test that only looks at it."""
     plan = Plan(delay_days=7, rounds=80, patience=20, threads=1)
-    return train(session_rows, plan, data={"cut": "2020-02-20T00:00:00Z"}, progress=lambda _: None)
+    return train(session_rows, plan, data={"as_of": "2020-02-20T00:00:00Z"}, progress=lambda _: None)

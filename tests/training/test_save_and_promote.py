@@ -9,14 +9,15 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from bentos.deployment import _decode
 from bentos.model import Model as ServedModel
 from training import promote
-from training.evidence import gather, write_evidence
-from training.gates import replay_gate
+from training.evidence import gather, with_fraud_types, write_evidence
+from training.gates import card_path, replay_gate
 from training.plan import Plan, Trained
 from training.promote import PromotionError, read_deployment, read_history
 from training.rows import Rows
@@ -104,6 +105,18 @@ def test_the_card_holds_all_evidence_and_needs_no_other_file(saved: str, session
     assert all(link.startswith(("#", "data:")) for link in parsed.linked)
 
 
+def test_figures_by_type_of_fraud_come_from_the_ground_truth(
+    saved: str, session_rows: Rows, tmp_path: Path
+) -> None:
+    frauds = session_rows.described["transaction_id"][session_rows.label > 0]
+    kinds = ["card_testing" if place % 2 else "takeover" for place in range(len(frauds))]
+    pq.write_table(pa.table({"transaction_id": frauds.tolist(), "type": kinds}), tmp_path / "truth.parquet")
+    card = gather(saved, with_fraud_types(session_rows, tmp_path / "truth.parquet"), rounds=5)
+    found = {entry["value"]: entry["frauds"] for entry in card["slices"]["fraud_type"]}
+    assert found["genuine"] == 0
+    assert found["card_testing"] + found["takeover"] == card["metrics"]["frauds"]
+
+
 def test_the_evidence_repeats_except_for_the_clock(saved: str, session_rows: Rows) -> None:
     first, second = (gather(saved, session_rows, rounds=20) for _ in range(2))
     for card in (first, second):
@@ -120,12 +133,20 @@ def test_a_challenger_is_compared_with_the_champion_on_the_same_rows(
     assert card["champion"]["metrics"]["rows"] == card["metrics"]["rows"]
 
 
+def _judge(version: str, rows: Rows) -> None:
+    """The figures of the card, which the gates read, without its page."""
+    path = card_path(version)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    card = gather(version, rows, champion=read_deployment()["champion"], rounds=20)
+    path.write_text(json.dumps(card))
+
+
 def test_a_model_walks_from_register_to_champion_and_back(
     saved: str, second: str, session_rows: Rows
 ) -> None:
-    write_evidence(saved, session_rows, rounds=20)
+    _judge(saved, session_rows)
     promote.champion(saved)
-    write_evidence(second, session_rows, rounds=20)
+    _judge(second, session_rows)
     promote.shadow(second)
     assert read_deployment()["shadow"] == [second]
     promote.canary(second, share=0.2, force=True)
@@ -150,7 +171,7 @@ def test_a_model_walks_from_register_to_champion_and_back(
 
 
 def test_the_service_reads_what_promotion_writes(saved: str, session_rows: Rows) -> None:
-    write_evidence(saved, session_rows, rounds=20)
+    _judge(saved, session_rows)
     promote.champion(saved)
     deployed = _decode(promote.deployment_path().read_bytes())
     assert deployed.champion == saved and deployed.challenger is None
@@ -159,9 +180,9 @@ def test_the_service_reads_what_promotion_writes(saved: str, session_rows: Rows)
 def test_no_step_may_be_skipped(saved: str, second: str, session_rows: Rows) -> None:
     with pytest.raises(PromotionError, match="no evidence card"):
         promote.champion(saved)
-    write_evidence(saved, session_rows, rounds=20)
+    _judge(saved, session_rows)
     promote.champion(saved)
-    write_evidence(second, session_rows, rounds=20)
+    _judge(second, session_rows)
     with pytest.raises(PromotionError, match="not in shadow"):
         promote.canary(second)
     with pytest.raises(PromotionError, match="not the challenger"):
@@ -174,7 +195,7 @@ def test_no_step_may_be_skipped(saved: str, second: str, session_rows: Rows) -> 
 
 
 def test_a_model_whose_text_was_changed_is_refused(saved: str, session_rows: Rows) -> None:
-    write_evidence(saved, session_rows, rounds=20)
+    _judge(saved, session_rows)
     path = model_folder(saved) / "model.txt"
     path.write_text(path.read_text() + "\n")
     with pytest.raises(PromotionError, match="digest"):
@@ -184,12 +205,12 @@ def test_a_model_whose_text_was_changed_is_refused(saved: str, session_rows: Row
 def test_a_clearly_worse_challenger_is_refused(
     saved: str, home: Path, trained: Trained, session_rows: Rows
 ) -> None:
-    write_evidence(saved, session_rows, rounds=20)
+    _judge(saved, session_rows)
     promote.champion(saved)
     stump = Plan(delay_days=7, rounds=1, threads=1, settings={"num_leaves": 2})
     worse = replace(trained, model=train(session_rows, stump, progress=lambda _: None).model)
     version = save(worse, session_rows)
-    write_evidence(version, session_rows, rounds=20)
+    _judge(version, session_rows)
     promote.shadow(version)
     with pytest.raises(PromotionError, match="average precision -"):
         promote.canary(version)
