@@ -200,27 +200,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m monitoring.schedule", description="the 6-hour and weekly runs"
     )
     parser.add_argument("--once", choices=[job.name for job in JOBS], help="run one job now and end")
-    parser.add_argument(
-        "--port", type=int, default=METRICS_PORT, help="loopback port of the metrics, 0 for none"
-    )
+    parser.add_argument("--port", type=int, default=METRICS_PORT, help="port of the metrics, 0 for none")
+    parser.add_argument("--host", default="127.0.0.1", help="address of the metrics (default: loopback)")
+    parser.add_argument("--metrics-only", action="store_true", help="run nothing, serve what other runs left")
     chosen = parser.parse_args(arguments)
+    if chosen.metrics_only:
+        serve(chosen.port, chosen.host)
+        while True:
+            time.sleep(3600)
     state = State(settings().home)
     if chosen.once:
         job = next(job for job in JOBS if job.name == chosen.once)
         return run_job(job, state, due=datetime.now(UTC)) or 0
-    serve(chosen.port)
+    serve(chosen.port, chosen.host)
     _run(state)
     return 0
 
 
-def serve(port: int) -> None:
-    """Answer Prometheus on loopback `port` with the gauges of all runs; 0 does nothing."""
+def serve(port: int, host: str) -> None:
+    """Answer Prometheus on `port` with the gauges of all runs; 0 does nothing."""
     from prometheus_client import CollectorRegistry, start_http_server
 
     if port:
         registry = CollectorRegistry()
         registry.register(gauges.FolderCollector())
-        start_http_server(port, addr="127.0.0.1", registry=registry)
+        start_http_server(port, addr=host, registry=registry)
 
 
 def _run(state: State) -> None:
