@@ -1,0 +1,111 @@
+"""Micro-batching and the circuit breaker."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from bentos.batcher import MicroBatcher, Overloaded
+from bentos.breaker import CircuitBreaker
+
+
+def test_a_lone_item_is_run_at_the_next_tick() -> None:
+    async def run() -> list[list[int]]:
+        batches: list[list[int]] = []
+
+        async def keep(batch: list[int]) -> None:
+            batches.append(batch)
+
+        batcher = MicroBatcher(keep)
+        batcher.submit(1)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return batches
+
+    assert asyncio.run(run()) == [[1]]
+
+
+#   submit 1      2 3 4 5 6 arrive while [1] is under way        [1] ends
+#   |--- [1] -----------------------------------------------------|--- [2 3 4] --- [5 6]
+def test_what_arrives_during_a_batch_forms_the_next_ones() -> None:
+    async def run() -> list[list[int]]:
+        batches: list[list[int]] = []
+        gate = asyncio.Event()
+
+        async def hold(batch: list[int]) -> None:
+            batches.append(batch)
+            await gate.wait()
+
+        batcher = MicroBatcher(hold, size=3, in_flight=1)
+        batcher.submit(1)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        for item in range(2, 7):
+            batcher.submit(item)
+        await asyncio.sleep(0.01)
+        assert batches == [[1]]
+        gate.set()
+        await batcher.drain()
+        return batches
+
+    assert asyncio.run(run()) == [[1], [2, 3, 4], [5, 6]]
+
+
+def test_the_queue_is_bounded() -> None:
+    async def run() -> None:
+        async def never(batch: list[int]) -> None:
+            await asyncio.Event().wait()
+
+        batcher = MicroBatcher(never, size=1, in_flight=1, queue=2)
+        batcher.submit(0)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        batcher.submit(1)
+        batcher.submit(2)
+        with pytest.raises(Overloaded):
+            batcher.submit(3)
+
+    asyncio.run(run())
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+#   5 failures         0.25 s: one probe fails      0.5 s later: one probe works
+#   closed -> open ----- half-open -> open ----------- half-open -> closed
+def test_the_breaker_opens_probes_and_closes() -> None:
+    clock = Clock()
+    breaker = CircuitBreaker(failures=5, pause=0.25, clock=clock)
+    for _ in range(4):
+        breaker.failed()
+    assert breaker.allows()
+    breaker.failed()
+    assert breaker.state == "open"
+    assert not breaker.allows()
+    clock.now = 0.3
+    assert breaker.allows()
+    assert not breaker.allows()
+    breaker.failed()
+    clock.now = 0.6
+    assert not breaker.allows()
+    clock.now = 0.9
+    assert breaker.allows()
+    breaker.succeeded()
+    assert breaker.state == "closed"
+    assert breaker.allows()
+
+
+def test_a_probe_that_never_reports_does_not_block_for_ever() -> None:
+    clock = Clock()
+    breaker = CircuitBreaker(failures=1, pause=1.0, clock=clock)
+    breaker.failed()
+    clock.now = 1.5
+    assert breaker.allows()
+    clock.now = 3.0
+    assert breaker.allows()

@@ -1,0 +1,176 @@
+"""Reading Feast's rows from Redis, against Feast itself."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import redis
+
+from bentos.online_features import OnlineFeatures, OnlineRows, table_plan
+from bentos.redis_connection import RedisConnection, RedisUnavailable, pack, parse_url
+from embedded.redis_server import RedisServer
+from fraud.contract import Transaction
+from fraud.entities import ENTITIES, FEATURE_SERVICE, PROFILE_TTL, VELOCITY_TTL
+from fraud.features import PROFILE_INPUTS, SERVED_PROFILES, VECTOR, request_row, transaction_matrix
+from fraud.redis_layout import encode_int64, encode_timestamp, entity_key, field, ts_field
+from fraud.settings import settings
+from tests.bentos.running import store_features, transaction
+
+PROJECT = "reads"
+
+
+def read(url: str, rows: list[Transaction], project: str = PROJECT) -> OnlineRows:
+    async def run() -> OnlineRows:
+        connection = RedisConnection(url)
+        features = OnlineFeatures(table_plan(project))
+        replies = await connection.exchange(features.commands(rows), 5.0)
+        connection.close()
+        return features.rows(rows, [row.event_ms * 1000 for row in rows], replies)
+
+    return asyncio.run(run())
+
+
+@pytest.fixture
+def store(redis_server: RedisServer) -> redis.Redis:
+    client = redis.Redis(port=redis_server.port)
+    client.flushdb()
+    return client
+
+
+def test_a_batch_is_read_row_by_row_in_the_vectors_order(redis_server: RedisServer, store: redis.Redis) -> None:
+    known, unknown = transaction(), transaction(customer_id="new", device_id=None)
+    store_features(store, PROJECT, known)
+    rows = read(redis_server.url, [unknown, known])
+    expected = [float(place) for entity in ENTITIES for place in range(len(SERVED_PROFILES[entity.name]))]
+    assert rows.profiles[1].tolist() == expected
+    width = len(SERVED_PROFILES["customer"])
+    assert np.isnan(rows.profiles[0, :width]).all()
+    assert rows.status[0]["customer_profile"] == "missing"
+    assert rows.status[0]["device_velocity"] == "missing"
+    assert rows.status[0]["merchant_velocity"] == "fresh"
+    assert set(rows.inputs) == set(PROFILE_INPUTS)
+
+
+#   profile at T        T + ttl: still fresh      T + ttl + 1 us: stale
+#   |------------------------|-------------------------|----> event time
+@pytest.mark.parametrize("view", ["profile", "velocity"])
+def test_a_value_is_fresh_up_to_and_including_its_ttl(
+    view: str, redis_server: RedisServer, store: redis.Redis
+) -> None:
+    row = transaction()
+    ttl = PROFILE_TTL if view == "profile" else VELOCITY_TTL
+    name = f"customer_{view}"
+    for beyond, status in ((0, "fresh"), (1, "stale")):
+        store_features(store, PROJECT, row)
+        age = int(ttl.total_seconds()) * 1_000_000 + beyond
+        key = entity_key(PROJECT, "customer_id", row.customer_id)
+        store.hset(key, ts_field(name), encode_timestamp(row.event_ms * 1000 - age))
+        rows = read(redis_server.url, [row])
+        assert rows.status[0][name] == status
+        served = rows.states[0][0] is not None if view == "velocity" else not np.isnan(rows.profiles[0, 0])
+        assert served == (status == "fresh")
+
+
+def test_a_number_of_another_type_is_still_read(redis_server: RedisServer, store: redis.Redis) -> None:
+    row = transaction()
+    store_features(store, PROJECT, row)
+    first = SERVED_PROFILES["customer"][0]
+    key = entity_key(PROJECT, "customer_id", row.customer_id)
+    for value, expected in ((encode_int64(-5), -5.0), (encode_int64(7), 7.0), (b"", None), (b"\x98\x01\x00", None)):
+        store.hset(key, field("customer_profile", first), value)
+        found = read(redis_server.url, [row]).profiles[0, 0]
+        assert np.isnan(found) if expected is None else found == expected
+
+
+def test_what_has_not_arrived_by_the_deadline_counts_as_timed_out() -> None:
+    rows = [transaction(), transaction()]
+    features = OnlineFeatures(table_plan(PROJECT))
+    width = len(features.commands(rows))
+    nothing: list[object] = [None] * 40
+    found = features.rows(rows, [row.event_ms * 1000 for row in rows], [nothing] * (width - 1))
+    assert set(found.status[0].values()) == {"missing"}
+    assert found.status[1]["ip_velocity"] == "timeout"
+    assert found.status[1]["customer_velocity"] == "missing"
+
+
+def test_commands_and_keys_belong_together(redis_server: RedisServer) -> None:
+    rows = [transaction(), transaction(ip=None, customer_id="ünïcode")]
+    features = OnlineFeatures(table_plan(PROJECT))
+    keys = features.keys(rows)
+    assert len(keys) == len(features.commands(rows)) == 11
+    assert keys[6] == entity_key(PROJECT, "customer_id", "ünïcode")
+
+
+def test_a_url_names_everything_a_connection_needs() -> None:
+    address = parse_url("rediss://user:p%40ss@example.test:6380/4?ssl_ca_certs=ca.pem")
+    assert (address.host, address.port, address.database) == ("example.test", 6380, 4)
+    assert (address.username, address.password, address.tls) == ("user", "p@ss", True)
+    assert address.ca_certificates == "ca.pem"
+    sentinel = parse_url("redis+sentinel://:secret@one:26379,two:26380/main/2")
+    assert sentinel.sentinels == (("one", 26379), ("two", 26380))
+    assert (sentinel.master, sentinel.database, sentinel.password) == ("main", 2, "secret")
+    with pytest.raises(ValueError, match="name the master"):
+        parse_url("redis+sentinel://one:26379")
+
+
+def test_a_wrong_password_is_refused_with_a_reason(redis_server: RedisServer) -> None:
+    async def run() -> None:
+        connection = RedisConnection(f"redis://:wrong@127.0.0.1:{redis_server.port}/0")
+        await connection.exchange([pack(b"PING")], 1.0)
+
+    with pytest.raises(RedisUnavailable, match="refused"):
+        asyncio.run(run())
+
+
+def test_late_replies_are_dropped_and_the_connection_stays_in_step(redis_server: RedisServer) -> None:
+    async def run() -> list[object]:
+        connection = RedisConnection(redis_server.url)
+        await connection.open()
+        slow = [pack(b"ECHO", b"first"), pack(b"EVAL", b"local n = 0 for i = 1, 3e7 do n = n + i end return n", b"0")]
+        early = await connection.exchange(slow, 0.005)
+        after = await connection.exchange([pack(b"ECHO", b"third")], 10.0)
+        connection.close()
+        return [len(early) < 2, after]
+
+    assert asyncio.run(run()) == [True, [b"third"]]
+
+
+def test_the_vector_equals_feasts_own_online_read(
+    home: Path, redis_server: RedisServer, store: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOLLGATE_REDIS_URL", redis_server.url)
+    settings.cache_clear()
+    from feature_repo.store import apply_definitions, open_store
+
+    apply_definitions()
+    project = settings().feast_project
+    scored = [transaction(), transaction(customer_id="new", card_id="new"), transaction(device_id=None, ip=None)]
+    store_features(store, project, scored[0])
+    rows = read(redis_server.url, scored, project)
+    request = {name: np.array([request_row(row)[name] for row in scored]) for name in request_row(scored[0])}
+    ours = np.concatenate((rows.profiles, transaction_matrix(rows.states, request, rows.inputs)), axis=1)
+    feast = open_store()
+    entity_rows = [
+        {entity.key: getattr(row, entity.key) or "" for entity in ENTITIES} | request_row(row) for row in scored
+    ]
+    theirs = feast.get_online_features(
+        features=feast.get_feature_service(FEATURE_SERVICE), entity_rows=entity_rows
+    ).to_dict()
+    for column, name in enumerate(VECTOR):
+        expected = [np.nan if value is None else value for value in theirs[name]]
+        np.testing.assert_array_equal(ours[:, column], expected, err_msg=name)
+
+
+def test_the_serving_path_imports_no_heavy_library() -> None:
+    code = (
+        "import sys, bentos.service\n"
+        "heavy = {'pandas', 'pyspark', 'feast', 'lightgbm', 'sklearn', 'pyarrow', 'great_expectations', 'evidently'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
