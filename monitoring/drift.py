@@ -93,7 +93,7 @@ def drift_report(
     importance = dict(importance or {})
     names = list(features) if features is not None else feature_names(reference, current)
     _check(reference, current, names)
-    reference, current = _with_decisions(reference, decide_at), current.copy(deep=False)
+    reference, current = with_decisions(reference, decide_at), current.copy(deep=False)
     days = _days(current)
     covered = _covered_days(current)
     left_out = [name for name in names if CALENDAR.search(name)] if covered < WHOLE_WEEK_DAYS else []
@@ -200,7 +200,8 @@ def _covered_days(frame: pd.DataFrame) -> float:
     return max(float((times.max() - times.min()).total_seconds()) / 86_400, 1 / 24)
 
 
-def _with_decisions(reference: pd.DataFrame, decide_at: tuple[float, float] | None) -> pd.DataFrame:
+def with_decisions(reference: pd.DataFrame, decide_at: tuple[float, float] | None) -> pd.DataFrame:
+    """`reference` with the decision that each score would have met, if the thresholds are known."""
     if decide_at is None or "decision" in reference or "score" not in reference:
         return reference
     review, block = decide_at

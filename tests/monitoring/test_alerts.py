@@ -24,6 +24,7 @@ import yaml
 
 from embedded.redis_server import free_port
 from fraud.settings import REPOSITORY
+from monitoring.alerts.__main__ import DOCUMENT, with_table
 
 ALERTS = REPOSITORY / "monitoring" / "alerts"
 
@@ -145,6 +146,11 @@ def test_every_alert_has_a_case_an_owner_and_an_action() -> None:
         assert rule["labels"]["severity"] in ("page", "ticket"), rule  # type: ignore[index]
         assert rule["labels"]["owner"] in ("operator", "data", "model"), rule  # type: ignore[index]
         assert set(rule["annotations"]) == {"summary", "action"}, rule  # type: ignore[call-overload]
+
+
+def test_the_document_lists_the_rules_as_they_are() -> None:
+    text = DOCUMENT.read_text()
+    assert text == with_table(text), "run `python -m monitoring.alerts`"
 
 
 @pytest.mark.parametrize("step", sorted({case.step_minutes for case in CASES}))

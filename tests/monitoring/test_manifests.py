@@ -32,7 +32,7 @@ def objects(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
 def pods(objects: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
     found = []
     for item in objects:
-        spec = item["spec"] if "spec" in item else {}
+        spec = item.get("spec", {})
         if item["kind"] == "CronJob":
             found.append((item["metadata"]["name"], spec["jobTemplate"]["spec"]["template"]["spec"]))
         elif item["kind"] in ("Deployment", "StatefulSet"):

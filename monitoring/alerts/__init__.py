@@ -1,0 +1,1 @@
+"""Alert rules and routes, and the table of signals in docs/monitoring.md that is made from them."""
