@@ -34,11 +34,9 @@ def handbook_set(data: Path, first: date, last: date) -> Path:
     dataset, out = home / "dataset", home / f"set-{first:%Y%m%d}-{last:%Y%m%d}"
     before = first - timedelta(days=LOOK_BACK_DAYS)
     span = ("--from", _moment(first - timedelta(days=2)), "--to", _moment(last))
+    source = ("--data", str(data), "--mapping", str(MAPPING))
     steps: list[tuple[str, list[str]]] = [
-        (
-            "import",
-            ["-m", "datasets.importer", "--data", str(data), "--mapping", str(MAPPING), "--out", str(dataset)],
-        ),
+        ("import", ["-m", "datasets.importer", *source, "--out", str(dataset)]),
         ("load", ["-m", "datasets.load", "--dataset", str(dataset)]),
         ("apply", ["-c", _FEAST, "-c", str(REPOSITORY / "feature_repo"), "apply"]),
         ("aggregates", ["-m", "feature_repo.aggregates", *span]),

@@ -31,6 +31,12 @@ DEFAULTS: Final[dict[str, Any]] = {
     "bagging_freq": 1,
     "max_bin": 255,
 }
+#: With fewer frauds to learn from, `for_few_frauds` loosens the defaults.
+ENOUGH_FRAUDS: Final = 400
+#: Early stopping on a handful of held-out frauds follows noise: never stop before these trees.
+FEWEST_TREES: Final = 20
+FEWEST_TREES_ON_NOISE: Final = 60
+NOISE_FRAUDS: Final = 40
 #: What makes a run repeat: fixed seeds, one histogram layout, deterministic sums.
 REPEATABLE: Final[dict[str, Any]] = {"deterministic": True, "force_row_wise": True, "verbose": -1}
 
@@ -114,7 +120,7 @@ def fit(
     threads: int = 2,
 ) -> tuple[lightgbm.Booster, int]:
     """Grow trees; with `validation`, stop when its average precision has not risen for
-    `patience` rounds. Returns the booster and the number of trees to use."""
+    `patience` rounds (but not before a few trees). Returns the booster and the number of trees to use."""
     parameters = {**DEFAULTS, **settings, **REPEATABLE, "seed": seed, "num_threads": threads}
     if monotone is not None and any(monotone):
         parameters["monotone_constraints"] = list(monotone)
@@ -128,7 +134,25 @@ def fit(
     held = train.create_valid(validation.features, validation.label, validation.weight, params=layout)
     stop = lightgbm.early_stopping(patience, first_metric_only=True, verbose=False)
     booster = lightgbm.train(parameters, train, rounds, valid_sets=[held], callbacks=[stop])
-    return booster, max(int(booster.best_iteration), 1)
+    noisy = int(validation.label.sum()) < NOISE_FRAUDS
+    fewest = min(FEWEST_TREES_ON_NOISE if noisy else FEWEST_TREES, booster.current_iteration())
+    return booster, max(int(booster.best_iteration), fewest)
+
+
+def for_few_frauds(label: NDArray[np.int8]) -> dict[str, float]:
+    """Settings for sets so small that `DEFAULTS` would let no leaf form; empty for others.
+
+    A leaf's hessian is at most about the frauds in it, so the floor and the L2 penalty follow
+    the number of frauds.
+    """
+    frauds = int(label.sum())
+    if frauds >= ENOUGH_FRAUDS:
+        return {}
+    scale = max(frauds / ENOUGH_FRAUDS, 0.02)
+    return {
+        "min_sum_hessian_in_leaf": DEFAULTS["min_sum_hessian_in_leaf"] * scale,
+        "lambda_l2": max(DEFAULTS["lambda_l2"] * scale, 1.0),
+    }
 
 
 def text_of(booster: lightgbm.Booster, rounds: int) -> str:

@@ -24,7 +24,7 @@ from training import metrics
 from training.calibration import fit_calibration
 from training.columns import blank, left_out
 from training.constraints import directions
-from training.model import DEFAULTS, Model, Sample, fit, text_of, thin_genuine
+from training.model import DEFAULTS, Model, Sample, fit, for_few_frauds, text_of, thin_genuine
 from training.plan import Plan, Trained
 from training.refusal import AUC_CEILING, RefusedError, refuse
 from training.rows import Rows, TrainingSetError, read_manifest, read_rows
@@ -63,14 +63,14 @@ def train(
     monotone = directions(rows.names) if plan.constrained else None
     sample = _sample(early, drop, plan)
     validation = Sample(held.features, held.label, held.weight)
-    chosen: dict[str, Any] = dict(plan.settings)
+    chosen: dict[str, Any] = {**for_few_frauds(sample.label), **plan.settings}
     trials: list[dict[str, Any]] = []
     if plan.search_seconds > 0:
         found = search(
             sample, validation, rows.names, seconds=plan.search_seconds, rounds=plan.rounds,
             monotone=monotone, seed=plan.seed, threads=threads, progress=progress,
         )  # fmt: skip
-        chosen, trials = {**found.settings, **chosen}, found.trials
+        chosen, trials = {**found.settings, **plan.settings}, found.trials
     booster, trees = fit(
         sample, rows.names, chosen, rounds=plan.rounds, validation=validation, patience=plan.patience,
         monotone=monotone, seed=plan.seed, threads=threads,
