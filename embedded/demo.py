@@ -317,6 +317,7 @@ class Demo:
             code = child.stop()
             if code not in (0, -15, 143):
                 note(f"{child.name} ended with code {code}, see {child.log}")
+        self._command("bentos.decision_files")  # what the service had journalled but not yet filed
 
     def _parity(self, chosen: Plan, spark: SparkSession) -> dict[str, Any]:
         from fraud.features import VECTOR
@@ -334,7 +335,7 @@ class Demo:
         self._command("monitoring.drift", "--out", self.config.results / "drift" / "replay")
         found = orjson.loads((self.config.results / "drift" / "replay" / "drift.json").read_bytes())
         return {
-            "report": str(self.config.results / "drift" / "replay" / "drift.html"),
+            "report": "drift/replay/drift.html",
             "drifted_features": found["drifted_features"],
         }
 
@@ -367,14 +368,15 @@ def worth_opening(config: Settings, version: str) -> Sequence[Path]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    usual = Options()
     parser = argparse.ArgumentParser(prog="python -m embedded.demo", description=__doc__)
     parser.add_argument("--data", type=Path, help="CSV or parquet of your own")
     parser.add_argument("--mapping", type=Path, help="which of its columns become which fields")
-    parser.add_argument("--customers", type=int, default=Options.customers)
-    parser.add_argument("--days", type=int, default=Options.days)
-    parser.add_argument("--replay-days", type=float, default=Options.replay_days)
-    parser.add_argument("--train-days", type=int, default=Options.train_days)
-    parser.add_argument("--negatives", type=int, default=Options.negatives, help="genuine training rows to keep")
+    parser.add_argument("--customers", type=int, default=usual.customers)
+    parser.add_argument("--days", type=int, default=usual.days)
+    parser.add_argument("--replay-days", type=float, default=usual.replay_days)
+    parser.add_argument("--train-days", type=int, default=usual.train_days)
+    parser.add_argument("--negatives", type=int, default=usual.negatives, help="genuine training rows to keep")
     parser.add_argument("--replay-from", type=datetime.fromisoformat, help="start of the replay, with its offset")
     chosen = parser.parse_args(arguments)
     try:

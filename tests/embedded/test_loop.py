@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.dataset as ds
 import pytest
 
 from embedded.redis_server import free_port, start_redis
 from fraud.features import VECTOR
 from fraud.settings import REPOSITORY
+from monitoring.decisions import read_decisions
 
 pytestmark = pytest.mark.slow
 _FEAST = str(Path(sys.executable).with_name("feast"))
@@ -42,8 +42,8 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Loop:
     }  # fmt: skip
     run = subprocess.run(
         [
-            sys.executable, "-m", "embedded.demo", "--customers", "250", "--days", "26",
-            "--train-days", "8", "--replay-days", "0.6", "--negatives", "6000",
+            sys.executable, "-m", "embedded.demo", "--customers", "500", "--days", "26",
+            "--train-days", "8", "--replay-days", "1", "--negatives", "6000",
         ],
         cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=540, check=False,
     )  # fmt: skip
@@ -86,8 +86,7 @@ def test_the_served_vectors_equal_the_point_in_time_rebuild(loop: Loop) -> None:
 
 
 def test_the_decision_log_holds_each_transaction_once_and_no_more(loop: Loop) -> None:
-    log = ds.dataset(loop.home / "decisions", format="parquet", partitioning=None).to_table(columns=["transaction_id"])
-    ids = log["transaction_id"].to_pylist()
+    ids = read_decisions(loop.home / "decisions", columns=["transaction_id"])["transaction_id"].to_pylist()
     assert len(ids) == len(set(ids)) == loop.summary["events_processed"]
 
 
@@ -115,7 +114,7 @@ def test_feasts_own_commands_work_from_a_shell(loop: Loop, online: dict[str, str
 
 
 def test_online_features_are_read_as_feasts_documentation_shows(loop: Loop, online: dict[str, str]) -> None:
-    customer = ds.dataset(loop.home / "decisions", format="parquet", partitioning=None).head(1, columns=["customer_id"])
+    customer = read_decisions(loop.home / "decisions", columns=["customer_id"])
     script = (
         "import json, sys\nfrom feast import FeatureStore\n"
         "store = FeatureStore('feature_repo')\n"
