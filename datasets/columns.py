@@ -23,9 +23,10 @@ Mask = np.ndarray[Any, np.dtype[np.bool_]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 _TOO_LARGE: Final = LARGEST_AMOUNT + 1
-#: A float amount counts as exact this close to a whole minor unit.
+#: An amount that may come from a binary float counts as exact this close to a whole minor unit.
 _FLOAT_TOLERANCE: Final = 1e-6
-_NUMBER: Final = r"^\s*(?P<sign>[+-]?)(?P<whole>\d{1,15})(?:\.(?P<part>\d{1,12}))?\s*$"
+#: Sign, whole part and twelve decimals; further decimals are dropped.
+_NUMBER: Final = r"^\s*(?P<sign>[+-]?)(?P<whole>\d{1,15})(?:\.(?P<part>\d{1,12})\d{0,18})?\s*$"
 _EPOCH: Final = r"^\s*(?P<sign>-?)(?P<whole>[0-8]\d{18}|\d{1,18})(?:\.(?P<part>\d{1,12}))?\s*$"
 _ISO: Final = (
     r"^\s*(?P<date>\d{4}-[01]\d-[0-3]\d)(?:[T ](?P<time>(?:[01]\d|2[0-3]):[0-5]\d)(?P<second>:[0-5]\d)?"
@@ -95,7 +96,8 @@ def amounts(column: pa.Array, digits: Ints, source: FieldMapping) -> tuple[pa.Ar
     """Amounts as int64 minor units, null where unreadable or absent.
 
     `digits` is the number of decimals of each row's currency. With `unit: minor` the column
-    counts minor units already. Binary floats are accepted only within 1e-6 of a whole minor unit.
+    counts minor units already. Binary floats, and text that may have been printed from one, are
+    accepted only within 1e-6 of a whole minor unit; decimal columns only when exact.
     """
     if source.unit == "minor":
         digits = np.zeros_like(digits)
@@ -111,9 +113,13 @@ def amounts(column: pa.Array, digits: Ints, source: FieldMapping) -> tuple[pa.Ar
         strings = pc.replace_substring(pc.replace_substring(strings, ".", ""), ",", ".")
     whole, part, negative, readable = _numbers(strings, _NUMBER)
     step = 10 ** (12 - digits)
-    minor = np.where(whole > LARGEST_AMOUNT, _TOO_LARGE, whole * 10**digits + part // step)
-    minor = np.where(negative, -np.minimum(minor, _TOO_LARGE), np.minimum(minor, _TOO_LARGE))
-    finer = readable & (part % step != 0)
+    rest = part % step
+    # Text may have been printed from a binary float: 304.09999999999997 means 304.10.
+    up = step - rest <= step * _FLOAT_TOLERANCE
+    minor = whole * 10**digits + part // step + up
+    minor = np.where(whole > LARGEST_AMOUNT, _TOO_LARGE, np.minimum(minor, _TOO_LARGE))
+    minor = np.where(negative, -minor, minor)
+    finer = readable & ~up & (rest > step * _FLOAT_TOLERANCE)
     unreadable = ~readable & _mask(pc.is_valid(strings))
     problems = [(unreadable, "should be a decimal number, such as 12.34"), (finer, _FINER)]
     return pa.array(minor, mask=~readable), problems
