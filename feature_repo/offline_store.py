@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -79,13 +79,13 @@ class AsOfSparkOfflineStore(SparkOfflineStore):
         expected = offline_utils.get_expected_join_keys(project, feature_views, registry)
         offline_utils.assert_expected_columns_in_entity_df(_numpy_types(entities), expected, time)
         entities = number_rows(entities)
-        span = _time_span(entities, time)
+        count, span = _extent(entities, time)
         views = _views(spark, registry, project, feature_refs, feature_views, span, full_feature_names)
         joined = join_as_of(entities, time, views)
         on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
         return AsOfRetrievalJob(
             spark=spark,
-            rows=entities.count(),
+            rows=count,
             frame=lambda wanted: apply_on_demand(joined, on_demand, feature_refs, full_feature_names, wanted),
             config=config,
             full_feature_names=full_feature_names,
@@ -168,16 +168,16 @@ def _numpy_types(entities: DataFrame) -> dict[str, Any]:
     }
 
 
-def _time_span(entities: DataFrame, time: str) -> tuple[datetime, datetime]:
-    from datetime import UTC
-
+def _extent(entities: DataFrame, time: str) -> tuple[int, tuple[datetime, datetime]]:
+    """How many entity rows there are, and their first and last time."""
     from pyspark.sql import functions as F
 
-    low, high = entities.agg(F.unix_micros(F.min(time)), F.unix_micros(F.max(time))).collect()[0]
+    micros = F.unix_micros(F.col(time))
+    count, low, high = entities.agg(F.count(F.lit(1)), F.min(micros), F.max(micros)).collect()[0]
     if low is None:
         raise ValueError(f"the entity rows are empty, or none has an {time}")
     epoch = datetime(1970, 1, 1, tzinfo=UTC)
-    return epoch + timedelta(microseconds=low), epoch + timedelta(microseconds=high)
+    return count, (epoch + timedelta(microseconds=low), epoch + timedelta(microseconds=high))
 
 
 def _views(
@@ -274,7 +274,3 @@ def _view_rows(
         F.col(known).alias("known"),
         *[F.col(column).alias(name) for column, name in outputs.items()],
     )
-
-
-#: What a retrieval job computes when asked for columns (None: all of them).
-Frame = Callable[[list[str] | None], "DataFrame"]

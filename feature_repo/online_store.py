@@ -126,7 +126,9 @@ class NewestWinsRedisOnlineStore(RedisOnlineStore):
                 sentinel = redis_asyncio.Sentinel(list(address.nodes))
                 self._client_async = sentinel.master_for(address.master, **options)
             else:
-                self._client_async = redis_asyncio.Redis(*address.nodes[0], **options)
+                self._client_async = redis_asyncio.Redis(
+                    host=address.nodes[0][0], port=address.nodes[0][1], **options
+                )
         return self._client_async
 
 
