@@ -153,7 +153,8 @@ class Engine:
             await asyncio.sleep(_TICK)
             turn += 1
             try:
-                await self.scorer.outbox.tick()
+                for sink in self.scorer.sinks:
+                    await sink.tick()
                 if turn % 4 == 0:
                     await self._second()
             except Exception:  # noqa: BLE001  # the ticker must outlive whatever it stumbles on

@@ -32,11 +32,12 @@ CLAIM_MILLISECONDS: Final = 3_000
 _ANSWER: Final = b"A"
 _CLAIM: Final = b"C"
 
-#: KEYS: the answer's key, the stream. ARGV: the answer, the event. Nothing happens twice.
+#: KEYS: the answer's key and the stream, if events go to this Redis. ARGV: the answer, the event.
+#: Nothing happens twice.
 FINISH: Final = b"""
 local known = redis.call('GET', KEYS[1])
 if known and string.byte(known, 1) == 65 then return 0 end
-redis.call('XADD', KEYS[2], '*', 'v', ARGV[2])
+if KEYS[2] then redis.call('XADD', KEYS[2], '*', 'v', ARGV[2]) end
 redis.call('SET', KEYS[1], ARGV[1], 'EX', 86400)
 return 1
 """
@@ -45,11 +46,11 @@ _PATIENCE: Final = 1.0
 
 
 class Effect(Struct, frozen=True, array_like=True):
-    """What one decision writes: `answer` under `key`, `event` to `stream`."""
+    """What one decision writes: `answer` under `key`, `event` to `partition` of the event log."""
 
     key: bytes
     answer: bytes
-    stream: bytes
+    partition: int
     event: bytes
 
 
@@ -85,11 +86,16 @@ def split_value(value: bytes) -> tuple[bool, bytes, bytes]:
 
 
 class Outbox:
-    """Sends effects. One event loop owns it; `start` before use, `close` at the end."""
+    """Sends effects to one Redis. One event loop owns it; `start` before use, `close` at the end.
 
-    def __init__(self, url: str, home: Path) -> None:
+    `streams` are the event log's, by partition; without any, only answers are written. `name`
+    keeps the files of several outboxes apart.
+    """
+
+    def __init__(self, url: str, home: Path, streams: Sequence[bytes] = (), *, name: str = "redis") -> None:
+        self._streams = tuple(streams)
         self._connection = RedisConnection(url)
-        self._folder = home / "outbox"
+        self._folder = home / "outbox" / name
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
         self._name = f"{stamp}-{os.getpid()}-{secrets.token_hex(3)}"
         self._spool = SpoolFile(self._folder / f"{self._name}.open", limit=50_000)
@@ -116,10 +122,7 @@ class Outbox:
             # Behind others that wait: one customer's events keep their order.
             self._keep(effects)
             return False
-        commands = [
-            pack(b"EVALSHA", _FINISH_SHA, b"2", effect.key, effect.stream, effect.answer, effect.event)
-            for effect in effects
-        ]
+        commands = [self._command(b"EVALSHA", _FINISH_SHA, effect) for effect in effects]
         try:
             exchange = self._connection.send(commands)
         except RedisUnavailable:
@@ -144,6 +147,11 @@ class Outbox:
 
         exchange.future.add_done_callback(done)
         return True
+
+    def _command(self, verb: bytes, script: bytes, effect: Effect) -> bytes:
+        if not self._streams:
+            return pack(verb, script, b"1", effect.key, effect.answer)
+        return pack(verb, script, b"2", effect.key, self._streams[effect.partition], effect.answer, effect.event)
 
     def _keep(self, effects: Sequence[Effect]) -> None:
         self._spool.append([_encode(effect) for effect in effects])
@@ -178,10 +186,7 @@ class Outbox:
                 break
             for start in range(0, len(effects), 200):
                 chunk = effects[start : start + 200]
-                commands = [
-                    pack(b"EVAL", FINISH, b"2", effect.key, effect.stream, effect.answer, effect.event)
-                    for effect in chunk
-                ]
+                commands = [self._command(b"EVAL", FINISH, effect) for effect in chunk]
                 try:
                     replies = await self._connection.exchange(commands, _PATIENCE)
                 except RedisUnavailable:

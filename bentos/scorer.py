@@ -29,7 +29,8 @@ from bentos.memory import Memory
 from bentos.metrics import Metrics
 from bentos.model import Floats, ModelError
 from bentos.online_features import OnlineFeatures, OnlineRows, table_plan
-from bentos.outbox import Effect, Outbox
+from bentos.event_sinks import Sink, open_sinks
+from bentos.outbox import Effect
 from bentos.problem import Problem
 from bentos.redis_connection import RedisConnection, RedisUnavailable
 from bentos.risk_factors import in_words
@@ -38,7 +39,7 @@ from bentos.spool import SpoolFull
 from fraud.answer import Answer, Decision
 from fraud.contract import Transaction, encode_transaction
 from fraud.decide import decide
-from fraud.event_log import partition_of, stream_name
+from fraud.event_log import partition_of
 from fraud.experiment import Variant
 from fraud.features import REQUEST_FIELDS, request_row, transaction_matrix
 from fraud.money import reference_cents
@@ -82,7 +83,7 @@ class Scorer:
     def __init__(self, chosen: Settings, metrics: Metrics) -> None:
         self._project = chosen.feast_project
         self._deadline = chosen.feature_deadline_ms / 1000
-        self._streams = [stream_name(chosen.topic, place).encode() for place in range(chosen.partitions)]
+        self._partitions = chosen.partitions
         self._nonce = os.urandom(8)
         self.metrics = metrics
         self.features = OnlineFeatures(table_plan(chosen.feast_project))
@@ -92,7 +93,7 @@ class Scorer:
         self.models = ModelRoom(chosen.home)
         self.rules = RuleRoom(Path(chosen.rules_file) if chosen.rules_file else None)
         self.log = DecisionLog(chosen.home)
-        self.outbox = Outbox(chosen.event_log_redis, chosen.home)
+        self.sinks: list[Sink] = open_sinks(chosen)
         self.memory = Memory()
         self._stages = {
             name: metrics.histogram("stage_seconds", name)
@@ -106,7 +107,8 @@ class Scorer:
     async def start(self) -> None:
         self.rules.refresh()
         await self.models.refresh()
-        await self.outbox.start()
+        for sink in self.sinks:
+            await sink.start()
 
     # -- the round trip ------------------------------------------------------------------
 
@@ -193,7 +195,7 @@ class Scorer:
             return
         if len(kept) < len(batch):
             online = online.take(places)
-        if not (self.log.accepting and self.outbox.accepting):
+        if not (self.log.accepting and all(sink.accepting for sink in self.sinks)):
             for work in kept:
                 work.refuse(Problem(503, "(service)", "the decision log takes no more", retry_after=5))
             return
@@ -289,7 +291,7 @@ class Scorer:
         shared = [reason for reason in (shortfall, scored.degraded) if reason]
         if self.log.held:
             shared.append("decision_log:held_in_memory")
-        if self.outbox.spooled:
+        if any(sink.spooled for sink in self.sinks):
             shared.append("event_log:spooled")
         demoted = self.rules.breaker.open_rules
         shared += [f"rule_demoted:{name}" for name in sorted(demoted)]
@@ -323,15 +325,14 @@ class Scorer:
                 count("degraded_total", reason.partition(":")[0])
         try:
             self.log.append(rows)
-            sent = self.outbox.send(
-                [
-                    Effect(
-                        work.key, effects.answer_value(work.digest, answer), self._stream(work.transaction),
-                        work.canonical,
-                    )
-                    for work, answer in zip(batch, answers, strict=True)
-                ]
-            )  # fmt: skip
+            batch_effects = [
+                Effect(
+                    work.key, effects.answer_value(work.digest, answer),
+                    partition_of(work.transaction.customer_id, self._partitions), work.canonical,
+                )
+                for work, answer in zip(batch, answers, strict=True)
+            ]  # fmt: skip
+            sent = all([sink.send(batch_effects) for sink in self.sinks])
         except SpoolFull:
             for work in batch:
                 work.refuse(Problem(503, "(service)", "the decision log takes no more", retry_after=5))
@@ -341,9 +342,6 @@ class Scorer:
         for work, answer in zip(batch, answers, strict=True):
             self.memory.remember(work.transaction.transaction_id, work.digest, answer)
             work.answer(answer)
-
-    def _stream(self, transaction: Transaction) -> bytes:
-        return self._streams[partition_of(transaction.customer_id, len(self._streams))]
 
     def _factors(
         self, scoring: Scoring | None, row: Floats, hits: Sequence[Rule], decision: Decision
@@ -363,12 +361,13 @@ class Scorer:
         self.rules.refresh()
         await self.models.refresh()
         self.log.tick()
-        await self.outbox.tick()
+        for sink in self.sinks:
+            await sink.tick()
         metrics, line = self.metrics, self.models.current
         metrics.gauge("breaker_state", STATES.index(self.redis_breaker.state), "redis")
         metrics.gauge("breaker_state", STATES.index(self.model_breaker.state), "model")
         metrics.gauge("log_held", self.log.held)
-        metrics.gauge("events_waiting", self.outbox.spooled)
+        metrics.gauge("events_waiting", sum(sink.spooled for sink in self.sinks))
         metrics.gauge("model_refused", self.models.error is not None)
         metrics.gauge("rules_refused", self.rules.error is not None)
         metrics.gauge("rules_demoted", len(self.rules.breaker.open_rules))
@@ -378,7 +377,8 @@ class Scorer:
 
     async def close(self) -> None:
         """Drain everything that waits; call it after the last batch."""
-        await self.outbox.close()
+        for sink in self.sinks:
+            await sink.close()
         self.log.close()
         self.redis.close()
 

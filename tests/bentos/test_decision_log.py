@@ -1,0 +1,266 @@
+"""The decision log: kept before the answer, converted, audited; and what waits for Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import redis
+
+from bentos.audit import audit
+from bentos.decision_files import convert_all
+from bentos.decision_log import DecisionLog, journal_folder
+from bentos.event_sinks import open_sinks
+from bentos.outbox import Effect, Outbox, answer_key, answer_value
+from bentos.scorer import Work, log_row
+from bentos.spool import SpoolFile, SpoolFull, orphaned, read_frames
+from embedded.redis_server import RedisServer, start_redis
+from fraud.answer import Answer
+from fraud.features import VECTOR
+from fraud.settings import load_settings
+from tests.bentos.running import transaction
+
+STREAMS = [b"tollgate:test:0"]
+
+
+def row(name: str, **changes: Any) -> tuple[object, ...]:
+    """One decision's fields; the vector holds awkward numbers."""
+    loop = asyncio.new_event_loop()
+    work = Work(transaction(transaction_id=name, **changes), loop.create_future(), 0.0)
+    loop.close()
+    vector = np.arange(len(VECTOR), dtype=np.float64)
+    vector[:4] = [np.nan, -0.0, 5e-324, 1e300]
+    answer = Answer(name, 0.1 + 0.2, "REVIEW", [], ["some_rule"], "v1", "champion",
+                    {"customer_profile": "fresh", "card_profile": "stale"}, ["stale:card_profile"], 1.25)  # fmt: skip
+    return log_row(work, vector, answer, {"customer_profile": 1_700_000_000_000_001}, {"v2": 0.5}, "rules-1", 1_800_000_000_000_000)
+
+
+def test_decisions_become_hourly_parquet_and_pass_the_audit(tmp_path: Path) -> None:
+    log = DecisionLog(tmp_path)
+    log.append([row("a"), row("b", event_time="2026-03-01T13:30:00Z", ip=None)])
+    log.rotate()
+    log.append([row("c")])
+    log.close()
+    assert convert_all(tmp_path) == 3
+    files = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.parquet"))
+    assert [name.split("/")[1:3] for name in files] == [
+        ["date=2026-03-01", "hour=12"], ["date=2026-03-01", "hour=12"], ["date=2026-03-01", "hour=13"],
+    ]  # fmt: skip
+    table = pq.read_table(tmp_path / files[0], partitioning=None)
+    assert table.column("feature_status")[0].as_py() == [("card_profile", "stale"), ("customer_profile", "fresh")]
+    assert table.column(VECTOR[3])[0].as_py() == 1e300
+    assert np.signbit(table.column(VECTOR[1])[0].as_py())
+    findings = audit(tmp_path, ["a", "b", "c"])
+    assert (findings.entries, findings.series, findings.problems) == (3, 1, [])
+
+
+def test_converting_again_after_a_crash_changes_nothing(tmp_path: Path) -> None:
+    log = DecisionLog(tmp_path)
+    log.append([row("a")])
+    log.close()
+    (segment,) = journal_folder(tmp_path).glob("*.ready")
+    kept = segment.read_bytes()
+    convert_all(tmp_path)
+    segment.write_bytes(kept)  # as if the process had died before it deleted the segment
+    convert_all(tmp_path)
+    assert audit(tmp_path).entries == 1
+    assert not audit(tmp_path).problems
+
+
+@pytest.mark.parametrize("column", ["score", "decision", "amount_minor", VECTOR[7]])
+def test_an_altered_value_is_found(tmp_path: Path, column: str) -> None:
+    log = DecisionLog(tmp_path)
+    log.append([row(f"t{n}") for n in range(5)])
+    log.close()
+    convert_all(tmp_path)
+    (path,) = tmp_path.rglob("*.parquet")
+    table = pq.read_table(path, partitioning=None)
+    values = table.column(column).to_pylist()
+    values[2] = "APPROVE" if column == "decision" else 77
+    index = table.schema.get_field_index(column)
+    pq.write_table(table.set_column(index, table.schema.field(index), pa.array(values, table.schema.field(index).type)), path)
+    assert audit(tmp_path).problems == [f"{path.name}: entry 2 of {path.name.rsplit('-', 1)[0]} was altered"]
+
+
+def test_a_removed_entry_and_a_missing_answer_are_found(tmp_path: Path) -> None:
+    log = DecisionLog(tmp_path)
+    log.append([row(f"t{n}") for n in range(5)])
+    log.close()
+    convert_all(tmp_path)
+    (path,) = tmp_path.rglob("*.parquet")
+    table = pq.read_table(path, partitioning=None)
+    pq.write_table(pa.concat_tables([table.slice(0, 2), table.slice(3)]), path)
+    problems = audit(tmp_path, ["t0", "t2"]).problems
+    assert any("entry 2 is missing" in problem for problem in problems)
+    assert "transaction t2 was answered but is not in the log" in problems
+
+
+def test_a_killed_worker_leaves_whole_entries_that_are_adopted(tmp_path: Path) -> None:
+    pid = os.fork()
+    if pid == 0:  # a worker that dies without closing anything
+        DecisionLog(tmp_path).append([row("a"), row("b")])
+        os._exit(9)
+    os.waitpid(pid, 0)
+    (segment,) = journal_folder(tmp_path).glob("*.open")
+    assert orphaned(segment)
+    with segment.open("ab") as torn:
+        torn.write(b"\x99\x00\x00\x00half a fra")
+    assert audit(tmp_path, ["a", "b"]).problems == []
+    assert convert_all(tmp_path) == 2
+
+
+def test_an_open_segment_is_left_to_its_writer(tmp_path: Path) -> None:
+    log = DecisionLog(tmp_path)
+    log.append([row("a")])
+    assert convert_all(tmp_path) == 0
+    assert audit(tmp_path).entries == 1
+    log.close()
+
+
+def test_while_the_disk_refuses_records_wait_in_memory_and_keep_their_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = SpoolFile(tmp_path / "spool.open", limit=3)
+    assert spool.append([b"one"])
+    write, room = os.pwrite, [4]
+
+    def full(descriptor: int, data: bytes, offset: int) -> int:
+        if not room:
+            raise OSError(28, "No space left on device")
+        return write(descriptor, data[: room.pop()], offset)  # a torn write, then a full disk
+
+    monkeypatch.setattr(os, "pwrite", full)
+    assert not spool.append([b"two", b"three"])
+    assert not spool.append([b"four"])
+    with pytest.raises(SpoolFull):
+        spool.append([b"five"])
+    assert (spool.held, spool.full) == (3, True)
+    monkeypatch.undo()
+    assert spool.append([b"six"])
+    assert list(read_frames(spool.path)) == [b"one", b"two", b"three", b"four", b"six"]
+    spool.close()
+
+
+def effect(name: str) -> Effect:
+    return Effect(answer_key("p", name), answer_value(b"d" * 16, b"{}"), 0, name.encode())
+
+
+def events(client: redis.Redis) -> list[bytes]:
+    return [fields[b"v"] for _, fields in client.xrange("tollgate:test:0")]
+
+
+def test_an_event_is_appended_once_however_often_it_is_sent(tmp_path: Path, redis_server: RedisServer) -> None:
+    client = redis.Redis(port=redis_server.port)
+    client.flushdb()
+
+    async def run() -> None:
+        outbox = Outbox(redis_server.url, tmp_path, STREAMS)
+        await outbox.start()
+        assert outbox.send([effect("a"), effect("b")])
+        assert outbox.send([effect("a")])
+        await outbox.close()
+
+    asyncio.run(run())
+    assert events(client) == [b"a", b"b"]
+    assert 86_000 < client.ttl(answer_key("p", "a")) <= 86_400
+    assert list(tmp_path.rglob("*.open")) == []
+
+
+def test_events_wait_for_redis_and_then_go_out_in_order(tmp_path: Path) -> None:
+    server = start_redis(tmp_path / "redis")
+    port = server.port
+
+    async def run() -> list[bytes]:
+        outbox = Outbox(f"redis://127.0.0.1:{port}/0", tmp_path, STREAMS)
+        await outbox.start()
+        assert outbox.send([effect("a")])
+        await asyncio.sleep(0.05)
+        server.stop()
+        await asyncio.sleep(0.05)
+        assert not outbox.send([effect("b")])
+        assert not outbox.send([effect("c"), effect("d")])
+        assert outbox.spooled == 3
+        again = start_redis(tmp_path / "redis2", port)
+        for _ in range(100):
+            await outbox.tick()
+            await asyncio.sleep(0.02)
+            if not outbox.spooled:
+                break
+        assert outbox.send([effect("e")])
+        await outbox.close()
+        client = redis.Redis(port=port)
+        found = events(client)
+        client.close()
+        again.stop()
+        return found
+
+    assert asyncio.run(run()) == [b"b", b"c", b"d", b"e"]
+
+
+def test_what_a_dead_worker_could_not_send_is_taken_over(tmp_path: Path, redis_server: RedisServer) -> None:
+    client = redis.Redis(port=redis_server.port)
+    client.flushdb()
+    pid = os.fork()
+    if pid == 0:
+        outbox = Outbox("redis://127.0.0.1:1/0", tmp_path)
+        outbox.send([effect("a"), effect("b")])
+        os._exit(9)
+    os.waitpid(pid, 0)
+
+    async def run() -> None:
+        outbox = Outbox(redis_server.url, tmp_path, STREAMS)
+        await outbox.start()
+        assert outbox.spooled == 2
+        await outbox.tick()
+        await outbox.close()
+
+    asyncio.run(run())
+    assert events(client) == [b"a", b"b"]
+
+
+def test_events_can_go_to_files_and_answers_to_redis(tmp_path: Path, redis_server: RedisServer) -> None:
+    client = redis.Redis(port=redis_server.port)
+    client.flushdb()
+    chosen = load_settings().model_copy(
+        update={"home": tmp_path, "redis_url": redis_server.url, "event_log": "jsonl", "topic": "test", "partitions": 1}
+    )
+
+    async def run() -> None:
+        sinks = open_sinks(chosen)
+        for sink in sinks:
+            await sink.start()
+            assert sink.send([effect("a"), effect("b")])
+            await sink.close()
+
+    asyncio.run(run())
+    assert (tmp_path / "events" / "test-0.jsonl").read_bytes() == b"a\nb\n"
+    assert events(client) == []
+    assert client.get(answer_key("p", "b")) == answer_value(b"d" * 16, b"{}")
+
+
+def test_events_can_go_to_another_redis(tmp_path: Path, redis_server: RedisServer) -> None:
+    first, second = redis.Redis(port=redis_server.port, db=4), redis.Redis(port=redis_server.port, db=5)
+    first.flushdb()
+    second.flushdb()
+    url = redis_server.url.removesuffix("/0")
+    chosen = load_settings().model_copy(
+        update={"home": tmp_path, "redis_url": f"{url}/4", "event_log_url": f"{url}/5", "topic": "test", "partitions": 1}
+    )
+
+    async def run() -> None:
+        for sink in open_sinks(chosen):
+            await sink.start()
+            sink.send([effect("a")])
+            sink.send([effect("a")])
+            await sink.close()
+
+    asyncio.run(run())
+    assert first.get(answer_key("p", "a")) is not None
+    assert events(second) == [b"a"]
+    assert events(first) == []
