@@ -20,10 +20,12 @@ import numpy as np
 import pandas as pd
 
 from monitoring import drift_page, evidently_report
+from monitoring.attribution import AttributionDrift, attribution_drift
 from monitoring.decisions import LOG_COLUMNS
 from monitoring.measures import ColumnDrift, measure, measure_column, sample
 from monitoring.page import write
 from monitoring.performance import Money, Performance, PerformanceSignal, compare, money_of, performance
+from monitoring.segments import Segment, freshness, segments, stale_views
 from monitoring.thresholds import Thresholds
 from monitoring.verdict import Costs, Since, Verdict, judge
 
@@ -59,6 +61,9 @@ class DriftResult:
     rows: tuple[int, int]
     left_out: list[str] = field(default_factory=list)
     money: Money | None = None
+    segments: list[Segment] = field(default_factory=list)
+    freshness: dict[str, dict[str, float]] = field(default_factory=dict)
+    attribution: AttributionDrift | None = None
 
     @property
     def exit_code(self) -> int:
@@ -78,6 +83,7 @@ def drift_report(
     decide_at: tuple[float, float] | None = None,
     importance: Mapping[str, float] | None = None,
     costs: Costs | None = None,
+    model: Path | None = None,
     evidently: bool = True,
 ) -> DriftResult:
     """Compare `current` decisions with the model's `reference` and write the report to `out`.
@@ -87,7 +93,8 @@ def drift_report(
     whatever period has matured; they are held against `baseline` (statistics of earlier matured
     weeks) or, without one, against the reference's own labels. `decide_at` are the model's
     REVIEW and BLOCK thresholds, with which the reference's decision mix is known.
-    `importance` weighs features (any scale). Raises `DriftInputError`.
+    `importance` weighs features (any scale). `model` is the model's LightGBM text, with which the
+    shares of its reasons are compared; it reads `features` in that order. Raises `DriftInputError`.
     """
     thresholds = thresholds or Thresholds()
     importance = dict(importance or {})
@@ -99,13 +106,16 @@ def drift_report(
     left_out = [name for name in names if CALENDAR.search(name)] if covered < WHOLE_WEEK_DAYS else []
     kept = [name for name in names if name not in left_out]
     outputs = [name for name in ("score", "decision") if name in reference and name in current]
-    segments = [name for name in SEGMENTS if name in reference and name in current and name not in kept]
-    columns = measure(reference, current, [*kept, *outputs, *segments], thresholds)
+    by_text = [name for name in SEGMENTS if name in reference and name in current and name not in kept]
+    columns = measure(reference, current, [*kept, *outputs, *by_text], thresholds)
+    fresh = freshness(current)
+    columns = [*stale_views(fresh), *columns]
     drifted = [column for column in columns if column.drifted]
     since = {
         column.column: found
         for column in drifted[:MOST_DATED]
-        if (found := first_day(reference, current, column, days, thresholds)) is not None
+        if column.column in current
+        and (found := first_day(reference, current, column, days, thresholds)) is not None
     }
     matured = performance(labelled) if labelled is not None and len(labelled) else None
     if baseline is None and matured is not None and "is_fraud" in reference:
@@ -123,7 +133,8 @@ def drift_report(
         drifted_features=[c.column for c in drifted if c.column in set(kept)],
         drifted_outputs=[c.column for c in drifted if c.column not in set(kept)],
         columns=columns, performance=signals, matured=matured, since=since,
-        rows=(len(reference), len(current)), left_out=left_out, money=money,
+        rows=(len(reference), len(current)), left_out=left_out, money=money, segments=segments(reference, current), freshness=fresh,
+        attribution=attribution_drift(model, names, reference, current) if model else None,
     )  # fmt: skip
     first_page = drift_page.first_page(result, reference, current, days, thresholds)
     results: dict[str, Any] = {}

@@ -24,6 +24,7 @@ from monitoring.decisions import (
 )
 from monitoring.drift import DriftInputError, drift_report
 from monitoring.thresholds import Thresholds
+from monitoring.trend import write_trend
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class ModelReference:
     decide_at: tuple[float, float] | None
     importance: dict[str, float]
     features: list[str] | None
+    model: Path | None = None
 
 
 def read_reference(path: Path) -> ModelReference:
@@ -50,7 +52,10 @@ def read_reference(path: Path) -> ModelReference:
     decide_at = (
         (float(limits["review"]), float(limits["block"])) if {"review", "block"} <= set(limits) else None
     )
-    return ModelReference(frame, decide_at, facts.get("gain") or {}, facts.get("features"))
+    text = file.parent / "model.txt"
+    return ModelReference(
+        frame, decide_at, facts.get("gain") or {}, facts.get("features"), text if text.exists() else None
+    )
 
 
 def champion_folder(home: Path) -> Path:
@@ -84,12 +89,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         thresholds = Thresholds.load(limits) if limits.exists() else Thresholds()
         result = drift_report(
             model.frame, current, out, week=week, features=model.features, labelled=labelled,
-            thresholds=thresholds, decide_at=model.decide_at, importance=model.importance,
+            thresholds=thresholds, decide_at=model.decide_at, importance=model.importance, model=model.model,
         )  # fmt: skip
     except (DecisionLogError, DriftInputError, ValueError) as error:
         print(f"drift: {error}", file=sys.stderr)
         return 2
     gauges.publish("drift", drift_page.to_prometheus(result))
+    write_trend(settings().results / "drift")
     print((out / "drift.md").read_text())
     print(result.report)
     return result.exit_code if chosen.exit_code else 0

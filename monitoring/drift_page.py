@@ -56,6 +56,12 @@ def first_page(
     parts += ["<h2>Decisions</h2>", _outputs(reference, current)]
     if result.matured is not None:
         parts += ["<h2>Matured transactions</h2>", _performance(result)]
+    if result.segments:
+        parts += ["<h2>Segments</h2>", _segments(result)]
+    if result.freshness:
+        parts += ["<h2>Freshness of features</h2>", _freshness(result)]
+    if result.attribution is not None:
+        parts += ["<h2>What the model leans on</h2>", _attribution(result)]
     parts += ["<h2>Columns</h2>", _columns(result, reference, current, days, thresholds)]
     return "".join(parts)
 
@@ -122,6 +128,36 @@ def _performance(result: DriftResult) -> str:
     return intro + page.table(["Statistic", "Baseline → now", "Verdict"], rows)
 
 
+def _segments(result: DriftResult) -> str:
+    rows = [
+        [escape(s.name), f"{s.rows:,}", page.number(s.moved, 2), f"{page.number(s.score[0])} → {page.number(s.score[1])}",
+         f"{page.percent(s.alerts[0], 2)} → {page.percent(s.alerts[1], 2)}" if s.alerts else "–"]
+        for s in result.segments[:10]
+    ]  # fmt: skip
+    head = ["Segment", "Decisions", "Score moved (deviations)", "Mean score", "Alerts"]
+    return page.table(head, rows, numeric=(1, 2, 3, 4))
+
+
+def _freshness(result: DriftResult) -> str:
+    states = ("fresh", "missing", "stale", "timeout")
+    rows = [
+        [escape(view), *[page.percent(shares.get(state, 0.0)) for state in states]]
+        for view, shares in result.freshness.items()
+    ]
+    return page.table(["View", "Fresh", "Missing", "Stale", "Timed out"], rows, numeric=(1, 2, 3, 4))
+
+
+def _attribution(result: DriftResult) -> str:
+    found = result.attribution
+    assert found is not None
+    rows = [[escape(name), page.percent(then), page.percent(now)] for name, then, now in found.shares[:8]]
+    text = (
+        f"<p>{page.percent(found.moved)} of the model's reasons moved from some inputs to others "
+        "<small>(shares of mean absolute SHAP values; samples alone move a few percent)</small>.</p>"
+    )
+    return text + page.table(["Input", "Share at the reference", "Share now"], rows, numeric=(1, 2))
+
+
 def _columns(
     result: DriftResult,
     reference: pd.DataFrame,
@@ -129,7 +165,7 @@ def _columns(
     days: pd.Series,
     thresholds: Thresholds,
 ) -> str:
-    shown = [c for c in result.columns if c.kind != "empty"][:MOST_ROWS]
+    shown = [c for c in result.columns if c.kind != "empty" and c.column in current][:MOST_ROWS]
     empty = [c.column for c in result.columns if c.kind == "empty"]
     r, c = sample(reference, 20_000), sample(current, 20_000)
     rows = []
@@ -211,6 +247,10 @@ def plain(result: DriftResult) -> dict[str, Any]:
         "columns": [asdict(column) for column in result.columns],
         "performance": [asdict(signal) for signal in result.performance],
         "matured": asdict(result.matured) if result.matured else None,
+        "money": asdict(result.money) if result.money else None,
+        "segments": [asdict(segment) for segment in result.segments],
+        "freshness": result.freshness,
+        "attribution": asdict(result.attribution) if result.attribution else None,
     }
 
 

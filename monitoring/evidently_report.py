@@ -57,7 +57,7 @@ def run(
         from evidently.tests import Reference, eq
 
     register_with_evidently()
-    chosen = choose(drifts, always)
+    chosen = choose([drift for drift in drifts if drift.column in current], always)
     numeric = [d.column for d in chosen if d.kind == "numeric"]
     category = [d.column for d in chosen if d.kind == "category"]
     r, c = sample(reference), sample(current)

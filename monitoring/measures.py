@@ -20,7 +20,7 @@ import pandas as pd
 
 from monitoring.thresholds import Thresholds
 
-Kind = Literal["numeric", "category", "empty"]
+Kind = Literal["numeric", "category", "empty", "view"]
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 #: A numeric column with at most this many values in both samples is read as categories.

@@ -97,6 +97,8 @@ def decide(
 def phrase(drift: ColumnDrift) -> str:
     """One sentence on one drifted column."""
     name = drift.column.replace("_", " ")
+    if drift.kind == "view":
+        return f"{name} was stale or timed out in {percent(drift.current_missing)} of decisions"
     if "missing" in drift.passed:
         return f"{name} is missing in {percent(drift.current_missing)} of rows, before in {percent(drift.reference_missing)}"
     if drift.kind == "numeric" and drift.reference_mean is not None and drift.current_mean is not None:
@@ -221,11 +223,16 @@ def _todo(action: Action, drifted: Sequence[ColumnDrift], beyond: Sequence[Perfo
     missing = [
         drift.column
         for drift in drifted
-        if "missing" in drift.passed and drift.current_missing > drift.reference_missing
+        if "missing" in drift.passed
+        and drift.kind != "view"
+        and drift.current_missing > drift.reference_missing
     ]
+    views = [drift.column for drift in drifted if drift.kind == "view"]
     first = ""
+    if views:
+        first = f"First see to what fills {views[0]}: the 6-hour run, the stream, or Redis. "
     if missing:
-        first = (
+        first += (
             f"First find why {missing[0]} {'and others are' if len(missing) > 1 else 'is'} missing: a feed or a field "
             "broke more often than the world changed. Retraining would only teach the gap. "
         )

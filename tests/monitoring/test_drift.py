@@ -155,3 +155,60 @@ def test_the_command_reads_model_folder_log_and_labels_and_returns_the_verdict(
 def test_the_command_says_what_is_missing(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     assert "train and save one first" in capsys.readouterr().err
+
+
+def test_a_view_that_goes_stale_is_named_before_its_columns(
+    reference: pd.DataFrame, make_decisions: MakeDecisions, tmp_path: Path
+) -> None:
+    week = make_decisions(seed=2)
+    week["feature_status"] = [
+        [("card_profile", "stale" if place % 10 == 0 else "fresh"), ("card_velocity", "fresh")]
+        for place in range(len(week))
+    ]
+    result = report(reference, week, tmp_path)
+    assert result.verdict.action == "watch"
+    assert "card profile was stale or timed out in 10.0% of decisions" in result.verdict.changed
+    assert "First see to what fills card_profile" in result.verdict.todo
+    assert result.freshness["card_velocity"] == {"fresh": 1.0}
+
+
+def test_segments_tell_where_the_score_moved(
+    reference: pd.DataFrame, make_decisions: MakeDecisions, tmp_path: Path
+) -> None:
+    week = make_decisions(seed=2)
+    night = week["txn_hour"] < 6
+    week.loc[night, "score"] = week.loc[night, "score"] * 3
+    result = report(reference, week, tmp_path)
+    assert result.segments[0].name == "hour 00-06 UTC"
+    assert result.segments[0].moved > 3 * result.segments[1].moved
+
+
+def test_the_shares_of_reasons_move_when_an_input_does(make_decisions: MakeDecisions, tmp_path: Path) -> None:
+    import lightgbm
+
+    from monitoring.attribution import attribution_drift
+
+    names = ["txn_amount", "customer_txn_count_1h", "customer_amount_sum_24h"]
+    frame = make_decisions(5_000, seed=3)
+    target = (frame["txn_amount"] > 40) * 1.0 + (frame["customer_txn_count_1h"] > 1) * 1.0
+    booster = lightgbm.train({"verbose": -1, "num_leaves": 7}, lightgbm.Dataset(frame[names], target), 20)
+    booster.save_model(tmp_path / "model.txt")
+    same = attribution_drift(tmp_path / "model.txt", names, frame, make_decisions(5_000, seed=4))
+    other = make_decisions(5_000, seed=4)
+    other["customer_txn_count_1h"] = 0.0
+    moved = attribution_drift(tmp_path / "model.txt", names, frame, other)
+    assert same.moved < 0.05 < moved.moved
+
+
+def test_weeks_side_by_side_link_to_their_reports(
+    reference: pd.DataFrame, make_decisions: MakeDecisions, tmp_path: Path
+) -> None:
+    from monitoring.trend import write_trend
+
+    for place, amounts in enumerate((1.0, 1.0, 1.5)):
+        week = f"2018-W{36 + place}"
+        report(reference, make_decisions(5_000, seed=place, amounts=amounts), tmp_path / week, week=week)
+    page = write_trend(tmp_path)
+    assert page is not None
+    text = page.read_text()
+    assert "3 reports" in text and 'href="2018-W38/drift.html"' in text
