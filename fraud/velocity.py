@@ -368,9 +368,10 @@ class VelocityState:
         border = max([bucket[0] for bucket in everything], default=NEVER)
         oldest = self.header[NEWEST] - RETENTION_MS
         ordered = [(time, word) for (time, _), word in sorted(pairs.items(), key=lambda pair: pair[0][0])]
+        # As in `_prune`, the last event before the newest stays: a read at the newest looks for it.
+        last = max([time for time, _ in ordered if time < self.header[NEWEST]], default=oldest)
+        oldest = min(oldest, last - 1)
         exact = [(time, word) for time, word in ordered if time >= border and time > oldest]
-        if len(exact) < 2:  # as in `_prune`: a read at the newest event's time looks before it
-            exact = ordered[-2:]
         if len(exact) > _KEPT + _FOLD:
             exact = exact[-_KEPT:]
         for time, word in ordered[: len(ordered) - len(exact)]:

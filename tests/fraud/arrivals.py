@@ -113,7 +113,7 @@ class Stream:
 streams = st.builds(
     Stream,
     seed=st.integers(0, 2**32),
-    events=st.integers(100, 2_500),
+    events=st.integers(100, 1_500),
     per_day=st.sampled_from([60.0, 200.0, 1_000.0, 10_000.0, 100_000.0]),
     late=st.sampled_from([0.0, 0.02, 0.2]),
     sigma=st.sampled_from([0.3, 1.0, 2.0]),

@@ -17,6 +17,16 @@ DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True)
+class Event:
+    """One arrival, as far as this entity is concerned."""
+
+    event_ms: int
+    amount: int
+    tracked: tuple[int, ...]
+    location: int | None
+
+
+@dataclass(frozen=True)
 class Answer:
     """What the oracle says of one entity at one time: lists are by window, then by table."""
 
@@ -38,14 +48,15 @@ class Oracle:
     def __init__(self, place: int) -> None:
         self.entity = ENTITIES[place]
         self.place = place
-        self.arrived: list[Observation] = []
+        self.arrived: list[Event] = []
+        self._known: set[tuple[int, int]] = set()
 
     def add(self, seen: Observation) -> None:
         """Remember `seen`, unless the same transaction has arrived before."""
-        for earlier in self.arrived:
-            if (earlier.transaction_key, earlier.event_ms) == (seen.transaction_key, seen.event_ms):
-                return
-        self.arrived.append(seen)
+        identity = (seen.transaction_key, seen.event_ms)
+        if identity not in self._known:
+            self._known.add(identity)
+            self.arrived.append(Event(seen.event_ms, seen.amount, seen.tracked[self.place], seen.location))
 
     def version(self) -> int:
         """Microseconds UTC at which the newest update became known, strictly increasing."""
@@ -69,7 +80,7 @@ class Oracle:
             total=[sum(seen.amount for seen in window) for window in in_window],
             squares=[sum(seen.amount**2 for seen in window) for window in in_window],
             distinct=[
-                [len({seen.tracked[self.place][table] for seen in window} - {0}) for window in in_window]
+                [len({seen.tracked[table] for seen in window} - {0}) for window in in_window]
                 for table in tables
             ],
             seen=[self._seen(past, table, at_ms, requested[table]) for table in tables],
@@ -79,8 +90,8 @@ class Oracle:
             located_ms=max(located)[0] if located else math.nan,
         )
 
-    def _seen(self, past: list[Observation], table: int, at_ms: int, key: int) -> bool:
+    def _seen(self, past: list[Event], table: int, at_ms: int, key: int) -> bool:
         days = 1 if table < len(self.entity.counterparties) else 30
         return key != 0 and any(
-            seen.tracked[self.place][table] == key and seen.event_ms >= at_ms - days * DAY_MS for seen in past
+            seen.tracked[table] == key and seen.event_ms >= at_ms - days * DAY_MS for seen in past
         )

@@ -50,43 +50,53 @@ def read_times(arrivals: Sequence[Observation]) -> list[int]:
     return sorted(time for time in times if time >= newest)
 
 
-def assert_as_told(state: bytes, oracle: Oracle, at_ms: int, requested: Sequence[int], *, exact: bool) -> None:
-    """Every feature of `state` at `at_ms` is the oracle's; within the error where not `exact`.
+def assert_as_told(
+    state: bytes, oracle: Oracle, times: Sequence[int], requested: Sequence[Sequence[int]], *, exact: bool
+) -> None:
+    """Every feature of `state` at each of `times` is the oracle's; within the error where not `exact`.
 
     Distinct counts and novelty are held to it as far as the tables' limits promise.
     """
-    place = oracle.place
-    found, expected = read(state, place, at_ms, requested), oracle.read(at_ms, requested, TTL_MS)
-    assert bool(found.present[0]) is expected.present
-    if not expected.present:
-        return
-    _assert_sums(found, expected, exact=exact or expected.count[-1] <= EXACT_EVENTS)
-    assert _same(found.since_last[0], expected.since_last)
-    assert _same(found.since_first[0], expected.since_first)
-    assert _same(found.located_ms[0], expected.located_ms)
+    rows = len(times)
+    padded = [[*keys, 0, 0, 0][:3] for keys in requested]
+    found = read_windows(
+        [state] * rows, np.full(rows, oracle.place), np.array(times), np.array(padded), TTL_MS
+    )
+    for row, at_ms in enumerate(times):
+        expected = oracle.read(at_ms, requested[row], TTL_MS)
+        assert bool(found.present[row]) is expected.present
+        if expected.present:
+            _assert_row(found, row, expected, oracle, at_ms, exact=exact)
+
+
+def _assert_row(found: WindowRead, row: int, expected: Answer, oracle: Oracle, at_ms: int, *, exact: bool) -> None:
+    _assert_sums(found, row, expected, exact=exact or expected.count[-1] <= EXACT_EVENTS)
+    assert _same(found.since_last[row], expected.since_last)
+    assert _same(found.since_first[row], expected.since_first)
+    assert _same(found.located_ms[row], expected.located_ms)
     if expected.location is not None:
-        assert found.location[0] == expected.location
+        assert found.location[row] == expected.location
+    # A read at the newest event's time leaves its ties out, but two of them had no spare room.
+    tied = sum(seen.event_ms == at_ms for seen in oracle.arrived)
     for table, distinct in enumerate(expected.distinct):
         if table < len(oracle.entity.counterparties):
-            # A read at the newest event's time leaves its ties out, but two of them had no spare room.
-            tied = sum(seen.event_ms == at_ms for seen in oracle.arrived)
             limit = min(DISTINCT_LIMIT, DISTINCT_LIMIT + 2 - tied)
             if tied <= 2:
-                assert found.distinct[0, table].tolist() == [min(number, limit) for number in distinct]
+                assert found.distinct[row, table].tolist() == [min(number, limit) for number in distinct]
             else:
-                assert all(found.distinct[0, table] <= distinct)
-                assert all(found.distinct[0, table] >= [min(number, limit) for number in distinct])
+                assert all(found.distinct[row, table] <= distinct)
+                assert all(found.distinct[row, table] >= [min(number, limit) for number in distinct])
         if distinct[-1] <= DISTINCT_LIMIT:
-            assert found.seen[0, table] == expected.seen[table], (table, requested)
+            assert found.seen[row, table] == expected.seen[table]
 
 
-def _assert_sums(found: WindowRead, expected: Answer, *, exact: bool) -> None:
+def _assert_sums(found: WindowRead, row: int, expected: Answer, *, exact: bool) -> None:
     for window in range(len(WINDOWS)):
-        count, total = float(found.count[0, window]), float(found.total[0, window])
+        count, total = float(found.count[row, window]), float(found.total[row, window])
         if exact:
             assert count == expected.count[window]
             assert total == expected.total[window]
-            assert math.isclose(found.squares[0, window], expected.squares[window], rel_tol=1e-12)
+            assert found.squares[row, window] == float(expected.squares[window])
         else:
             assert abs(count - expected.count[window]) <= ERROR * expected.count[window], WINDOWS[window]
             assert abs(total - expected.total[window]) <= ERROR * expected.total[window], WINDOWS[window]
