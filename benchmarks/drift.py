@@ -5,7 +5,7 @@
 One world, one model. Weeks are counted from the world's first Monday:
 
     0-4 history | 5-10 training | 11-16 calibration of the limits | 17-42 quiet weeks, one report each
-    for each kind of drift: the same world, changed from week 23 on; reports of weeks 23 to 26
+    for each kind of drift: the same world, changed from week 23 on; reports of weeks 23 to 25
 
 Vectors are the platform's own (`benchmarks.drift_weeks`). A report comes at the end of its week and
 knows the labels that were known then. `weeks_late` 0 means the first report after the change.
@@ -45,7 +45,7 @@ TRAIN: Final = (5, 11)
 CALIBRATE: Final = range(11, 17)
 QUIET: Final = range(17, 43)
 CHANGE: Final = 23
-WATCHED: Final = range(CHANGE, CHANGE + 4)
+WATCHED: Final = range(CHANGE, CHANGE + 3)
 KINDS: Final = ("amounts_up", "channel_mix", "new_fraud_type", "halved_attacks", "field_missing")
 
 
@@ -66,13 +66,11 @@ class World:
 
     def __init__(self, home: Path, judge_by: Any, decide_at: tuple[float, float]) -> None:
         self._home, self._model, self._decide_at = home, judge_by, decide_at
-        self._labels = pa.concat_tables(
-            [pq.read_table(path) for path in sorted((home / "dataset" / "labels").glob("*.parquet"))]
-        ).to_pandas()
+        self._labels = labels_of(home)
 
     def week(self, number: int) -> pd.DataFrame:
         """The decisions of a week."""
-        frame = pq.read_table(self._home / "weeks" / f"{number:03d}.parquet").to_pandas()
+        frame: pd.DataFrame = pq.read_table(self._home / "weeks" / f"{number:03d}.parquet").to_pandas()
         frame["score"] = self._model.score(frame[list(VECTOR)].to_numpy(np.float64))
         review, block = self._decide_at
         score = frame["score"]
@@ -96,13 +94,13 @@ def end_of(week: int) -> datetime:
     return datetime.combine(START, datetime.min.time(), UTC) + timedelta(weeks=week + 1)
 
 
-def weeks_of(home: Path, first: int, last: int, days: int, extra: Sequence[str]) -> None:
-    """Build the weeks of one dataset in a process of its own."""
+def weeks_of(home: Path, first: int, last: int, days: int, drifts: Sequence[str] = ()) -> None:
+    """Build the weeks of one dataset, first to last, in a process of its own."""
     log = home.with_suffix(".log")
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [
         sys.executable, "-m", "benchmarks.drift_weeks", "--start", START.isoformat(), "--days", str(days),
-        "--first-week", str(first), "--last-week", str(last), *extra,
+        "--first-week", str(first), "--weeks", str(last + 1 - first), "--drift", *drifts,
     ]  # fmt: skip
     with log.open("w") as output:
         done = subprocess.run(
@@ -116,14 +114,36 @@ def weeks_of(home: Path, first: int, last: int, days: int, extra: Sequence[str])
         raise RuntimeError(f"building {home.name} failed; see {log}")
 
 
+def training_rows(home: Path, labels: pd.DataFrame) -> Any:
+    """The training weeks with labels as they were known at their end."""
+    from training.rows import rows_of
+
+    as_of = end_of(TRAIN[1] - 1)
+    known = labels[labels["created_timestamp"] <= as_of].sort_values("created_timestamp")
+    frauds = set(known.drop_duplicates("transaction_id", keep="last").query("is_fraud")["transaction_id"])
+    tables = [pq.read_table(home / "weeks" / f"{week:03d}.parquet") for week in range(*TRAIN)]
+    table = pa.concat_tables(tables)
+    label = [identifier in frauds for identifier in table["transaction_id"].to_pylist()]
+    ripe = as_of - timedelta(days=settings().label_maturity_days)
+    mature = (table["event_timestamp"].to_pandas() <= ripe).to_numpy()
+    table = table.append_column("is_fraud", pa.array(label)).append_column("label_mature", pa.array(mature))
+    return rows_of(table, VECTOR)
+
+
+def labels_of(home: Path) -> pd.DataFrame:
+    """Every label of a world, with when it became known."""
+    files = sorted((home / "dataset" / "labels").glob("*.parquet"))
+    frame: pd.DataFrame = pa.concat_tables([pq.read_table(path) for path in files]).to_pandas()
+    return frame
+
+
 def prepare(home: Path) -> Judge:
     """Train on the quiet world, and calibrate limits and baseline on its next six weeks."""
     from training.plan import Plan
-    from training.rows import read_rows
     from training.save import gains, reference_table
     from training.train import train
 
-    rows = read_rows(home / "set")
+    rows = training_rows(home, labels_of(home))
     trained = train(rows, Plan(delay_days=settings().label_maturity_days, final="judged"))
     decide_at = (trained.thresholds.review, trained.thresholds.block)
     reference = reference_table(trained, rows).to_pandas()
@@ -170,7 +190,7 @@ def exam(work: Path, judge: Judge, kinds: Sequence[str], say: Any) -> dict[str, 
     drifts = []
     for kind in kinds:
         world = World(work / kind, judge.model, judge.thresholds)
-        reports = []
+        reports: list[dict[str, Any]] = []
         for number in WATCHED:
             result = report_of(world, judge, number, work / "reports" / kind)
             reports.append(
@@ -277,11 +297,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     change = (START + timedelta(weeks=CHANGE)).isoformat()
     say("the quiet world")
-    weeks_of(chosen.work / "quiet", TRAIN[0], QUIET[-1], 301, ["--train-weeks", f"{TRAIN[0]}:{TRAIN[1]}"])
+    weeks_of(chosen.work / "quiet", TRAIN[0], QUIET[-1], 301)
     for kind in chosen.kinds:
         say(f"the world with {kind}")
         last = WATCHED[-1]
-        weeks_of(chosen.work / kind, CHANGE - 1, last, 7 * (last + 1), ["--drift", f"{kind}@{change}"])
+        weeks_of(chosen.work / kind, CHANGE - 1, last, 7 * (last + 1), [f"{kind}@{change}"])
     found = exam(chosen.work, prepare(chosen.work / "quiet"), chosen.kinds, say)
     if not chosen.no_speed:
         found["speed"] = speed(say)
