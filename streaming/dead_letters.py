@@ -89,9 +89,9 @@ class LetterBox:
         self._letters.clear()
 
 
-def letters_folder(configured: Settings) -> Path:
-    """Where the letters of the configured topic are kept."""
-    return configured.home / "dead_letters" / configured.topic
+def letters_folder(configured: Settings, topic: str | None = None) -> Path:
+    """Where the letters of `topic` (default: transactions) are kept."""
+    return configured.home / "dead_letters" / (topic or configured.topic)
 
 
 def read_letters(folder: Path) -> Iterator[tuple[Path, DeadLetter]]:
@@ -118,7 +118,7 @@ def _file_safe(position: str) -> str:
     return f"{int(milliseconds):020d}-{int(sequence or 0):010d}"
 
 
-def replay(configured: Settings) -> tuple[int, int]:
+def replay(configured: Settings, topic: str) -> tuple[int, int]:
     """Publish every unmasked letter to the event log again; return (published, kept back).
 
     A file whose letters were published is renamed to ``.replayed``. Run it after a fix: what
@@ -128,8 +128,8 @@ def replay(configured: Settings) -> tuple[int, int]:
 
     published = masked = 0
     done: set[Path] = set()
-    with open_writer(configured) as writer:
-        for path, letter in read_letters(letters_folder(configured)):
+    with open_writer(configured, topic) as writer:
+        for path, letter in read_letters(letters_folder(configured, topic)):
             done.add(path)
             if letter.masked:
                 masked += 1
@@ -146,20 +146,22 @@ def main(arguments: list[str] | None = None) -> int:
     """`python -m streaming.dead_letters list|replay`."""
     parser = argparse.ArgumentParser(prog="python -m streaming.dead_letters", description=main.__doc__)
     parser.add_argument("command", choices=("list", "replay"))
+    parser.add_argument("--topic", help="default: TOLLGATE_TOPIC")
     chosen = parser.parse_args(arguments)
     configured = settings()
+    topic = chosen.topic or configured.topic
     if chosen.command == "replay":
-        published, masked = replay(configured)
-        print(f"{published} letters published to {configured.topic} again")
+        published, masked = replay(configured, topic)
+        print(f"{published} letters published to {topic} again")
         if masked:
             print(f"{masked} were not: they held a card number, which was masked")
         return 0
     count = 0
-    for _, letter in read_letters(letters_folder(configured)):
+    for _, letter in read_letters(letters_folder(configured, topic)):
         count += 1
         note = "  (card number masked)" if letter.masked else ""
         print(f"{letter.partition}  {letter.position}  {letter.field}: {letter.reason}{note}")
-    print(f"{count} dead letters of topic {configured.topic}", file=sys.stderr)
+    print(f"{count} dead letters of topic {topic}", file=sys.stderr)
     return 0
 
 

@@ -181,6 +181,8 @@ def kafka_appender(
         if failures:
             first = failures[0]
             failures.clear()
-            raise KafkaException(first)
+            if first.fatal():
+                raise KafkaException(first)
+            raise LogAwayError(first.str())
 
     return append, lambda: None

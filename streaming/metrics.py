@@ -23,6 +23,7 @@ FRESHNESS = Histogram(
     "from an event's arrival in the log to its state being visible in Redis",
     buckets=(0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.1, 0.25, 1, 5, 30),
 )  # fmt: skip
+SCORED = Counter("tollgate_stream_scored", "authorizations scored and published")
 WRITTEN = Counter("tollgate_stream_states_written", "states written to Redis")
 REFUSED = Counter("tollgate_stream_states_refused", "states that Redis already held in a newer version")
 SINK_RETRIES = Counter("tollgate_stream_sink_retries", "writes repeated because Redis was away")

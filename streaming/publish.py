@@ -26,7 +26,11 @@ class EventLogWriter(Protocol):
         """Append bytes as they are."""
 
     def flush(self) -> None:
-        """Wait until everything published is in the log; raises what the log's client raises."""
+        """Wait until everything published is in the log.
+
+        Raises `LogAwayError` or what redis-py raises; then some of it is in the log, some is not,
+        and nothing is buffered any more.
+        """
 
     def __enter__(self) -> Self: ...
 
@@ -53,9 +57,9 @@ class _Writer:
             self.flush()
 
     def flush(self) -> None:
-        if self._buffer:
-            self._append(self._buffer)
-            self._buffer.clear()
+        events, self._buffer = self._buffer, []
+        if events:
+            self._append(events)
 
     def __enter__(self) -> Self:
         return self

@@ -15,6 +15,7 @@ import redis
 
 from embedded.redis_server import RedisServer
 from fraud.settings import Settings, settings
+from tests.streaming.broker import Broker, start_broker
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -28,6 +29,32 @@ def configured(home: Path, redis_server: RedisServer, monkeypatch: pytest.Monkey
     monkeypatch.setenv("TOLLGATE_STREAM_SNAPSHOT_SECONDS", "0.2")
     settings.cache_clear()
     yield settings()
+
+
+@pytest.fixture(scope="session")
+def broker() -> Iterator[Broker]:
+    started = start_broker()
+    yield started
+    started.stop()
+
+
+@pytest.fixture(params=["redis", "kafka", "jsonl"])
+def log(
+    request: pytest.FixtureRequest, configured: Settings, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> Settings:
+    """Settings of each kind of event log, with a topic of its own and two partitions."""
+    topic = f"events-{time.time_ns()}"
+    monkeypatch.setenv("TOLLGATE_EVENT_LOG", request.param)
+    monkeypatch.setenv("TOLLGATE_KAFKA_BOOTSTRAP", broker.bootstrap)
+    monkeypatch.setenv("TOLLGATE_TOPIC", topic)
+    monkeypatch.setenv("TOLLGATE_AUTHORIZATIONS_TOPIC", f"to-score-{topic}")
+    monkeypatch.setenv("TOLLGATE_PREDICTIONS_TOPIC", f"scored-{topic}")
+    monkeypatch.setenv("TOLLGATE_STREAM_BATCH", "40")
+    settings.cache_clear()
+    if request.param == "kafka":
+        for name in (topic, settings().authorizations_topic, settings().predictions_topic):
+            broker.create_topic(name, 2)
+    return settings()
 
 
 class FlowProcess:

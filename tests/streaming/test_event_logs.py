@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,32 +14,9 @@ from streaming.batch import LogAwayError, LogPositionError, PartitionReader
 from streaming.jsonl_source import partition_file
 from streaming.publish import open_writer
 from streaming.source import reader_opener
-from tests.streaming.broker import Broker, start_broker
+from tests.streaming.broker import Broker
 
 Open = Callable[[int, str | None], PartitionReader]
-
-
-@pytest.fixture(scope="module")
-def broker() -> Iterator[Broker]:
-    started = start_broker()
-    yield started
-    started.stop()
-
-
-@pytest.fixture(params=["redis", "kafka", "jsonl"])
-def log(
-    request: pytest.FixtureRequest, configured: Settings, broker: Broker, monkeypatch: pytest.MonkeyPatch
-) -> Settings:
-    """Settings of each kind of event log, with a topic of its own and two partitions."""
-    topic = f"events-{time.time_ns()}"
-    monkeypatch.setenv("TOLLGATE_EVENT_LOG", request.param)
-    monkeypatch.setenv("TOLLGATE_KAFKA_BOOTSTRAP", broker.bootstrap)
-    monkeypatch.setenv("TOLLGATE_TOPIC", topic)
-    monkeypatch.setenv("TOLLGATE_STREAM_BATCH", "40")
-    settings.cache_clear()
-    if request.param == "kafka":
-        broker.create_topic(topic, 2)
-    return settings()
 
 
 def publish(log: Settings, partition: int, names: list[str]) -> None:

@@ -69,6 +69,14 @@ def test_every_accepted_event_is_in_the_arrival_log_once_and_every_broken_one_a_
     assert differences(configured, plain_loop(transactions)) == []
 
 
+def test_every_event_log_gives_the_states_of_a_plain_loop(log: Settings, flow: StartFlow) -> None:
+    published = publish(log, Load(1_000, customers=100, duplicates=0.02, late=0.02, broken=0.01))
+    flow("--drain").finish()
+    transactions = accepted(published)
+    assert differences(log, plain_loop(transactions)) == []
+    assert read_transactions(log.lake).num_rows == len(transactions)
+
+
 def test_killed_at_any_moment_and_restarted_with_more_processes_nothing_is_lost_or_doubled(
     configured: Settings, flow: StartFlow
 ) -> None:

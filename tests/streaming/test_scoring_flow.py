@@ -1,0 +1,153 @@
+"""The scoring flow against a service that answers, hangs up and is too busy."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from fraud.settings import Settings, settings
+from streaming.dead_letters import letters_folder, read_letters
+from streaming.load import Load, events
+from streaming.publish import open_writer
+from streaming.scoring_flow import ScoringPartition
+from streaming.source import reader_opener
+
+
+class Service(ThreadingHTTPServer):
+    """Answers bulk requests as the scoring service does; `failures` are statuses to answer first."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.failures: list[int] = []
+        self.asked = 0
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Service
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        items = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        status = self.server.failures.pop(0) if self.server.failures else 200
+        self.server.asked += 1
+        answers = [{"transaction_id": item["transaction_id"], "decision": "APPROVE"} for item in items]
+        body = json.dumps(answers).encode()
+        self.send_response(status)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+    server = Service()
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    monkeypatch.setenv("TOLLGATE_SCORE_URL", f"http://127.0.0.1:{server.server_port}")
+    settings.cache_clear()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def publish(configured: Settings, load: Load) -> set[str]:
+    """Put `load` into partition 0 of the authorizations; return the ids of what is valid in it."""
+    names = set()
+    with open_writer(configured, configured.authorizations_topic) as writer:
+        for event in events(load, 1):
+            writer.publish_raw(0, event.payload)
+            if event.transaction is not None:
+                names.add(event.transaction.transaction_id)
+    return names
+
+
+Start = Callable[..., ScoringPartition]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts partition 0, from a snapshot if one is given."""
+    started: list[ScoringPartition] = []
+
+    def build(configured: Settings, snapshot: tuple[Any, ...] | None = None) -> ScoringPartition:
+        started.append(ScoringPartition(configured, 0, snapshot, threading.Event(), drain=True))
+        return started[-1]
+
+    yield build
+    for partition in started:
+        partition.close()
+
+
+def run(partition: ScoringPartition, batches: int | None = None) -> None:
+    """Run `partition` to the end of its log, or until it has published `batches` batches."""
+    deadline = time.monotonic() + 30
+    while batches != 0:
+        assert time.monotonic() < deadline
+        try:
+            published = partition.next_batch()
+        except StopIteration:
+            return
+        if batches is not None and published:
+            batches -= 1
+
+
+def predictions(configured: Settings) -> list[str]:
+    reader = reader_opener(configured.model_copy(update={"topic": configured.predictions_topic}))(0, None)
+    end, found = reader.end(), []
+    while not reader.reached(end):
+        found.extend(json.loads(payload)["transaction_id"] for payload in reader.read().payloads)
+    reader.close()
+    return found
+
+
+def test_every_valid_authorization_is_answered_once_across_a_crash(
+    log: Settings, service: Service, start: Start
+) -> None:
+    log = settings()
+    load = Load(300, duplicates=0.1, broken=0.02)
+    names = publish(log, load)
+    first = start(log)
+    run(first, batches=3)
+    snapshot = first.snapshot()
+    run(first, batches=2)  # published, but the crash comes before a snapshot
+    resumed = start(log, snapshot)
+    run(resumed)
+    assert sorted(predictions(log)) == sorted(names)
+    letters = list(read_letters(letters_folder(log, log.authorizations_topic)))
+    assert len(letters) == sum(
+        event.kind == "broken" for event in events(Load(300, duplicates=0.1, broken=0.02), 1)
+    )
+
+
+def test_a_busy_service_is_asked_again_and_a_snapshot_meanwhile_loses_nothing(
+    configured: Settings, service: Service, start: Start
+) -> None:
+    names = publish(settings(), Load(100))
+    service.failures = [503, 429, 500]
+    waiting = start(settings())
+    assert waiting.next_batch() == []
+    snapshot = waiting.snapshot()  # the batch under way is not in it
+    run(waiting)
+    assert service.asked >= 4
+    assert sorted(predictions(settings())) == sorted(names)
+    run(start(settings(), snapshot))
+    assert sorted(predictions(settings())) == sorted(names)
+
+
+def test_a_service_that_refuses_the_caller_ends_the_flow_with_its_status(
+    configured: Settings, service: Service, start: Start
+) -> None:
+    publish(settings(), Load(5))
+    service.failures = [401]
+    with pytest.raises(RuntimeError, match="401"):
+        run(start(settings()))
