@@ -56,7 +56,7 @@ def card_html(card: dict[str, Any]) -> str:
     parts = [
         f"<h1>Fraud model {escape(card['version'])}</h1>",
         f'<p class="quiet">Built from what was known at {_time(card["trained_at_cut"])}. Judged on '
-        f"{figures['rows']:,.0f} transactions from {_time(test['start'])} to {_time(test['end'])}, "
+        f"{_rows(figures)} from {_time(test['start'])} to {_time(test['end'])}, "
         f"{figures['frauds']:,.0f} of them fraud ({figures['base_rate']:.2%}), which it never saw and which "
         f"start {_gap(card):.1f} days after the last transaction it learned from"
         + (
@@ -235,6 +235,13 @@ def _making(card: dict[str, Any]) -> str:
     return (
         table(["", ""], rows + facts) + "<h3>Settings of the trees</h3>" + table(["setting", "value"], chosen)
     )
+
+
+def _rows(figures: dict[str, float]) -> str:
+    rows, transactions = figures["rows"], figures["transactions"]
+    if transactions < rows * 1.001:
+        return f"{rows:,.0f} transactions"
+    return f"{rows:,.0f} transactions (thinned, standing for {transactions:,.0f})"
 
 
 def _gap(card: dict[str, Any]) -> float:

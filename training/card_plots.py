@@ -54,6 +54,7 @@ def precision_recall(card: dict[str, Any]) -> str:
         axes.annotate(
             f"{figures['precision_at_recall_70']:.2f} at recall .70",
             (0.7, figures["precision_at_recall_70"]), xytext=(-6, 8), textcoords="offset points", ha="right",
+            bbox={"color": "white", "pad": 1.5},
         )  # fmt: skip
         axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.04))
 

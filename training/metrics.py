@@ -182,7 +182,9 @@ def reliability(
 def gain(ranking: Ranking, points: int = 200) -> tuple[Floats, Floats]:
     """The gain curve: share of rows flagged, and share of frauds found by flagging them."""
     flagged = (ranking.true_positives + ranking.false_positives) / (ranking.frauds + ranking.genuine)
-    at = np.unique(np.linspace(0, len(flagged) - 1, points).astype(np.int64))
+    # The head of the ranking is where a team works: points even in the logarithm as well.
+    even = np.linspace(0, len(flagged) - 1, points)
+    at = np.unique(np.concatenate((even, np.geomspace(1, len(flagged), points) - 1)).astype(np.int64))
     return np.concatenate(([0.0], flagged[at])), np.concatenate(([0.0], ranking.recall[at]))
 
 

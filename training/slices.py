@@ -25,6 +25,9 @@ WEEK_US = 7 * 86_400_000_000
 def slices(rows: Rows, score: Floats, threshold: float) -> dict[str, list[dict[str, Any]]]:
     """Per grouping, one entry per value: rows, frauds, figures, and alerts at `threshold`."""
     found = {name: _by(rows, score, threshold, values) for name, values in groupings(rows).items()}
+    if "amount" in found:
+        bands = _bands()
+        found["amount"].sort(key=lambda entry: bands.index(entry["value"]))
     return {name: entries for name, entries in found.items() if len(entries) > 1}
 
 
@@ -36,16 +39,20 @@ def groupings(rows: Rows) -> dict[str, NDArray[Any]]:
         if name in rows.described
     }
     if "amount_reference" in rows.described:
-        edges = np.array(AMOUNT_BANDS)
-        bounds = [0, *AMOUNT_BANDS]
-        names = [f"{low // 100}-{high // 100}" for low, high in zip(bounds, AMOUNT_BANDS, strict=False)]
-        names.append(f"over {AMOUNT_BANDS[-1] // 100}")
-        groups["amount"] = np.asarray(names, dtype=object)[np.searchsorted(edges, rows.amount, side="right")]
+        place = np.searchsorted(np.array(AMOUNT_BANDS), rows.amount, side="right")
+        groups["amount"] = np.asarray(_bands(), dtype=object)[place]
     if "card_seconds_since_first_txn" in rows.names:
         seconds = rows.features[:, rows.names.index("card_seconds_since_first_txn")]
         new = ~(seconds >= NEW_CARD_SECONDS)
         groups["card"] = np.where(new, "new (under 7 days)", "known").astype(object)
     return groups
+
+
+def _bands() -> list[str]:
+    """Names of the amount bands in reference units, lowest first."""
+    bounds = [0, *AMOUNT_BANDS]
+    names = [f"{low // 100}-{high // 100}" for low, high in zip(bounds, AMOUNT_BANDS, strict=False)]
+    return [*names, f"over {AMOUNT_BANDS[-1] // 100}"]
 
 
 def weekly(rows: Rows, score: Floats, threshold: float) -> list[dict[str, Any]]:
