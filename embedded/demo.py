@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
+import pyarrow.parquet as pq
 
-from datasets.folder import read_info
+from datasets.folder import read_info, transaction_files
 from embedded.processes import Child, ProcessFailedError
 from embedded.redis_server import RedisServer, free_port, start_redis
 from embedded.replay import Replay, ReplayError, ReplayResult, ReplaySettings
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 _MARKER = "demo.json"
 _STEPS = 14
+_REPLAY_DAYS = 7
+_REPLAY_ROWS = 70_000
 
 
 class DemoError(RuntimeError):
@@ -62,7 +65,7 @@ class Options:
     customers: int = 2000
     days: int = 45
     seed: int = 7
-    replay_days: float = 1.0
+    replay_days: float | None = None
     train_days: int = 28
     negatives: int = 60_000
     replay_from: datetime | None = None
@@ -74,9 +77,11 @@ def plan(dataset: Path, options: Options, maturity: timedelta) -> Plan:
     if info.start is None or info.end is None:
         raise DemoError(f"{dataset} holds no transaction")
     start, end = (datetime.fromisoformat(text).astimezone(UTC) for text in (info.start, info.end))
-    length = timedelta(days=options.replay_days)
-    replay_from = options.replay_from or _midnight(end - length)
-    train_from = max(_midnight(start + timedelta(days=8)), replay_from - maturity - timedelta(days=options.train_days))
+    length = timedelta(days=options.replay_days or _replay_days(dataset, options))
+    replay_from = options.replay_from or _midnight(_midnight(end) + timedelta(days=1) - length)
+    train_from = max(
+        _midnight(start + timedelta(days=8)), replay_from - maturity - timedelta(days=options.train_days)
+    )
     if train_from + timedelta(days=3) > replay_from - maturity:
         raise DemoError(
             f"{dataset} spans {start:%Y-%m-%d} to {end:%Y-%m-%d}: too short to train on labels that take "
@@ -86,6 +91,17 @@ def plan(dataset: Path, options: Options, maturity: timedelta) -> Plan:
     return Plan(info.name, replay_from, replay_from + length, history_from, train_from, options.negatives)
 
 
+def _replay_days(dataset: Path, options: Options) -> int:
+    """A day of synthetic data; of real data the last days, for figures that one day's luck does not make.
+
+    At most a week, and no more than about `_REPLAY_ROWS` transactions.
+    """
+    if options.data is None:
+        return 1
+    days = [pq.read_metadata(path).num_rows for path in transaction_files(dataset)[-_REPLAY_DAYS:]]
+    return max(1, min(len(days), int(_REPLAY_ROWS * len(days) / max(1, sum(days)))))
+
+
 def _midnight(moment: datetime) -> datetime:
     return moment.replace(hour=0, minute=0, second=0, microsecond=0)
 
@@ -93,7 +109,9 @@ def _midnight(moment: datetime) -> datetime:
 def prepare_home(home: Path, results: Path) -> None:
     """An empty home for the demo. One that it did not make itself is not touched."""
     if home.exists() and any(home.iterdir()) and not (home / _MARKER).exists():
-        raise DemoError(f"{home} holds data that no demo made: set TOLLGATE_HOME to another folder, or remove it")
+        raise DemoError(
+            f"{home} holds data that no demo made: set TOLLGATE_HOME to another folder, or remove it"
+        )
     if (home / "platform.json").exists():
         raise DemoError("the platform is up on this home: run `make down` first")
     shutil.rmtree(home, ignore_errors=True)
@@ -159,7 +177,10 @@ class Demo:
             version = self._train(training_set)
         with step("online", "Redis: last cut materialized, stream seeded, service up"):
             self._online(chosen)
-        with step("replay", f"{chosen.replay_from:%Y-%m-%d %H:%M} to {chosen.replay_to:%Y-%m-%d %H:%M}, scored in event order"):
+        with step(
+            "replay",
+            f"{chosen.replay_from:%Y-%m-%d %H:%M} to {chosen.replay_to:%Y-%m-%d %H:%M}, scored in event order",
+        ):
             result = self._replay(dataset, chosen, spark)
         with step("drain", "service and stream ended, logs drained"):
             self._drain()
@@ -170,7 +191,11 @@ class Demo:
         with step("drift", "Evidently against the training reference"):
             drift = self._drift(version)
         with step("summary", "figures"):
-            self.summary |= {"dataset": chosen.dataset, "model_version": version, "rejected": self._rejected(dataset)}
+            self.summary |= {
+                "dataset": chosen.dataset,
+                "model_version": version,
+                "rejected": self._rejected(dataset),
+            }
             self.summary |= replay_figures(result, frauds)
             self.summary |= {"parity": parity, "drift": drift}
             if result.first_errors:
@@ -182,7 +207,9 @@ class Demo:
             if options.mapping is None:
                 raise DemoError("DATA needs a MAPPING that says which columns become which fields")
             out = folder / options.mapping.stem
-            self._command("datasets.importer", "--data", options.data, "--mapping", options.mapping, "--out", out)
+            self._command(
+                "datasets.importer", "--data", options.data, "--mapping", options.mapping, "--out", out
+            )
         else:
             out = folder / "synthetic"
             self._command(
@@ -255,7 +282,11 @@ class Demo:
         from feature_repo.velocity_log import newest_states
         from streaming.seed import seed_states
 
-        states = ((entity.name, key, state) for entity in ENTITIES for key, state in newest_states(entity, chosen.replay_from))
+        states = (
+            (entity.name, key, state)
+            for entity in ENTITIES
+            for key, state in newest_states(entity, chosen.replay_from)
+        )
         return seed_states(self.config, states, wait_seconds=120)
 
     def _replay(self, dataset: Path, chosen: Plan, spark: SparkSession) -> ReplayResult:
@@ -308,7 +339,9 @@ class Demo:
             for child in self._children:
                 child.check()
             if time.monotonic() > deadline:
-                raise DemoError(f"{sent} transactions were scored, {arrived} reached the lake within a minute")
+                raise DemoError(
+                    f"{sent} transactions were scored, {arrived} reached the lake within a minute"
+                )
             time.sleep(0.1)
 
     def _drain(self) -> None:
@@ -326,7 +359,9 @@ class Demo:
         from training.dataset import rebuild
 
         self._velocity(chosen.replay_from, chosen.replay_to, spark)
-        served = read_decisions(self.config.home / "decisions", start=chosen.replay_from, end=chosen.replay_to)
+        served = read_decisions(
+            self.config.home / "decisions", start=chosen.replay_from, end=chosen.replay_to
+        )
         report = compare(served, rebuild(served, spark=spark), VECTOR)
         write_report(report, self.config.results / "parity")
         return report.summary()
@@ -376,8 +411,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--days", type=int, default=usual.days)
     parser.add_argument("--replay-days", type=float, default=usual.replay_days)
     parser.add_argument("--train-days", type=int, default=usual.train_days)
-    parser.add_argument("--negatives", type=int, default=usual.negatives, help="genuine training rows to keep")
-    parser.add_argument("--replay-from", type=datetime.fromisoformat, help="start of the replay, with its offset")
+    parser.add_argument(
+        "--negatives", type=int, default=usual.negatives, help="genuine training rows to keep"
+    )
+    parser.add_argument(
+        "--replay-from", type=datetime.fromisoformat, help="start of the replay, with its offset"
+    )
     chosen = parser.parse_args(arguments)
     try:
         demo = Demo(Options(**vars(chosen)))

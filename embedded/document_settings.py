@@ -26,7 +26,9 @@ def settings_table() -> str:
         default = "" if field.default is None or field.default is PydanticUndefined else str(field.default)
         if isinstance(field.default, Path):
             default = str(field.default.relative_to(REPOSITORY))
-        rows.append(f"| `TOLLGATE_{name.upper()}` | {f'`{default}`' if default else 'none'} | {field.description} |")
+        rows.append(
+            f"| `TOLLGATE_{name.upper()}` | {f'`{default}`' if default else 'none'} | {field.description} |"
+        )
     return HEADER + "\n".join(rows) + "\n"
 
 

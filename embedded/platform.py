@@ -56,7 +56,12 @@ def service_command(config: Settings) -> list[str]:
 
 def start_service(config: Settings) -> Child:
     """Start the service and wait until it says that it is ready (60 seconds at most)."""
-    child = Child("the service", service_command(config), config.home / "logs" / "service.log", service_environment(config))
+    child = Child(
+        "the service",
+        service_command(config),
+        config.home / "logs" / "service.log",
+        service_environment(config),
+    )
     try:
         child.wait_until(lambda: answers(f"{service_url(config)}/readyz"), 60)
     except ProcessFailedError:
@@ -67,7 +72,9 @@ def start_service(config: Settings) -> Child:
 
 def start_stream(config: Settings) -> Child:
     """Start the velocity flow."""
-    child = Child("the stream", module_command("streaming.flow"), config.home / "logs" / "stream.log", {"TZ": "UTC"})
+    child = Child(
+        "the stream", module_command("streaming.flow"), config.home / "logs" / "stream.log", {"TZ": "UTC"}
+    )
     time.sleep(0.5)
     child.check()
     return child
@@ -104,7 +111,9 @@ def up() -> int:
         raise
     running = Running(pids, service_url(config), config.redis_url)
     state_file(config).write_bytes(msgspec.json.encode(running))
-    print(f"serving at {running.url}/v1/score, online store {running.redis_url}, logs in {config.home / 'logs'}")
+    print(
+        f"serving at {running.url}/v1/score, online store {running.redis_url}, logs in {config.home / 'logs'}"
+    )
     print("end it with `make down`")
     return 0
 

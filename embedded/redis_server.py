@@ -73,7 +73,9 @@ def start_redis(directory: Path, port: int | None = None, *, durable: bool = Fal
         str(binary()), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(directory), "--save", "",
         "--appendonly", "yes" if durable else "no", "--logfile", str(log), "--daemonize", "no",
     ]  # fmt: skip
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     server = RedisServer(process, port, directory)
     deadline = time.monotonic() + 10
     with redis.Redis(port=port) as client:
@@ -85,5 +87,7 @@ def start_redis(directory: Path, port: int | None = None, *, durable: bool = Fal
                 if process.poll() is not None or time.monotonic() > deadline:
                     server.stop()
                     tail = log.read_text()[-500:] if log.exists() else "nothing"
-                    raise RedisStartError(f"redis-server did not answer on port {port}; it printed: {tail}") from None
+                    raise RedisStartError(
+                        f"redis-server did not answer on port {port}; it printed: {tail}"
+                    ) from None
                 time.sleep(0.02)

@@ -76,7 +76,9 @@ class ReplaySettings:
 class Replay:
     """One replay run; `run` returns what it measured."""
 
-    def __init__(self, settings: ReplaySettings, on_cut: Callable[[int], None], progress: Callable[[int], None]) -> None:
+    def __init__(
+        self, settings: ReplaySettings, on_cut: Callable[[int], None], progress: Callable[[int], None]
+    ) -> None:
         self._settings = settings
         self._on_cut = on_cut
         self._progress = progress
@@ -107,7 +109,9 @@ class Replay:
             headers["Authorization"] = f"Bearer {settings.token}"
         connector = aiohttp.TCPConnector(limit=settings.concurrency)
         async with (
-            aiohttp.ClientSession(connector=connector, headers=headers, timeout=aiohttp.ClientTimeout(total=15)) as session,
+            aiohttp.ClientSession(
+                connector=connector, headers=headers, timeout=aiohttp.ClientTimeout(total=15)
+            ) as session,
             redis.asyncio.from_url(settings.redis_url) as reader,
         ):
             watcher = asyncio.create_task(self._watch(reader))
@@ -154,7 +158,11 @@ class Replay:
             )  # fmt: skip
 
     async def _score(
-        self, session: aiohttp.ClientSession, transaction: Transaction, keys: list[tuple[int, str]], slots: asyncio.Semaphore
+        self,
+        session: aiohttp.ClientSession,
+        transaction: Transaction,
+        keys: list[tuple[int, str]],
+        slots: asyncio.Semaphore,
     ) -> None:
         result = self._result
         started = time.perf_counter()

@@ -10,7 +10,15 @@ import numpy as np
 import orjson
 
 from embedded.replay import ReplayResult
-from training.metrics import auc, average_precision, brier, brier_base_rate, precision_at_recall, rank, recall_at_fpr
+from training.metrics import (
+    auc,
+    average_precision,
+    brier,
+    brier_base_rate,
+    precision_at_recall,
+    rank,
+    recall_at_fpr,
+)
 
 
 def quantile(values: Sequence[float], share: float) -> float | None:
@@ -27,13 +35,19 @@ def replay_figures(result: ReplayResult, frauds: set[str]) -> dict[str, Any]:
         "events_processed": result.sent,
         "fraud_in_replay": int(sum(transaction in frauds for transaction in result.outcome)),
         "fraud_detected": int(
-            sum(decision != "APPROVE" for transaction, decision in result.outcome.items() if transaction in frauds)
+            sum(
+                decision != "APPROVE"
+                for transaction, decision in result.outcome.items()
+                if transaction in frauds
+            )
         ),
         "decisions": dict(sorted(result.decisions.items())),
         "latency_p50_ms": quantile(result.latencies_ms, 0.50),
         "latency_p95_ms": quantile(result.latencies_ms, 0.95),
         "latency_p99_ms": quantile(result.latencies_ms, 0.99),
-        "throughput_events_per_sec": round(result.sent / result.scoring_seconds, 1) if result.scoring_seconds else None,
+        "throughput_events_per_sec": round(result.sent / result.scoring_seconds, 1)
+        if result.scoring_seconds
+        else None,
         "error_rate": result.errors / result.sent if result.sent else None,
         "degraded": result.degraded,
         "freshness_p50_ms": quantile(result.freshness_ms, 0.50),
@@ -68,7 +82,10 @@ def table(summary: Mapping[str, Any]) -> str:
         ("rows rejected by the contract", f"{summary['rejected']:,}"),
         ("decisions", ", ".join(f"{name} {count:,}" for name, count in summary["decisions"].items())),
         ("frauds met by a review or block", f"{summary['fraud_detected']} of {summary['fraud_in_replay']}"),
-        ("answer p50 / p95 / p99", f"{summary['latency_p50_ms']} / {summary['latency_p95_ms']} / {summary['latency_p99_ms']} ms"),
+        (
+            "answer p50 / p95 / p99",
+            f"{summary['latency_p50_ms']} / {summary['latency_p95_ms']} / {summary['latency_p99_ms']} ms",
+        ),
         ("replayed per second", f"{summary['throughput_events_per_sec']}"),
         ("errors", f"{summary['error_rate']:.4%}"),
         ("event to visible state p99", f"{summary['freshness_p99_ms']} ms"),

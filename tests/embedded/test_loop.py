@@ -68,7 +68,9 @@ def test_the_summary_holds_every_promised_figure(loop: Loop) -> None:
         "avg_prediction", "freshness_p99_ms", "parity", "drift", "steps",
     }  # fmt: skip
     assert promised <= set(loop.summary)
-    assert {"rows", "features", "mismatched_rows", "max_abs_diff", "worst_feature"} <= set(loop.summary["parity"])
+    assert {"rows", "features", "mismatched_rows", "max_abs_diff", "worst_feature"} <= set(
+        loop.summary["parity"]
+    )
     assert all(step["seconds"] >= 0 for step in loop.summary["steps"])
 
 
@@ -103,7 +105,12 @@ def test_the_demo_leaves_nothing_running(loop: Loop) -> None:
 def test_feasts_own_commands_work_from_a_shell(loop: Loop, online: dict[str, str]) -> None:
     def feast(*arguments: str) -> str:
         done = subprocess.run(
-            [_FEAST, "-c", "feature_repo", *arguments], cwd=REPOSITORY, env=online, capture_output=True, text=True, check=False
+            [_FEAST, "-c", "feature_repo", *arguments],
+            cwd=REPOSITORY,
+            env=online,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
         return done.stdout
