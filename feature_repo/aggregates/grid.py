@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,14 +97,23 @@ def distinct(rows: Ints, values: Ints, low: Ints, high: Ints, shape: tuple[int, 
     return running(rows[keep], start[keep], high[keep], 1, shape)
 
 
-def deviation(count: Ints, total: Ints, squares: Ints, squares_high: Ints) -> NDArray[Any]:
+#: Squares are summed in two halves, ``x^2 & LOW`` and ``x^2 >> HALF``, which cannot overflow.
+HALF: Final = 31
+LOW: Final = (1 << HALF) - 1
+
+
+def deviation(count: Ints, total: Ints, squares_low: Ints, squares_high: Ints) -> NDArray[np.float64]:
     """Population standard deviation from integer sums; NaN where `count` is 0.
 
     ``n * sum(x^2) - sum(x)^2`` is exact in wrapping 64-bit integers whenever the result itself
-    fits; beyond (judged from `squares_high`, the sum of ``x^2 >> 31``) it is taken in floats.
+    fits; where it may not, it is taken in floats.
     """
-    large = count * (squares_high * 2.0**31) - total.astype(np.float64) ** 2
-    exact = (count * squares - total * total).astype(np.float64)
-    variance = np.where(large < 2.0**61, exact, large)
+    squares = squares_high * 2.0**HALF + squares_low
+    rough = count * squares - total.astype(np.float64) ** 2
+    exact = (count * ((squares_high << HALF) + squares_low) - total * total).astype(np.float64)
+    variance = np.where(rough < 2.0**61, exact, rough)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(count > 0, np.sqrt(np.maximum(variance, 0.0)) / count, np.nan)
+        deviations: NDArray[np.float64] = np.where(
+            count > 0, np.sqrt(np.maximum(variance, 0.0)) / count, np.nan
+        )
+    return deviations

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from feature_repo.aggregates.grid import CUTS_PER_DAY, Grid, Ints, deviation, distinct, running
+from feature_repo.aggregates.grid import CUTS_PER_DAY, HALF, LOW, Grid, Ints, deviation, distinct, running
 from fraud.entities import PROFILE_DAYS, Entity
 
 Floats = NDArray[np.float64]
@@ -152,8 +152,8 @@ def _block(
             features[f"{name}_amount_std_{days}d"] = deviation(
                 count,
                 total,
-                running(moves.row, low, high, squares, shape),
-                running(moves.row, low, high, squares >> 31, shape),
+                running(moves.row, low, high, squares & LOW, shape),
+                running(moves.row, low, high, squares >> HALF, shape),
             )
             for party, order in zip(entity.counterparties, parties, strict=True):
                 place = entity.counterparties.index(party)
@@ -214,11 +214,11 @@ def _peer_features(
         "mean": np.full((len(names) + 1, shape[1]), np.nan),
         "std": np.full((len(names) + 1, shape[1]), np.nan),
     }
-    for place, name in enumerate(names):
-        count, total, squares, high_squares = request.peers.category[name]
+    for place, category in enumerate(names):
+        count, total, squares_low, squares_high = request.peers.category[category]
         table["share"][place] = np.where(everyone > 0, count / everyone, np.nan)
         table["mean"][place] = np.where(count > 0, total / count, np.nan)
-        table["std"][place] = deviation(count, total, squares, high_squares)
+        table["std"][place] = deviation(count, total, squares_low, squares_high)
     at = np.arange(shape[1])[None, :]  # code -1 picks the last line, all NaN
     return {
         f"merchant_share_{longest}": np.where(everyone > 0, mine / everyone, np.nan),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pyarrow as pa
 
-from feature_repo.aggregates.grid import CUTS_PER_DAY, INTERVAL_US, Grid, Ints, cut_time, running
+from feature_repo.aggregates.grid import CUTS_PER_DAY, HALF, INTERVAL_US, LOW, Grid, Ints, cut_time, running
 from feature_repo.aggregates.profile import Peers
 from fraud.entities import ENTITIES, PROFILE_DAYS, Entity
 
@@ -163,10 +163,8 @@ def peers(moves: DataFrame, grid: Grid) -> Peers:
         .agg(
             F.count("*").alias("count"),
             F.sum(amount).alias("total"),
-            # Squares wrap at 64 bits on purpose (feature_repo.aggregates.grid.deviation), but
-            # Spark refuses to: their halves are summed apart.
-            F.sum((amount * amount).bitwiseAND(F.lit(0x7FFFFFFF))).alias("squares_low"),
-            F.sum(F.shiftright(amount * amount, 31)).alias("squares_high"),
+            F.sum((amount * amount).bitwiseAND(F.lit(LOW))).alias("squares_low"),
+            F.sum(F.shiftright(amount * amount, HALF)).alias("squares_high"),
         )
         .toArrow()
     )
@@ -192,7 +190,6 @@ def _peers_of(sums: pa.Table, grid: Grid) -> Peers:
     table: dict[str, tuple[Ints, Ints, Ints, Ints]] = {}
     for name in sorted({value for value in category if value is not None}):
         chosen = category == name
-        high_sum = line(chosen, ints["squares_high"])
-        squares = (high_sum << 31) + line(chosen, ints["squares_low"])
-        table[name] = (line(chosen, ints["count"]), line(chosen, ints["total"]), squares, high_sum)
+        sums_of = [line(chosen, ints[each]) for each in ("count", "total", "squares_low", "squares_high")]
+        table[name] = (sums_of[0], sums_of[1], sums_of[2], sums_of[3])
     return Peers(everyone, table)

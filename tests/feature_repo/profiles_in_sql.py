@@ -32,8 +32,9 @@ def oracle_profiles(
     )
     base.execute(
         "CREATE TEMP TABLE fraud AS SELECT transaction_id, reported FROM (SELECT transaction_id, "
-        "created_timestamp AS reported, is_fraud FROM words WHERE created_timestamp < $1 QUALIFY row_number() "
-        "OVER (PARTITION BY transaction_id ORDER BY created_timestamp DESC, is_fraud DESC) = 1) WHERE is_fraud",
+        "created_timestamp AS reported, is_fraud FROM words WHERE created_timestamp < $1 "
+        "QUALIFY row_number() OVER (PARTITION BY transaction_id ORDER BY created_timestamp DESC, "
+        "is_fraud DESC) = 1) WHERE is_fraud",
         [cut],
     )
     profiles: dict[str, dict[str, Any]] = {}
@@ -72,8 +73,8 @@ def oracle_profiles(
         delay = timedelta(days=_MATURITY_DAYS)
         put(
             [f"{name}_fraud_rate_{days}d"],
-            f"SELECT {key}, avg((reported IS NOT NULL)::INT) FROM moves LEFT JOIN fraud USING (transaction_id) "
-            f"WHERE {window} GROUP BY 1", low - delay, cut - delay,
+            f"SELECT {key}, avg((reported IS NOT NULL)::INT) FROM moves "
+            f"LEFT JOIN fraud USING (transaction_id) WHERE {window} GROUP BY 1", low - delay, cut - delay,
         )  # fmt: skip
     if name == "merchant":
         _peers(put, cut - timedelta(days=max(PROFILE_DAYS)), cut)
@@ -88,7 +89,7 @@ def _peers(put: Any, low: datetime, cut: datetime) -> None:
     )  # fmt: skip
     # In the test data a merchant keeps its category, so "the newest" needs no care here.
     put(
-        ["merchant_category_share_30d", "merchant_category_amount_mean_30d", "merchant_category_amount_std_30d"],
+        [f"merchant_category_{name}_30d" for name in ("share", "amount_mean", "amount_std")],
         f"SELECT DISTINCT merchant_id, share, mean, std FROM {recent} JOIN (SELECT merchant_category, "
         f"count(*) / (SELECT count(*) FROM {recent}) AS share, avg(amount_reference) AS mean, "
         f"stddev_pop(amount_reference) AS std FROM {recent} GROUP BY 1) USING (merchant_category)", low, cut,

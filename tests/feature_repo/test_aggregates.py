@@ -11,15 +11,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from profiles_in_sql import oracle_profiles
 from pyspark.sql import SparkSession
-from small_lake import START, small_labels, small_transactions, write_lake
 
 from datasets.lake import write_labels, write_transactions
 from feature_repo.aggregates.grid import cut_number, cut_time, cuts_between
 from feature_repo.aggregates.run import cut_folder, profile_schema, run_cuts
 from fraud.entities import ENTITIES, ENTITY_BY_NAME, Entity
 from fraud.settings import settings
+from tests.feature_repo.profiles_in_sql import oracle_profiles
+from tests.feature_repo.small_lake import START, small_labels, small_transactions, write_lake
 
 #: Early (few days of history), in the middle, on a cut with events exactly on it, at the end.
 CUTS = [

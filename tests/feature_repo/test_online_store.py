@@ -148,7 +148,8 @@ def test_the_newest_version_is_left_whatever_the_order_and_the_batches(
     ("url", "kind", "nodes", "options"),
     [
         ("redis://127.0.0.1:6390/0", "redis", (("127.0.0.1", 6390),), {"db": 0}),
-        ("rediss://user:p%40ss,w@cache:6380/3", "redis", (("cache", 6380),), {"username": "user", "password": "p@ss,w", "ssl": True, "db": 3}),
+        ("rediss://user:p%40ss,w@cache:6380/3", "redis", (("cache", 6380),),
+         {"username": "user", "password": "p@ss,w", "ssl": True, "db": 3}),
         ("redis+cluster://:secret@a:1,b:2", "redis_cluster", (("a", 1), ("b", 2)), {"password": "secret"}),
         ("redis+sentinel://a:1,b:2/fraud?db=4", "redis_sentinel", (("a", 1), ("b", 2)), {"db": 4}),
         ("redis://[::1]:7000", "redis", (("::1", 7000),), {"db": 0}),
