@@ -18,15 +18,14 @@ from fraud.entities import ENTITIES
 from fraud.redis_layout import (
     NEWEST_WINS,
     decode_timestamp,
-    encode_bytes,
-    encode_timestamp,
-    entity_key,
     field,
     ts_field,
 )
 from fraud.settings import Settings
 from streaming import metrics
 from streaming.backoff import Backoff
+from streaming.online_rows import KeyEncoder, timestamp
+from streaming.online_rows import value as value_bytes
 from streaming.redis_link import AWAY, connect, connect_cluster, is_cluster
 from streaming.shard_batch import Writes
 
@@ -51,7 +50,7 @@ class OnlineWriter:
         self._cluster = connect_cluster(url) if is_cluster(url) else None
         self._client = None if self._cluster else connect(url)
         self._connection: Any = None
-        self._project = project
+        self._key = KeyEncoder(project).key
         self._fixed = [
             (ts_field(entity.velocity_view), b"1", field(entity.velocity_view, entity.state_feature))
             for entity in ENTITIES
@@ -90,10 +89,7 @@ class OnlineWriter:
         for place, values, versions, states, _ in writes:
             newest.setdefault(place, {}).update(zip(values, zip(versions, states, strict=True), strict=True))
         return {
-            place: [
-                (entity_key(self._project, ENTITIES[place].key, value), version, state)
-                for value, (version, state) in rows.items()
-            ]
+            place: [(self._key(place, value), version, state) for value, (version, state) in rows.items()]
             for place, rows in newest.items()
         }
 
@@ -104,8 +100,8 @@ class OnlineWriter:
         arguments.extend(self._fixed[place])
         for _, version, state in rows:
             arguments.append(version)
-            arguments.append(encode_timestamp(version))
-            arguments.append(encode_bytes(state))
+            arguments.append(timestamp(version))
+            arguments.append(value_bytes(state))
         packed: bytes = hiredis.pack_command(tuple(arguments))
         return packed
 
@@ -143,7 +139,7 @@ class OnlineWriter:
         written = 0
         for place, rows in self._rows(writes).items():
             for key, version, state in rows:
-                arguments = [*self._fixed[place], version, encode_timestamp(version), encode_bytes(state)]
+                arguments = [*self._fixed[place], version, timestamp(version), value_bytes(state)]
                 written += script(keys=[key], args=arguments)
         return written
 
@@ -154,8 +150,7 @@ class OnlineWriter:
         for at in range(0, len(values), _MOST_READS):
             pipeline = client.pipeline(transaction=False)
             for value in values[at : at + _MOST_READS]:
-                key = entity_key(self._project, entity.key, value)
-                pipeline.hget(key, ts_field(entity.velocity_view))
+                pipeline.hget(self._key(place, value), ts_field(entity.velocity_view))
             found.extend([decode_timestamp(stored) if stored else 0 for stored in pipeline.execute()])
         return found
 

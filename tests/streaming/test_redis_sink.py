@@ -7,11 +7,23 @@ from pathlib import Path
 
 import pytest
 import redis
+from hypothesis import given
+from hypothesis import strategies as st
 
 from embedded.redis_server import free_port, start_redis
 from fraud.entities import ENTITIES
-from fraud.redis_layout import decode_bytes, decode_timestamp, entity_key, field, ts_field
+from fraud.redis_layout import (
+    decode_bytes,
+    decode_timestamp,
+    encode_bytes,
+    encode_timestamp,
+    entity_key,
+    field,
+    ts_field,
+)
 from fraud.settings import Settings, settings
+from streaming.online_rows import KeyEncoder, timestamp
+from streaming.online_rows import value as value_bytes
 from streaming.redis_sink import MOST_KEYS, OnlineStorePartition, OnlineWriter
 from streaming.shard_batch import Writes
 
@@ -92,3 +104,12 @@ def test_patience_ends_with_what_will_happen_next(
     sink = OnlineStorePartition(settings(), threading.Event())
     with pytest.raises(TimeoutError, match="resumes from its last snapshot"):
         sink.write_batch([("customer:0", one("c", 1, b"a"))])
+
+
+@given(st.text(max_size=64), st.integers(0, 5), st.integers(0, 2**52), st.binary(max_size=300))
+def test_the_joined_parts_are_the_bytes_of_the_layout(
+    name: str, place: int, version: int, state: bytes
+) -> None:
+    assert KeyEncoder("tollgate").key(place, name) == entity_key("tollgate", ENTITIES[place].key, name)
+    assert timestamp(version) == encode_timestamp(version)
+    assert value_bytes(state) == encode_bytes(state)
