@@ -26,7 +26,7 @@ def build_model(home: Path, version: str = "bench", *, trees: int = 300, leaves:
     import lightgbm
 
     random = np.random.default_rng(7)
-    rows = random.lognormal(1, 1, size=(20_000, len(VECTOR)))
+    rows = random.lognormal(1, 1, size=(6_000, len(VECTOR)))
     rows[random.random(rows.shape) < 0.15] = np.nan
     signal = np.nan_to_num(rows[:, :40]) @ random.normal(size=40)
     label = (signal + random.normal(scale=4, size=len(rows)) > np.quantile(signal, 0.97)).astype(int)

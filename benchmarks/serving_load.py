@@ -31,6 +31,7 @@ class Load:
     latencies: list[float] = field(default_factory=list)
     statuses: Counter[int] = field(default_factory=Counter)
     unanswered: int = 0
+    repeated: int = 0
     answers: list[tuple[float, int, bytes]] = field(default_factory=list)
 
     @property
@@ -54,6 +55,7 @@ class _Connection(asyncio.Protocol):
         self._buffer = b""
         self.transport: asyncio.Transport | None = None
         self.intended = 0.0
+        self.request = b""
         self.busy = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -61,6 +63,7 @@ class _Connection(asyncio.Protocol):
 
     def send(self, request: bytes, intended: float) -> None:
         self.intended = intended
+        self.request = request
         self.busy = True
         assert self.transport is not None
         self.transport.write(request)
@@ -137,11 +140,14 @@ async def saturate(port: int, requests: Iterator[bytes], *, connections: int, se
 
 
 async def at_rate(
-    port: int, requests: Sequence[bytes], *, rate: float, connections: int, keep: bool = False, patience: float = 5.0
+    port: int, requests: Sequence[bytes], *, rate: float, connections: int, keep: bool = False, patience: float = 5.0,
+    repeat: int = 0,
 ) -> Load:
     """Open loop: request n is due at n / `rate` seconds, whether or not others were answered.
 
-    With `keep`, `answers` holds (intended time since the start, status, body) of each.
+    With `keep`, `answers` holds (intended time since the start, status, body) of each. A request
+    whose connection breaks is sent again up to `repeat` times, as a payment client would (the
+    service answers an id once); its latency still counts from the first intended time.
     """
     _check("127.0.0.1", connections, len(requests) / rate, rate)
     load = Load()
@@ -152,9 +158,17 @@ async def at_rate(
     begun = perf_counter()
     left = len(requests)
 
+    tried: Counter[float] = Counter()
+
     def finished(connection: _Connection, status: int, body: bytes) -> None:
         nonlocal left
         now = perf_counter()
+        if not status and tried[connection.intended] < repeat:
+            tried[connection.intended] += 1
+            load.repeated += 1
+            waiting.appendleft((connection.request, connection.intended))
+            loop.create_task(_replace())
+            return
         left -= 1
         if status:
             load.statuses[status] += 1

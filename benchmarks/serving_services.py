@@ -33,7 +33,7 @@ class Running:
             self.process.wait()
 
 
-def start(name: str, home: Path, redis_url: str, *, port: int | None = None, wait: float = 90, **more: str) -> Running:
+def start(name: str, home: Path, redis_url: str, *, port: int | None = None, wait: float = 300, **more: str) -> Running:
     """Start `name` (tollgate, or a yardstick) and wait until it answers /readyz."""
     port = port or free_port()
     environment = os.environ | {

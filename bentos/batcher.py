@@ -10,30 +10,39 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from time import perf_counter
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 
 
 class Overloaded(RuntimeError):
-    """The queue is at its bound; the caller should come back later."""
+    """The queue is at a bound; the caller should come back later."""
 
 
 class MicroBatcher(Generic[Item]):
     """Gathers items into calls of `run`, which must answer every item itself and not raise.
 
-    At most `size` items a batch, `in_flight` batches at once and `queue` items waiting. One
-    event loop owns it.
+    At most `size` items a batch, `in_flight` batches at once and `queue` items waiting; and none
+    is taken while the oldest has waited `longest_wait` seconds, so that a surge is turned away
+    early instead of making everybody late. One event loop owns it.
     """
 
     def __init__(
-        self, run: Callable[[list[Item]], Awaitable[None]], *, size: int = 64, in_flight: int = 2, queue: int = 2048
+        self,
+        run: Callable[[list[Item]], Awaitable[None]],
+        *,
+        size: int = 64,
+        in_flight: int = 2,
+        queue: int = 2048,
+        longest_wait: float = float("inf"),
     ) -> None:
         self._run = run
         self._size = size
         self._in_flight = in_flight
         self._queue = queue
-        self._pending: deque[Item] = deque()
+        self._longest_wait = longest_wait
+        self._pending: deque[tuple[float, Item]] = deque()
         self._scheduled = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -46,10 +55,13 @@ class MicroBatcher(Generic[Item]):
         return len(self._tasks)
 
     def submit(self, item: Item) -> None:
-        """Queue `item`; raise `Overloaded` when the queue is at its bound."""
+        """Queue `item`; raise `Overloaded` when the queue is at a bound."""
         if len(self._pending) >= self._queue:
             raise Overloaded(f"{self._queue} transactions wait already")
-        self._pending.append(item)
+        now = perf_counter()
+        if self._pending and now - self._pending[0][0] > self._longest_wait:
+            raise Overloaded("more transactions arrive than can be decided in time")
+        self._pending.append((now, item))
         if not self._scheduled and len(self._tasks) < self._in_flight:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._flush)
@@ -58,7 +70,7 @@ class MicroBatcher(Generic[Item]):
         self._scheduled = False
         while self._pending and len(self._tasks) < self._in_flight:
             pending = self._pending
-            batch = [pending.popleft() for _ in range(min(self._size, len(pending)))]
+            batch = [pending.popleft()[1] for _ in range(min(self._size, len(pending)))]
             task = asyncio.ensure_future(self._run(batch))
             self._tasks.add(task)
             task.add_done_callback(self._done)

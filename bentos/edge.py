@@ -18,7 +18,7 @@ import bentoml
 import msgspec
 
 from bentos.access import Scope
-from bentos.engine import Engine
+from bentos.engine import LARGEST_BULK_ITEMS, Engine
 from bentos.explain import explain
 from bentos.problem import Problem
 from fraud.contract import LARGEST_BODY
@@ -98,6 +98,8 @@ class Edge:
         client = _admit(engine, scope, "score")
         raw = await _body(scope, receive, LARGEST_BULK)
         items = split_bulk(raw)
+        if engine.bulk_full:
+            raise Problem(503, "(service)", "too many bulk requests wait already", retry_after=1)
         engine.access.spend(client, len(items))
         engine.metrics.count("requests_total", BULK_PATH, "200")
         pending: list[Message] = [{"type": "http.request", "body": raw, "more_body": False}]
@@ -138,8 +140,8 @@ def split_bulk(raw: bytes) -> list[msgspec.Raw]:
         raise Problem(422, "(body)", "should be a JSON array of transactions") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Problem(400, "(body)", "is not valid JSON") from None
-    if not 1 <= len(items) <= 1024:
-        raise Problem(422, "(body)", "should hold 1 to 1024 transactions")
+    if not 1 <= len(items) <= LARGEST_BULK_ITEMS:
+        raise Problem(422, "(body)", f"should hold 1 to {LARGEST_BULK_ITEMS} transactions")
     return items
 
 

@@ -25,6 +25,9 @@ from fraud.settings import Settings
 _log = logging.getLogger("tollgate.service")
 #: Seconds between two looks at connections that are down; the rest is looked at every second.
 _TICK = 0.25
+#: Transactions in one bulk request, and in all that wait.
+LARGEST_BULK_ITEMS = 1024
+BULK_QUEUE = 8 * LARGEST_BULK_ITEMS
 
 
 class Engine:
@@ -37,7 +40,15 @@ class Engine:
         self.scorer = Scorer(chosen, self.metrics)
         self.labels = LabelStore(chosen.home)
         self.batcher: MicroBatcher[Work] = MicroBatcher(
-            self.scorer.run, size=chosen.serve_batch, in_flight=chosen.serve_in_flight, queue=chosen.serve_queue
+            self.scorer.run,
+            size=chosen.serve_batch,
+            in_flight=chosen.serve_in_flight,
+            queue=chosen.serve_queue,
+            longest_wait=chosen.serve_wait_ms / 1000,
+        )
+        # Bulk has a queue of its own, so that single requests pass between its batches.
+        self.bulk: MicroBatcher[Work] = MicroBatcher(
+            self.scorer.run, size=max(128, chosen.serve_batch), in_flight=1, queue=BULK_QUEUE
         )
         self._folder = MetricsFolder(chosen.home)
         self._parse_stage = self.metrics.histogram("stage_seconds", "parse")
@@ -57,9 +68,20 @@ class Engine:
         if self._ticker is not None:
             self._ticker.cancel()
         await self.batcher.drain()
+        await self.bulk.drain()
         await self.scorer.close()
         self.labels.close()
         self._folder.write(self.metrics)
+
+    @property
+    def in_flight(self) -> int:
+        """Transactions and batches that are queued or being scored."""
+        return self.batcher.waiting + self.batcher.under_way + self.bulk.waiting + self.bulk.under_way
+
+    @property
+    def bulk_full(self) -> bool:
+        """Whether the queue of bulk requests has no room for another one."""
+        return self.bulk.waiting > BULK_QUEUE - LARGEST_BULK_ITEMS
 
     @property
     def ready(self) -> bool:
@@ -73,10 +95,13 @@ class Engine:
         except ContractError as error:
             raise refused(error) from None
 
-    def submit(self, transaction: Transaction, arrived: float) -> asyncio.Future[bytes]:
+    def submit(
+        self, transaction: Transaction, arrived: float, batcher: MicroBatcher[Work] | None = None
+    ) -> asyncio.Future[bytes]:
         """Queue a transaction; the future is its answer's JSON or raises `Problem`.
 
-        `arrived` is `perf_counter` when its request did.
+        `arrived` is `perf_counter` when its request did. A repeated request that is under way
+        joins the first one.
         """
         work = Work(transaction, asyncio.get_running_loop().create_future(), arrived)
         self._parse_stage.observe(perf_counter() - arrived)
@@ -94,9 +119,9 @@ class Engine:
             if under_way[0] != work.digest:
                 self.metrics.count("repeated_total", "conflict")
                 raise conflict()
-            return under_way[1]
+            return asyncio.shield(under_way[1])  # one caller's leaving must not cancel the other's
         try:
-            self.batcher.submit(work)
+            (batcher or self.batcher).submit(work)
         except Overloaded as error:
             raise Problem(503, "(service)", str(error), retry_after=1) from None
         memory.begin(name, work.digest, work.future)
@@ -104,7 +129,7 @@ class Engine:
 
     async def score(self, raw: bytes, arrived: float) -> bytes:
         """The answer's JSON to one transaction's JSON; raise `Problem`."""
-        return await asyncio.shield(self.submit(self.parse(raw), arrived))
+        return await self.submit(self.parse(raw), arrived)
 
     async def score_many(self, items: Sequence[Transaction | Problem]) -> list[bytes]:
         """Per item the answer's JSON, or the error's: no item fails its neighbours."""
@@ -115,7 +140,7 @@ class Engine:
                 futures.append(item)
                 continue
             try:
-                futures.append(self.submit(item, arrived))
+                futures.append(self.submit(item, arrived, self.bulk))
             except Problem as problem:
                 futures.append(problem)
         results = []
@@ -124,7 +149,7 @@ class Engine:
                 results.append(future.json())
                 continue
             try:
-                results.append(await asyncio.shield(future))
+                results.append(await future)
             except Problem as problem:
                 results.append(problem.json())
         return results
@@ -142,7 +167,7 @@ class Engine:
         return len(labels)
 
     def metrics_text(self) -> str:
-        self.metrics.gauge("in_flight", self.batcher.waiting + self.batcher.under_way)
+        self.metrics.gauge("in_flight", self.in_flight)
         return exposition(self.metrics, self._folder.others())
 
     # -- beside the requests ---------------------------------------------------------------
@@ -164,7 +189,7 @@ class Engine:
         self.access.refresh()
         await self.scorer.tick()
         self.labels.tick()
-        self.metrics.gauge("in_flight", self.batcher.waiting + self.batcher.under_way)
+        self.metrics.gauge("in_flight", self.in_flight)
         self._folder.write(self.metrics)
         if self._converter is not None and self._converter.poll() is not None:
             self._convert()

@@ -132,7 +132,7 @@ def start_service(home: Path, redis_url: str, **environment: str) -> Service:
             stdout=output, stderr=subprocess.STDOUT, env=variables, start_new_session=True,
         )  # fmt: skip
     service = Service(f"http://127.0.0.1:{port}", home, log, process, redis.Redis.from_url(redis_url))
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while True:
         try:
             if httpx.get(service.url + "/readyz").status_code == 200:
@@ -145,7 +145,7 @@ def start_service(home: Path, redis_url: str, **environment: str) -> Service:
         time.sleep(0.2)
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 15.0) -> bool:
+def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
     """Whether `condition` comes true within `seconds`."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
