@@ -9,7 +9,8 @@ into request-time features.
 
 from __future__ import annotations
 
-from typing import Any
+from types import FunctionType
+from typing import Any, cast
 
 from feast import (
     Entity,
@@ -115,7 +116,7 @@ transaction_features = OnDemandFeatureView(
     # No descriptions here: Feast compares these fields with ones it infers, which have none.
     schema=[Field(name=each.name, dtype=Float64) for each in TRANSACTION_FEATURES],
     mode="python",
-    udf=request_features,
+    udf=cast(FunctionType, request_features),
     udf_string="""def request_features(inputs):
     from fraud.features import on_demand
 

@@ -190,14 +190,14 @@ def _views(
     full_feature_names: bool,
 ) -> list[View]:
     """The requested views with their rows, limited to the time that entity rows can see."""
-    by_name = {view.projection.name_to_use(): view for view in feature_views}
+    by_name = {_name(view): view for view in feature_views}
     # Asking Feast for its query context would load every source, and fail on an empty lake.
-    wanted, _ = offline_utils._get_requested_feature_views_to_features_dict(
+    wanted, _ = offline_utils._get_requested_feature_views_to_features_dict(  # type: ignore[attr-defined]
         feature_refs, feature_views, OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
     )
     views = []
     for view, features in wanted.items():
-        name = view.projection.name_to_use()
+        name = _name(view)
         source = by_name[name].batch_source
         if not isinstance(source, SparkSource):
             raise ValueError(f"feature view {name} has no SparkSource to read history from")
@@ -224,6 +224,10 @@ def _views(
             )
         )
     return views
+
+
+def _name(view: FeatureView) -> str:
+    return str(view.projection.name_to_use())  # type: ignore[no-untyped-call]
 
 
 def _spark_type(kind: Any) -> str:

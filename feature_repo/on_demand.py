@@ -35,7 +35,7 @@ def apply_on_demand(
 
 def _outputs(view: OnDemandFeatureView, feature_refs: Sequence[str], full: bool) -> dict[str, Any]:
     """Columns that a view adds, with their Feast types."""
-    name = view.projection.name_to_use()
+    name = view.projection.name_to_use()  # type: ignore[no-untyped-call]
     asked = {ref.split(":", 1)[1] for ref in feature_refs if ref.split(":", 1)[0] in (view.name, name)}
     kept = [feature for feature in view.features if not asked or feature.name in asked]
     return {f"{name}__{feature.name}" if full else feature.name: feature.dtype for feature in kept}
@@ -64,7 +64,8 @@ def _view(proto: bytes) -> OnDemandFeatureView:
     from feast import OnDemandFeatureView
     from feast.protos.feast.core.OnDemandFeatureView_pb2 import OnDemandFeatureView as Proto
 
-    return OnDemandFeatureView.from_proto(Proto.FromString(proto))
+    view: OnDemandFeatureView = OnDemandFeatureView.from_proto(Proto.FromString(proto))
+    return view
 
 
 def _worker(

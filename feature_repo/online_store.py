@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 from feast.infra.key_encoding_utils import serialize_entity_key
 from feast.infra.online_stores.redis import RedisOnlineStore, RedisOnlineStoreConfig, RedisType
@@ -20,7 +20,7 @@ from redis.cluster import ClusterNode, RedisCluster
 from redis.sentinel import Sentinel
 
 import feature_repo.registry  # noqa: F401  # Feast loads this module first: it names the registry's plugin
-from feature_repo.redis_client import parse_redis_url
+from feature_repo.redis_client import RedisAddress, parse_redis_url
 from fraud.redis_layout import NEWEST_WINS, newest_wins_args
 from fraud.settings import settings
 
@@ -41,9 +41,7 @@ Row = tuple[Any, dict[str, Any], datetime, datetime | None]
 class NewestWinsRedisOnlineStoreConfig(RedisOnlineStoreConfig):
     """Where Redis is; by default `TOLLGATE_REDIS_URL`."""
 
-    type: Literal["feature_repo.online_store.NewestWinsRedisOnlineStore"] = (  # type: ignore[assignment]
-        "feature_repo.online_store.NewestWinsRedisOnlineStore"
-    )
+    type: StrictStr = "feature_repo.online_store.NewestWinsRedisOnlineStore"  # type: ignore[assignment]
     redis_url: StrictStr = Field(default_factory=lambda: settings().redis_url)
     """redis://, rediss:// (TLS), redis+cluster:// or redis+sentinel:// URL"""
 
@@ -101,35 +99,41 @@ class NewestWinsRedisOnlineStore(RedisOnlineStore):
             if progress:
                 progress(sum(len(rows) for rows in calls))
 
-    def _get_client(self, online_store_config: NewestWinsRedisOnlineStoreConfig) -> Any:
+    def _get_client(self, online_store_config: RedisOnlineStoreConfig) -> Any:
         if self._client is None:
-            address = parse_redis_url(online_store_config.redis_url)
+            address = _address(online_store_config)
             options = address.options()
             if address.kind == "redis_cluster":
                 self._client = RedisCluster(
-                    startup_nodes=[ClusterNode(*node) for node in address.nodes], **options
+                    startup_nodes=[ClusterNode(*node) for node in address.nodes],
+                    **options,  # type: ignore[no-untyped-call]
                 )
             elif address.kind == "redis_sentinel":
-                self._client = Sentinel(list(address.nodes)).master_for(address.master, **options)
+                self._client = Sentinel(list(address.nodes)).master_for(address.master, **options)  # type: ignore[no-untyped-call]
             else:
                 self._client = Redis(*address.nodes[0], **options)
         return self._client
 
-    async def _get_client_async(self, online_store_config: NewestWinsRedisOnlineStoreConfig) -> Any:
+    async def _get_client_async(self, online_store_config: RedisOnlineStoreConfig) -> Any:
         if self._client_async is None:
-            address = parse_redis_url(online_store_config.redis_url)
+            address = _address(online_store_config)
             options = address.options()
             if address.kind == "redis_cluster":
                 nodes = [redis_asyncio.cluster.ClusterNode(*node) for node in address.nodes]
                 self._client_async = redis_asyncio.RedisCluster(startup_nodes=nodes, **options)
             elif address.kind == "redis_sentinel":
-                sentinel = redis_asyncio.Sentinel(list(address.nodes))
+                sentinel = redis_asyncio.Sentinel(list(address.nodes))  # type: ignore[no-untyped-call]
                 self._client_async = sentinel.master_for(address.master, **options)
             else:
                 self._client_async = redis_asyncio.Redis(
                     host=address.nodes[0][0], port=address.nodes[0][1], **options
                 )
         return self._client_async
+
+
+def _address(config: RedisOnlineStoreConfig) -> RedisAddress:
+    assert isinstance(config, NewestWinsRedisOnlineStoreConfig)
+    return parse_redis_url(config.redis_url)
 
 
 def _pipelines(data: Sequence[Row], rows_per_call: int) -> Iterator[list[Sequence[Row]]]:

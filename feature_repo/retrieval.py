@@ -31,7 +31,8 @@ class LatestRetrievalJob(SparkRetrievalJob):
         return self.to_spark_df().toArrow().combine_chunks()
 
     def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
-        return self._to_arrow_internal(timeout).to_pandas()
+        frame: pd.DataFrame = self._to_arrow_internal(timeout).to_pandas()
+        return frame
 
 
 class AsOfRetrievalJob(SparkRetrievalJob):
@@ -95,7 +96,8 @@ class AsOfRetrievalJob(SparkRetrievalJob):
         return table.drop_columns([ROW]).combine_chunks()
 
     def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
-        return self._to_arrow_internal(timeout).to_pandas()
+        frame: pd.DataFrame = self._to_arrow_internal(timeout).to_pandas()
+        return frame
 
     def _check(self, rows: int) -> None:
         if rows != self._rows:

@@ -28,4 +28,4 @@ def apply_definitions() -> None:
 
     store = open_store()
     store.apply(definitions.objects())
-    store.refresh_registry()
+    store.refresh_registry()  # type: ignore[no-untyped-call]

@@ -139,7 +139,7 @@ def _historical(entities: DataFrame) -> AsOfRetrievalJob:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         job = store.get_historical_features(
-            entity_df=entities,
+            entity_df=entities,  # type: ignore[arg-type]  # a Spark frame too, in Spark stores
             features=store.get_feature_service(FEATURE_SERVICE),
             filter_by_created_timestamp=True,
         )

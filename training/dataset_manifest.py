@@ -16,8 +16,8 @@ from fraud.settings import settings
 
 #: Raised when the folder's layout changes.
 FORMAT: Final = 1
-#: The code that decides what a feature is.
-_CODE: Final = ("entities", "features", "money", "observation", "profiles", "velocity", "windows")
+#: The code that decides what a feature is: modules of the core whose names begin so.
+_CODE: Final = ("entities", "feature", "money", "observation", "profile", "velocity", "window")
 _TAIL: Final = 4096
 
 
@@ -33,8 +33,9 @@ class Sampling:
 def definitions_hash() -> str:
     """A digest of the feature definitions: the tables and functions of the core."""
     digest = hashlib.sha256()
-    for name in _CODE:
-        digest.update((Path(fraud.__file__).parent / f"{name}.py").read_bytes())
+    for path in sorted(Path(str(fraud.__file__)).parent.glob("*.py")):
+        if path.stem.startswith(_CODE):
+            digest.update(f"{path.stem} ".encode() + path.read_bytes())
     return digest.hexdigest()
 
 

@@ -185,8 +185,9 @@ def _block(
 
 def _sorted_party(row: Ints, party: Ints, start: Ints) -> Ints:
     """Rows with a counterparty, by key, counterparty and first visible cut."""
-    order: Ints = np.lexsort((start, party, row))
-    return order[party[order] != 0]
+    order = np.lexsort((start, party, row)).astype(np.int64)
+    present: Ints = order[party[order] != 0]
+    return present
 
 
 def _peer_features(

@@ -184,7 +184,8 @@ def _peers_of(sums: pa.Table, grid: Grid) -> Peers:
 
     def line(chosen: np.ndarray, values: Ints) -> Ints:
         rows = np.zeros(int(chosen.sum()), dtype=np.int64)
-        return running(rows, low[chosen], high[chosen], values[chosen], shape)[0]
+        sums: Ints = running(rows, low[chosen], high[chosen], values[chosen], shape)[0]
+        return sums
 
     everyone = line(np.ones(category.size, dtype=bool), ints["count"])
     table: dict[str, tuple[Ints, Ints, Ints, Ints]] = {}
