@@ -18,6 +18,8 @@ from fraud.request import NO_LOCATION
 from fraud.windows import TABLE_COUNT, Floats, Ints, WindowRead, read_windows
 
 HORIZON_MS: Final = int(VELOCITY_TTL.total_seconds() * 1000)
+#: The age of an entity counts up to this, so that it means the same however long the log is.
+OLDEST_SECONDS: Final = 30 * 86_400.0
 DAY_MS: Final = 86_400_000
 _EARTH_KM: Final = 6371.0088
 _PLACES: Final = np.arange(len(ENTITIES), dtype=np.int64)
@@ -101,7 +103,7 @@ def _wide(read: WindowRead, requested: Ints, request: Mapping[str, Ints]) -> Flo
     wide[:, _STD:_DISTINCT] = deviation
     wide[:, _DISTINCT:_LAST] = read.distinct[:, :, _MOMENTS].reshape(states, _LAST - _DISTINCT)
     wide[:, _LAST] = read.since_last
-    wide[:, _FIRST] = read.since_first
+    wide[:, _FIRST] = np.minimum(read.since_first, OLDEST_SECONDS)
     amounts = np.tile(request["amount_reference"], len(ENTITIES))
     wide[:, _ZSCORE] = ratio(amounts - mean[:, -1], deviation[:, -1])
     wide[:, _NEW:_KM] = np.where(requested != 0, 1.0 - read.seen, np.nan)

@@ -50,7 +50,7 @@ def entity_features(entity: Entity) -> list[Feature]:
     ]
     features += [
         feature("seconds_since_last_txn", f"seconds since the {name}'s last transaction"),
-        feature("seconds_since_first_txn", f"seconds since the {name}'s first known transaction"),
+        feature("seconds_since_first_txn", f"seconds since the {name}'s first known transaction, at most 30 days"),
         feature("amount_zscore_24h", "deviations of this amount from its mean of the last 24h"),
     ]
     features += [

@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 
 from fraud.entities import ENTITIES, WINDOWS
-from fraud.feature_batch import DAY_MS, HORIZON_MS, travel
+from fraud.feature_batch import DAY_MS, HORIZON_MS, OLDEST_SECONDS, travel
 from fraud.feature_list import AMOUNT_AGAINST, DAY_AT, HOUR_AT, MOMENT_AT
 from fraud.request import NO_LOCATION
 from fraud.velocity import DISTINCT_LIMIT, ENTRY_BYTES, HEADER_WORDS, NEVER, STATE_VERSION
@@ -128,7 +128,7 @@ def _entity(
     row += deviations
     new = _tables(row, words, events_end + 3 * bucket_count, sizes, place, request)
     row.append((at - times[end - 1]) / 1000.0 if end else nan)
-    row.append((at - header[4]) / 1000.0 if header[4] < at else nan)
+    row.append(min((at - header[4]) / 1000.0, OLDEST_SECONDS) if header[4] < at else nan)
     deviation = deviations[-1]
     row.append((request["amount_reference"] - means[-1]) / deviation if deviation > 0 else nan)
     row += new
