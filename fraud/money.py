@@ -8,7 +8,7 @@ quote: it never changes between training and serving, which is what makes featur
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import Context, Decimal, Inexact
 from typing import Final
 
 #: Digits after the decimal point, by ISO 4217 code.
@@ -36,12 +36,29 @@ _REFERENCE_RATE: Final[dict[str, int]] = {
 REFERENCE_CAP: Final = 2**31 - 1
 
 
+#: Rounds nothing: more digits than any amount has are an error.
+_EXACT: Final = Context(prec=28, Emax=999_999, Emin=-999_999, traps=[Inexact])
+
+#: Twice the rate, the divisor that turns rate times minor units into cents, and twice that.
+_CONVERSION: Final = {
+    currency: (2 * rate, 10_000 * 10 ** MINOR_DIGITS[currency], 20_000 * 10 ** MINOR_DIGITS[currency])
+    for currency, rate in _REFERENCE_RATE.items()
+}
+
+
 def minor_units(amount: Decimal, currency: str) -> int:
-    """`amount` in minor units of `currency`; ValueError if it has more decimals than those."""
+    """`amount` in minor units of `currency`; ValueError if it has more decimals than those.
+
+    The amount is finite and no larger than the contract accepts.
+    """
     digits = MINOR_DIGITS[currency]
-    scaled = amount.scaleb(digits)
-    whole = int(scaled)
-    if scaled != whole:
+    try:
+        scaled = amount.scaleb(digits, _EXACT)
+        whole = int(scaled)
+        exact = scaled == whole
+    except Inexact:
+        exact = False
+    if not exact:
         raise ValueError(f"has more than {digits} decimals, the minor unit of {currency}")
     return whole
 
@@ -53,6 +70,6 @@ def decimal_amount(minor: int, currency: str) -> Decimal:
 
 def reference_cents(minor: int, currency: str) -> int:
     """`minor` minor units of `currency` in reference cents, rounded half up and capped."""
-    divisor = 10_000 * 10 ** MINOR_DIGITS[currency]
-    cents = (2 * minor * _REFERENCE_RATE[currency] + divisor) // (2 * divisor)
-    return min(cents, REFERENCE_CAP)
+    rate, divisor, twice = _CONVERSION[currency]
+    cents = (minor * rate + divisor) // twice
+    return cents if cents < REFERENCE_CAP else REFERENCE_CAP
