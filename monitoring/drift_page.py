@@ -13,7 +13,7 @@ import pandas as pd
 
 from monitoring import gauges, page
 from monitoring.measures import MEASURE_MEANING, ColumnDrift, finite, measure_column, sample
-from monitoring.performance import TITLES
+from monitoring.performance import ALERTS_A_DAY, TITLES
 from monitoring.thresholds import Thresholds
 from monitoring.verdict import ACTIONS, performance_phrase
 
@@ -118,6 +118,11 @@ def _performance(result: DriftResult) -> str:
     matured = result.matured
     assert matured is not None
     intro = f"<p>{matured.rows:,} transactions whose labels have matured, {matured.frauds:,} frauds among them.</p>"
+    if matured.card_precision is not None:
+        intro += (
+            f"<p>Of the {ALERTS_A_DAY} customers with the highest scores of a day, "
+            f"{page.percent(matured.card_precision)} had a fraud on it.</p>"
+        )
     if not result.performance:
         return intro + "<p class='muted'>No baseline to hold them against yet.</p>"
     rows = [
