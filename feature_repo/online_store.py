@@ -14,13 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 from feast.infra.key_encoding_utils import serialize_entity_key
 from feast.infra.online_stores.redis import RedisOnlineStore, RedisOnlineStoreConfig, RedisType
 from pydantic import Field, StrictStr
-from redis import Redis
-from redis import asyncio as redis_asyncio
-from redis.cluster import ClusterNode, RedisCluster
-from redis.sentinel import Sentinel
 
 import feature_repo.registry  # noqa: F401  # Feast loads this module first: it names the registry's plugin
-from feature_repo.redis_client import RedisAddress, parse_redis_url
+from feature_repo.redis_client import RedisAddress, connect, connect_async, parse_redis_url
 from fraud.redis_layout import NEWEST_WINS, newest_wins_args
 from fraud.settings import settings
 
@@ -101,33 +97,12 @@ class NewestWinsRedisOnlineStore(RedisOnlineStore):
 
     def _get_client(self, online_store_config: RedisOnlineStoreConfig) -> Any:
         if self._client is None:
-            address = _address(online_store_config)
-            options = address.options()
-            if address.kind == "redis_cluster":
-                self._client = RedisCluster(
-                    startup_nodes=[ClusterNode(*node) for node in address.nodes],
-                    **options,  # type: ignore[no-untyped-call]
-                )
-            elif address.kind == "redis_sentinel":
-                self._client = Sentinel(list(address.nodes)).master_for(address.master, **options)  # type: ignore[no-untyped-call]
-            else:
-                self._client = Redis(*address.nodes[0], **options)
+            self._client = connect(_address(online_store_config))
         return self._client
 
     async def _get_client_async(self, online_store_config: RedisOnlineStoreConfig) -> Any:
         if self._client_async is None:
-            address = _address(online_store_config)
-            options = address.options()
-            if address.kind == "redis_cluster":
-                nodes = [redis_asyncio.cluster.ClusterNode(*node) for node in address.nodes]
-                self._client_async = redis_asyncio.RedisCluster(startup_nodes=nodes, **options)
-            elif address.kind == "redis_sentinel":
-                sentinel = redis_asyncio.Sentinel(list(address.nodes))  # type: ignore[no-untyped-call]
-                self._client_async = sentinel.master_for(address.master, **options)
-            else:
-                self._client_async = redis_asyncio.Redis(
-                    host=address.nodes[0][0], port=address.nodes[0][1], **options
-                )
+            self._client_async = connect_async(_address(online_store_config))
         return self._client_async
 
 

@@ -1,10 +1,17 @@
 """Redis clients from one URL: single, TLS, Sentinel or Cluster."""
 
+# redis-py leaves its Cluster and Sentinel classes partly untyped.
+# mypy: disable-error-code="no-untyped-call"
+
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
+
+from redis import Redis, asyncio
+from redis.cluster import ClusterNode, RedisCluster
+from redis.sentinel import Sentinel
 
 DEFAULT_PORT = 6379
 
@@ -62,3 +69,26 @@ def parse_redis_url(url: str) -> RedisAddress:
         tls=scheme.startswith("rediss"),
         master=path if kind == "redis_sentinel" and path else "mymaster",
     )
+
+
+def connect(address: RedisAddress) -> Any:
+    """A client; it connects with its first command."""
+    options = address.options()
+    if address.kind == "redis_cluster":
+        return RedisCluster(startup_nodes=[ClusterNode(*node) for node in address.nodes], **options)
+    if address.kind == "redis_sentinel":
+        return Sentinel(list(address.nodes)).master_for(address.master, **options)
+    host, port = address.nodes[0]
+    return Redis(host=host, port=port, **options)
+
+
+def connect_async(address: RedisAddress) -> Any:
+    """An asynchronous client; it connects with its first command."""
+    options = address.options()
+    if address.kind == "redis_cluster":
+        nodes = [asyncio.cluster.ClusterNode(*node) for node in address.nodes]
+        return asyncio.RedisCluster(startup_nodes=nodes, **options)
+    if address.kind == "redis_sentinel":
+        return asyncio.Sentinel(list(address.nodes)).master_for(address.master, **options)
+    host, port = address.nodes[0]
+    return asyncio.Redis(host=host, port=port, **options)
