@@ -42,6 +42,7 @@ GAUGES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "events_waiting": ("Events that wait for the event log", ()),
     "model_age_seconds": ("Seconds since the champion was brought into service", ("version",)),
     "model_refused": ("1 while a line-up is refused", ()),
+    "registry_refused": ("1 while Feast's registry lacks what is served", ()),
     "rules_refused": ("1 while a rule file is refused", ()),
     "rules_demoted": ("Block rules that the decline breaker has demoted", ()),
 }

@@ -28,7 +28,8 @@ from bentos.deployment import LineUp, ModelRoom, Scoring
 from bentos.memory import Memory
 from bentos.metrics import Metrics
 from bentos.model import Floats, ModelError
-from bentos.online_features import OnlineFeatures, OnlineRows, table_plan
+from bentos.feature_plan import PlanRoom
+from bentos.online_features import OnlineFeatures, OnlineRows
 from bentos.event_sinks import Sink, open_sinks
 from bentos.outbox import Effect
 from bentos.problem import Problem
@@ -86,7 +87,7 @@ class Scorer:
         self._partitions = chosen.partitions
         self._nonce = os.urandom(8)
         self.metrics = metrics
-        self.features = OnlineFeatures(table_plan(chosen.feast_project))
+        self.plans = PlanRoom(chosen)
         self.redis = RedisConnection(chosen.redis_url)
         self.redis_breaker = CircuitBreaker()
         self.model_breaker = CircuitBreaker()
@@ -112,7 +113,9 @@ class Scorer:
 
     # -- the round trip ------------------------------------------------------------------
 
-    async def _read(self, batch: Sequence[Work], *, claim: bool) -> tuple[list[Any], list[Any], str | None]:
+    async def _read(
+        self, batch: Sequence[Work], features: OnlineFeatures, *, claim: bool
+    ) -> tuple[list[Any], list[Any], str | None]:
         """Replies to the claims and to the feature reads, and why they are short, if they are."""
         transactions = [work.transaction for work in batch]
         commands: list[bytes] = []
@@ -120,7 +123,7 @@ class Scorer:
             for work in batch:
                 commands += effects.claim_commands(work.key, effects.claim_value(work.digest, self._nonce))
         claims = len(commands)
-        commands += self.features.commands(transactions)
+        commands += features.commands(transactions)
         if not self.redis_breaker.allows():
             return [], [], "features:breaker_open"
         try:
@@ -136,9 +139,10 @@ class Scorer:
 
     async def read_features(self, batch: Sequence[Work]) -> tuple[OnlineRows, list[str]]:
         """The rows of `batch`, and why they are not complete; claims nothing."""
-        _, replies, shortfall = await self._read(batch, claim=False)
+        features = self.plans.features
+        _, replies, shortfall = await self._read(batch, features, claim=False)
         event_us = [work.event_us for work in batch]
-        rows = self.features.rows([work.transaction for work in batch], event_us, replies)
+        rows = features.rows([work.transaction for work in batch], event_us, replies)
         return rows, [shortfall] if shortfall else []
 
     def _settle_claims(self, batch: list[Work], claims: Sequence[Any]) -> tuple[list[Work], list[int]]:
@@ -184,9 +188,10 @@ class Scorer:
             self._stages["queue"].observe(begun - work.arrived)
             work.key = effects.answer_key(self._project, work.transaction.transaction_id)
         self._batch_sizes.observe(len(batch))
-        claims, replies, shortfall = await self._read(batch, claim=True)
+        features = self.plans.features  # one plan for the question and its answer
+        claims, replies, shortfall = await self._read(batch, features, claim=True)
         event_us = [work.event_us for work in batch]
-        online = self.features.rows([work.transaction for work in batch], event_us, replies)
+        online = features.rows([work.transaction for work in batch], event_us, replies)
         read = perf_counter()
         self._stages["features"].observe(read - begun)
 
@@ -359,6 +364,7 @@ class Scorer:
     async def tick(self) -> None:
         """Once a second: notice changes of models and rules, retry what waits, set the gauges."""
         self.rules.refresh()
+        self.plans.refresh()
         await self.models.refresh()
         self.log.tick()
         for sink in self.sinks:
@@ -369,6 +375,7 @@ class Scorer:
         metrics.gauge("log_held", self.log.held)
         metrics.gauge("events_waiting", sum(sink.spooled for sink in self.sinks))
         metrics.gauge("model_refused", self.models.error is not None)
+        metrics.gauge("registry_refused", self.plans.error is not None)
         metrics.gauge("rules_refused", self.rules.error is not None)
         metrics.gauge("rules_demoted", len(self.rules.breaker.open_rules))
         metrics.gauges["model_age_seconds"].clear()
@@ -380,6 +387,7 @@ class Scorer:
         for sink in self.sinks:
             await sink.close()
         self.log.close()
+        await self.plans.close()
         self.redis.close()
 
 

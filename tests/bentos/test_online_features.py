@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import redis
 
-from bentos.online_features import OnlineFeatures, OnlineRows, table_plan
+from bentos.feature_plan import PlanError, PlanRoom, checked, plan_path, resolve
+from bentos.online_features import FeaturePlan, OnlineFeatures, OnlineRows, table_plan
 from bentos.redis_connection import RedisConnection, RedisUnavailable, pack, parse_url
 from embedded.redis_server import RedisServer
 from fraud.contract import Transaction
@@ -155,6 +159,7 @@ def test_the_vector_equals_feasts_own_online_read(
     request = {name: np.array([request_row(row)[name] for row in scored]) for name in request_row(scored[0])}
     ours = np.concatenate((rows.profiles, transaction_matrix(rows.states, request, rows.inputs)), axis=1)
     feast = open_store()
+    assert resolve(feast) == table_plan(project)
     entity_rows = [
         {entity.key: getattr(row, entity.key) or "" for entity in ENTITIES} | request_row(row) for row in scored
     ]
@@ -164,6 +169,39 @@ def test_the_vector_equals_feasts_own_online_read(
     for column, name in enumerate(VECTOR):
         expected = [np.nan if value is None else value for value in theirs[name]]
         np.testing.assert_array_equal(ours[:, column], expected, err_msg=name)
+
+
+def test_a_changed_registry_is_taken_up_and_one_that_lacks_a_feature_is_not(home: Path) -> None:
+    room = PlanRoom(settings())
+    plan = table_plan(settings().feast_project)
+    assert room.features.plan == plan
+    customer = plan.entities[0]
+    renamed = dataclasses.replace(customer, profile=dataclasses.replace(customer.profile, name="customer_profile_v2", ttl_us=5))
+    changed = dataclasses.replace(plan, entities=(renamed, *plan.entities[1:]))
+    path = plan_path(home)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(msgspec.json.encode({"plan": changed, "error": None}))
+    room.refresh()
+    assert room.features.plan == changed
+    path.write_bytes(msgspec.json.encode({"plan": None, "error": "customer_profile lacks customer_txn_count_1d"}))
+    os.utime(path, ns=(1, 1))
+    room.refresh()
+    assert room.features.plan == changed
+    assert room.error == "customer_profile lacks customer_txn_count_1d"
+
+
+def test_a_plan_is_brought_into_the_vectors_order() -> None:
+    plan = table_plan(PROJECT)
+    customer = plan.entities[0]
+
+    def with_features(*names: str) -> FeaturePlan:
+        entity = dataclasses.replace(customer, profile=dataclasses.replace(customer.profile, features=names))
+        return dataclasses.replace(plan, entities=(entity, *plan.entities[1:]))
+
+    names = SERVED_PROFILES["customer"]
+    assert checked(with_features("more", *reversed(names))) == plan
+    with pytest.raises(PlanError, match=f"lacks {names[0]}"):
+        checked(with_features(*names[1:]))
 
 
 def test_the_serving_path_imports_no_heavy_library() -> None:
