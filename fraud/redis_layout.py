@@ -75,7 +75,7 @@ def encode_timestamp(microseconds: int) -> bytes:
 
 
 def decode_timestamp(value: bytes) -> int:
-    """Microseconds since 1970 UTC of a serialized Timestamp."""
+    """Microseconds since 1970 UTC of a serialized Timestamp; ValueError if it is cut short."""
     microseconds = at = 0
     while at < len(value):
         tag = value[at]
@@ -98,6 +98,8 @@ def _varint(value: int) -> bytes:
 def _read_varint(data: bytes, at: int) -> tuple[int, int]:
     value = shift = 0
     while True:
+        if at >= len(data) or shift > 63:
+            raise ValueError("the stored value is cut short")
         byte = data[at]
         at += 1
         value |= (byte & 0x7F) << shift
@@ -142,7 +144,7 @@ for i, key in ipairs(KEYS) do
       local tag, value, scale = string.byte(stored, position), 0, 1
       position = position + 1
       while true do
-        local byte = string.byte(stored, position)
+        local byte = string.byte(stored, position) or 0
         position = position + 1
         value = value + (byte % 128) * scale
         if byte < 128 then break end
