@@ -1,8 +1,15 @@
-"""On-demand feature views inside Spark's executors, a batch of rows at a time."""
+"""On-demand feature views inside Spark's executors, a batch of rows at a time.
+
+Stock Feast collects the joined rows on the driver and runs every on-demand view there. Here a
+worker gets what a python-mode view is (its registered source text, the columns it reads and
+the columns it adds) and needs no Feast, whose import costs seconds; a view in another mode is
+sent as a whole and run by Feast in the worker.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +20,23 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One view as a worker runs it.
+
+    `text` defines `function`, which gets a dict of lists with the names of `inputs` (each from
+    the frame's column beside it) and returns one; `outputs` are its results by name and the
+    columns they become. Without `text`, `proto` is Feast's serialized definition.
+    """
+
+    text: str
+    function: str
+    proto: bytes
+    inputs: tuple[tuple[str, str], ...]
+    outputs: tuple[tuple[str, str], ...]
+    full_names: bool
+
+
 def apply_on_demand(
     frame: DataFrame,
     views: Sequence[OnDemandFeatureView],
@@ -20,42 +44,69 @@ def apply_on_demand(
     full_feature_names: bool,
     wanted: Sequence[str] | None,
 ) -> DataFrame:
-    """`frame` with the requested features of `views`; only the columns `wanted`, if given.
+    """`frame` with the requested features of `views`; only the columns `wanted`, if given."""
+    if not views:
+        return frame.select(*wanted) if wanted is not None else frame
+    fields = {field.name: field.dataType for field in frame.schema.fields}
+    calls = []
+    for view in views:
+        outputs = _outputs(view, feature_refs, full_feature_names)
+        calls.append(_call(view, list(frame.columns), outputs, full_feature_names))
+        fields |= {column: _spark_type(view, name) for name, column in outputs.items()}
+    names = list(fields) if wanted is None else list(wanted)
+    schema = ", ".join(f"`{name}` {fields[name].simpleString()}" for name in names)
+    return frame.mapInArrow(_worker(calls, names), schema)
 
-    Each view runs on its registered definition, as stock Feast would run it on the driver.
-    """
-    if views:
-        outputs = [_outputs(view, feature_refs, full_feature_names) for view in views]
-        schema, names = _schema(frame, outputs, wanted)
-        protos = [view.to_proto().SerializeToString() for view in views]
-        work = _worker(protos, [list(each) for each in outputs], full_feature_names, names)
-        return frame.mapInArrow(work, schema)
-    return frame.select(*wanted) if wanted is not None else frame
 
-
-def _outputs(view: OnDemandFeatureView, feature_refs: Sequence[str], full: bool) -> dict[str, Any]:
-    """Columns that a view adds, with their Feast types."""
-    name = view.projection.name_to_use()  # type: ignore[no-untyped-call]
+def _outputs(view: OnDemandFeatureView, feature_refs: Sequence[str], full: bool) -> dict[str, str]:
+    """The requested features of a view and the columns they become."""
+    name = str(view.projection.name_to_use())  # type: ignore[no-untyped-call]
     asked = {ref.split(":", 1)[1] for ref in feature_refs if ref.split(":", 1)[0] in (view.name, name)}
-    kept = [feature for feature in view.features if not asked or feature.name in asked]
-    return {f"{name}__{feature.name}" if full else feature.name: feature.dtype for feature in kept}
+    kept = [feature.name for feature in view.features if not asked or feature.name in asked]
+    return {feature: f"{name}__{feature}" if full else feature for feature in kept}
 
 
-def _schema(
-    frame: DataFrame, outputs: list[dict[str, Any]], wanted: Sequence[str] | None
-) -> tuple[Any, list[str]]:
+def _spark_type(view: OnDemandFeatureView, feature: str) -> Any:
     from feast.type_map import feast_value_type_to_pa
     from pyspark.sql.pandas.types import from_arrow_type
-    from pyspark.sql.types import StructField, StructType
 
-    fields = {field.name: StructField(field.name, field.dataType, True) for field in frame.schema.fields}
-    for columns in outputs:
-        for name, kind in columns.items():
-            fields[name] = StructField(
-                name, from_arrow_type(feast_value_type_to_pa(kind.to_value_type())), True
-            )
-    names = list(fields) if wanted is None else list(wanted)
-    return StructType([fields[name] for name in names]), names
+    kind = next(each.dtype for each in view.features if each.name == feature)
+    return from_arrow_type(feast_value_type_to_pa(kind.to_value_type()))
+
+
+def _call(view: OnDemandFeatureView, columns: list[str], outputs: dict[str, str], full: bool) -> _Call:
+    """What a worker needs of `view`, whose inputs come under short and full names alike."""
+    inputs: dict[str, str] = {}
+    for projection in view.source_feature_view_projections.values():
+        for feature in projection.features:
+            long = f"{projection.name}__{feature.name}"
+            column = long if long in columns else feature.name
+            inputs |= {feature.name: column, long: column}
+    for source in view.source_request_sources.values():
+        inputs |= {field.name: field.name for field in source.schema}
+    transformation = view.feature_transformation
+    text = (
+        str(getattr(transformation, "udf_string", "")) if view.mode == "python" and not view.singleton else ""
+    )
+    if not text.startswith("def "):  # decorated, or nothing but a pickle: Feast knows what to do
+        text = ""
+    return _Call(
+        text=text,
+        function=transformation.udf.__name__ if text and transformation is not None else "",
+        proto=b"" if text else view.to_proto().SerializeToString(),
+        inputs=tuple(inputs.items()),
+        outputs=tuple(outputs.items()),
+        full_names=full,
+    )
+
+
+@lru_cache(maxsize=8)
+def _function(text: str, name: str) -> Callable[[dict[str, list[Any]]], dict[str, list[Any]]]:
+    """The function that a registered source text defines, as Feast itself rebuilds it."""
+    namespace: dict[str, Any] = {}
+    exec(compile(text, f"<feature view {name}>", "exec"), namespace)
+    function: Callable[[dict[str, list[Any]]], dict[str, list[Any]]] = namespace[name]
+    return function
 
 
 @lru_cache(maxsize=8)
@@ -68,18 +119,30 @@ def _view(proto: bytes) -> OnDemandFeatureView:
     return view
 
 
+def _compute(call: _Call, table: pa.Table) -> dict[str, Any]:
+    """The view's columns for `table`, under their final names."""
+    if not call.text:
+        computed = _view(call.proto).transform_arrow(table, call.full_names)
+        return {column: computed[column] for _, column in call.outputs}
+    lists: dict[str, list[Any]] = {}
+    for column in {column for _, column in call.inputs}:
+        lists[column] = table.column(column).to_pylist()
+    found = _function(call.text, call.function)({name: lists[column] for name, column in call.inputs})
+    return {column: pa.array(found[name]) for name, column in call.outputs}
+
+
 def _worker(
-    protos: list[bytes], outputs: list[list[str]], full: bool, names: list[str]
+    calls: list[_Call], names: list[str]
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             if not batch.num_rows:
                 continue
-            table = source = pa.Table.from_batches([batch])
-            for proto, columns in zip(protos, outputs, strict=True):
-                computed = _view(proto).transform_arrow(source, full)
-                for name in columns:
-                    table = table.append_column(name, computed[name])
-            yield from table.select(names).combine_chunks().to_batches()
+            table = pa.Table.from_batches([batch])
+            added: dict[str, Any] = {}
+            for call in calls:
+                added |= _compute(call, table)
+            columns = [added[name] if name in added else table.column(name) for name in names]
+            yield from pa.table(columns, names=names).combine_chunks().to_batches()
 
     return work
