@@ -17,7 +17,7 @@ from training.train import train
 
 DAY_US = 86_400_000_000
 START_US = 1_577_836_800_000_000  # 2020-01-01
-NAMES = ("card_txn_count_5m", "terminal_fraud_rate_7d", "txn_amount", "noise_a", "noise_b", "txn_channel")
+NAMES = ("card_txn_count_5m", "terminal_fraud_rate_1d", "txn_amount", "noise_a", "noise_b", "txn_channel")
 
 
 def table(rows: int = 12_000, days: int = 50, seed: int = 1, maturity_days: int = 7) -> pa.Table:
@@ -25,13 +25,13 @@ def table(rows: int = 12_000, days: int = 50, seed: int = 1, maturity_days: int 
     random = np.random.default_rng(seed)
     features = {
         "card_txn_count_5m": random.poisson(0.4, rows).astype(float),
-        "terminal_fraud_rate_7d": random.beta(0.2, 3, rows),
+        "terminal_fraud_rate_1d": random.beta(0.2, 3, rows),
         "txn_amount": random.lognormal(8, 1, rows).round(),
         "noise_a": random.normal(size=rows),
         "noise_b": random.normal(size=rows),
         "txn_channel": random.integers(0, 2, rows).astype(float),
     }
-    margin = -6 + 1.3 * features["card_txn_count_5m"] + 6 * features["terminal_fraud_rate_7d"]
+    margin = -6 + 1.3 * features["card_txn_count_5m"] + 6 * features["terminal_fraud_rate_1d"]
     fraud = random.random(rows) < 1 / (1 + np.exp(-margin))
     event = np.sort(random.integers(0, days * DAY_US, rows)) + START_US
     columns: dict[str, object] = {

@@ -86,7 +86,7 @@ def test_probabilities_worse_than_the_base_rate_are_refused(session_rows: Rows) 
 
 
 def test_the_strongest_feature_alone_is_the_one_fraud_follows(session_rows: Rows) -> None:
-    assert strongest_feature(session_rows)[0] in ("terminal_fraud_rate_7d", "card_txn_count_5m")
+    assert strongest_feature(session_rows)[0] in ("terminal_fraud_rate_1d", "card_txn_count_5m")
 
 
 def test_a_set_without_mature_labels_says_what_to_do(session_rows: Rows) -> None:
@@ -151,12 +151,12 @@ def test_minimum_a_burst_at_a_risky_terminal_scores_far_above_a_typical_row(
     typical = _typical(session_rows)
     clear = typical.copy()
     clear[session_rows.names.index("card_txn_count_5m")] = 5
-    clear[session_rows.names.index("terminal_fraud_rate_7d")] = 0.8
+    clear[session_rows.names.index("terminal_fraud_rate_1d")] = 0.8
     low, high = trained.model.score(np.vstack((typical, clear)))
     assert high > 20 * low and high >= trained.thresholds.review
 
 
-@pytest.mark.parametrize("name", ["card_txn_count_5m", "terminal_fraud_rate_7d"])
+@pytest.mark.parametrize("name", ["card_txn_count_5m", "terminal_fraud_rate_1d"])
 def test_direction_more_velocity_and_more_known_fraud_never_lower_the_score(
     trained: Trained, session_rows: Rows, name: str
 ) -> None:
@@ -178,7 +178,7 @@ def test_invariance_ids_are_no_input_so_renaming_them_changes_no_score(
 
 def test_a_missing_value_is_not_a_zero(trained: Trained, session_rows: Rows) -> None:
     row = session_rows.features[:200].copy()
-    place = session_rows.names.index("terminal_fraud_rate_7d")
+    place = session_rows.names.index("terminal_fraud_rate_1d")
     missing, zero = row.copy(), row.copy()
     missing[:, place], zero[:, place] = np.nan, 0.0
     assert not np.array_equal(trained.model.raw(missing), trained.model.raw(zero))
