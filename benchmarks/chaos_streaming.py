@@ -199,7 +199,7 @@ def stored_states(configured: Settings, keys: list[tuple[int, str]]) -> list[byt
             for place, value in keys[at : at + 2_000]:
                 entity = ENTITIES[place]
                 key = entity_key(configured.feast_project, entity.key, value)
-                pipeline.hget(key, redis_field(entity.velocity_view, entity.state_feature))  # type: ignore[arg-type]
+                pipeline.hget(key, redis_field(entity.velocity_view, entity.state_feature))
             found.extend([decode_bytes(packed) if packed else None for packed in pipeline.execute()])
     return found
 

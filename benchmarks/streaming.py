@@ -1,0 +1,61 @@
+"""The figures of the velocity flow: results/bench/streaming.json, every ratio from one run.
+
+    python -m benchmarks.streaming [--data PATH --mapping PATH] [--only flow sink freshness state backfill]
+
+The producer, Redis and the flow share the machine. Without --data the backfill is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+from benchmarks.streaming_backfill import measure_backfill
+from benchmarks.streaming_flow import measure_flow
+from benchmarks.streaming_freshness import measure_freshness
+from benchmarks.streaming_sink import measure_sink
+from benchmarks.streaming_state import measure_state
+from fraud.settings import REPOSITORY, settings
+
+_MAPPING = REPOSITORY / "datasets" / "mappings" / "handbook.yaml"
+_PARTS = ("flow", "sink", "freshness", "state", "backfill")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.streaming", description=__doc__)
+    parser.add_argument("--events", type=int, default=60_000, help="events of a throughput run")
+    parser.add_argument("--repeats", type=int, default=2, help="throughput runs, of which the best counts")
+    parser.add_argument("--seconds", type=int, default=60, help="length of the freshness run")
+    parser.add_argument("--rate", type=int, default=1_000, help="events a second of the freshness run")
+    parser.add_argument("--data", type=Path, help="history for the backfill")
+    parser.add_argument(
+        "--mapping", type=Path, default=REPOSITORY / "datasets" / "mappings" / "handbook.yaml"
+    )
+    parser.add_argument("--days", type=int, help="take only so many days of the history")
+    parser.add_argument(
+        "--only", nargs="+", choices=_PARTS, default=_PARTS, help="parts to measure; others stay"
+    )
+    chosen = parser.parse_args()
+    path = settings().results / "bench" / "streaming.json"
+    report = json.loads(path.read_text()) if path.exists() and set(chosen.only) != set(_PARTS) else {}
+    report["machine"] = {"cores": os.cpu_count(), "load_before": round(os.getloadavg()[0], 1)}
+    if "flow" in chosen.only:
+        report.update(measure_flow(chosen.events, chosen.repeats))
+    if "sink" in chosen.only:
+        report["sink"] = measure_sink(30, 5)
+    if "freshness" in chosen.only:
+        report["freshness"] = measure_freshness(chosen.rate, chosen.seconds)
+    if "state" in chosen.only:
+        report["state"] = measure_state()
+    if "backfill" in chosen.only and chosen.data:
+        report["backfill"] = measure_backfill(chosen.data, chosen.mapping, chosen.days)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=2) + "\n")
+    print(json.dumps(report, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,70 @@
+"""History into the velocity log by Spark, and the same history through the flow: equal bytes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import redis
+
+from benchmarks.streaming_flow import platform
+from fraud.entities import ENTITIES
+from fraud.redis_layout import decode_bytes, entity_key, field
+from fraud.settings import REPOSITORY, settings
+
+
+def measure_backfill(data: Path, mapping: Path, days: int | None) -> dict[str, object]:
+    """Import `data`, rebuild its velocity log, send the same events through the flow, compare.
+
+    `days` takes only the first so many. `equal_bytes` says whether every newest state of the log
+    equals the bytes that the flow has put into Redis.
+    """
+    from datasets.importer import import_data
+    from datasets.lake import parquet_history, read_transactions, transactions_from_table
+    from datasets.load import load
+    from datasets.mapping import load_mapping
+    from feature_repo.spark import spark_session
+    from feature_repo.velocity_log import build_velocity_log, newest_states
+    from streaming.publish import publish_all
+
+    with platform(TOLLGATE_EVENT_LOG="jsonl", TOLLGATE_PARTITIONS="1", TOLLGATE_STREAM_BATCH="2000"):
+        configured = settings()
+        import_data(data, load_mapping(mapping), configured.home / "dataset")
+        load(configured.home / "dataset", configured.lake)
+        dates = list(parquet_history(configured.lake))
+        start = datetime.combine(dates[0], datetime.min.time(), UTC)
+        end = datetime.combine(dates[-1], datetime.min.time(), UTC) + timedelta(days=1)
+        if days is not None:
+            end = min(end, start + timedelta(days=days))
+        spark = spark_session("backfill benchmark")
+        began = time.perf_counter()
+        rows = build_velocity_log(start, end, spark)
+        seconds = time.perf_counter() - began
+        spark.stop()
+        history = read_transactions(configured.lake, start, end)
+        publish_all(configured, transactions_from_table(history))
+        flow = [sys.executable, "-m", "streaming.flow", "--drain"]
+        began = time.perf_counter()
+        subprocess.run(flow, cwd=REPOSITORY, check=True)
+        flow_seconds = time.perf_counter() - began
+        compared = different = 0
+        with redis.Redis.from_url(configured.redis_url) as client:
+            for entity in ENTITIES:
+                name = field(entity.velocity_view, entity.state_feature)
+                for value, state in newest_states(entity, end + timedelta(days=1)):
+                    key = entity_key(configured.feast_project, entity.key, value)
+                    stored = client.hget(key, name)
+                    compared += 1
+                    different += stored is None or decode_bytes(stored) != state
+    return {
+        "rows": history.num_rows,
+        "seconds": round(seconds, 1),
+        "equal_bytes": different == 0 and compared > 0,
+        "log_rows": rows,
+        "states_compared": compared,
+        "states_different": different,
+        "flow_seconds": round(flow_seconds, 1),
+    }
