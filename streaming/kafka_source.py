@@ -39,6 +39,7 @@ class KafkaReader:
         self._at = TopicPartition(topic, partition)
         self._count = count
         self._assigned = False
+        self._failure: KafkaError | None = None
         self._consumer = Consumer(
             {
                 "bootstrap.servers": bootstrap,
@@ -55,16 +56,21 @@ class KafkaReader:
     def read(self) -> Batch:
         if not self._assigned:
             self._assign()
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            self._fail(failure)
         messages = _reached(lambda: self._consumer.consume(self._count, timeout=0))
         if not messages:
             if 0 <= self._fetched_end() < self._next:
                 raise self._lost(f"ends at offset {self._fetched_end()}")
             return _EMPTY
-        payloads, positions, times = [], [], []
+        payloads: list[bytes] = []
+        positions: list[str] = []
+        times: list[int] = []
         for message in messages:
             error = message.error()
             if error is not None:
-                self._fail(error)
+                self._failure = error  # after what came with it has been used
                 continue
             offset = message.offset()
             if offset is None:

@@ -25,7 +25,10 @@ from streaming.ingest import Ingest, Ingested, IngestSnapshot
 from streaming.redis_source import RedisStreamReader
 from streaming.snapshots import SNAPSHOT_VERSION, check_version
 
+#: Time to the next read of an empty partition, and once it has been empty for `_QUIET_S`.
 _IDLE: Final = timedelta(milliseconds=2)
+_IDLE_LONG: Final = timedelta(milliseconds=10)
+_QUIET_S: Final = 1.0
 _LAG_EVERY_S: Final = 1.0
 _log = logging.getLogger(__name__)
 
@@ -73,7 +76,7 @@ class IngestPartition(StatefulSourcePartition[Ingested, tuple[Any, ...]]):
         self._label = str(partition)
         self._backoff = Backoff(configured.stream_patience_seconds, "the event log")
         self._awake: datetime | None = None
-        self._lag_at = 0.0
+        self._lag_at = self._read_at = 0.0
         self._tail: str | None = None
         self._replaying = True
         self._releasable: list[str] | None = [] if configured.stream_trim else None
@@ -84,8 +87,8 @@ class IngestPartition(StatefulSourcePartition[Ingested, tuple[Any, ...]]):
         try:
             if self._tail is None:
                 self._tail = self._reader.end()
+            self._observe_lag()  # before reading: nothing may fail between a read and its use
             batch = self._reader.read()
-            self._observe_lag()
         except LogAwayError:
             metrics.READ_RETRIES.inc()
             if not self._backoff.waiting:
@@ -100,8 +103,10 @@ class IngestPartition(StatefulSourcePartition[Ingested, tuple[Any, ...]]):
         if not taken:
             if self._drain and not self._replaying:
                 self._finish()
-            self._awake = _now() + _IDLE
+            idle = time.monotonic() - self._read_at > _QUIET_S
+            self._awake = _now() + (_IDLE_LONG if idle else _IDLE)
             return []
+        self._read_at = time.monotonic()
         self._awake = None
         return taken
 
