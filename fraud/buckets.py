@@ -60,6 +60,12 @@ def unpack(packed: bytes | bytearray, base: int) -> list[Bucket]:
     ]
 
 
+def describe(packed: bytes | bytearray, base: int) -> list[dict[str, float]]:
+    """The buckets with their figures named."""
+    names = ("newest_ms", "oldest_ms", "count", "sum", "squares")
+    return [dict(zip(names, bucket, strict=True)) for bucket in unpack(packed, base)]
+
+
 def front_newest(packed: bytearray, base: int) -> int:
     """Newest time of the first packed bucket."""
     return base + int.from_bytes(packed[4:8], "little")

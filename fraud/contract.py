@@ -88,7 +88,7 @@ EXPECTED: Final[dict[str, str]] = {
     "customer_id": "a string of 1 to 64 characters",
     "card_id": "a card token of 1 to 64 characters, never a card number",
     "merchant_id": "a string of 1 to 64 characters",
-    "amount": "a decimal of at least 0, as a string or a number, such as \"12.34\"",
+    "amount": 'a decimal of at least 0, as a string or a number, such as "12.34"',
     "currency": "an ISO 4217 code that is configured, such as EUR",
     "channel": "one of " + ", ".join(CHANNELS),
     "terminal_id": "a string of 1 to 64 characters, or absent",

@@ -60,11 +60,11 @@ def batch_features(
     """`fraud.features.transaction_matrix` for any number of rows."""
     at_ms = request["event_ms"]
     rows = len(at_ms)
-    requested = np.zeros((len(ENTITIES), rows, TABLE_COUNT), dtype=np.int64)
+    by_place = np.zeros((len(ENTITIES), rows, TABLE_COUNT), dtype=np.int64)
     for place, entity in enumerate(ENTITIES):
         for index, name in enumerate(entity.tracked):
-            requested[place, :, index] = request[f"{name}_hash"]
-    requested = requested.reshape(-1, TABLE_COUNT)
+            by_place[place, :, index] = request[f"{name}_hash"]
+    requested = by_place.reshape(-1, TABLE_COUNT)
     read = read_windows(
         [state for column in states for state in column],
         np.repeat(_PLACES, rows), np.tile(at_ms, len(ENTITIES)), requested, HORIZON_MS,
@@ -157,4 +157,4 @@ def travel(here: Ints, here_ms: Floats, there: Ints, there_ms: Ints) -> Floats:
 
 
 assert not any(entity.located for entity in ENTITIES[_LOCATED:]), "located entities come first"
-assert AMOUNT_AGAINST == tuple(entity.name for entity in ENTITIES[: len(AMOUNT_AGAINST)])
+assert tuple(entity.name for entity in ENTITIES[: len(AMOUNT_AGAINST)]) == AMOUNT_AGAINST

@@ -42,7 +42,9 @@ def entity_features(entity: Entity) -> list[Feature]:
     features = [feature(f"txn_count_{w}", f"transactions of the {name} in the last {w}") for w in names]
     features += [feature(f"amount_sum_{w}", f"sum of its amounts in the last {w}") for w in names]
     features += [feature(f"amount_mean_{w}", f"mean of its amounts in the last {w}") for w in moments]
-    features += [feature(f"amount_std_{w}", f"standard deviation of its amounts in the last {w}") for w in moments]
+    features += [
+        feature(f"amount_std_{w}", f"standard deviation of its amounts in the last {w}") for w in moments
+    ]
     features += [
         feature(f"distinct_{other}s_{w}", f"different {other}s in the last {w}")
         for other in entity.counterparties
@@ -50,7 +52,9 @@ def entity_features(entity: Entity) -> list[Feature]:
     ]
     features += [
         feature("seconds_since_last_txn", f"seconds since the {name}'s last transaction"),
-        feature("seconds_since_first_txn", f"seconds since the {name}'s first known transaction, at most 30 days"),
+        feature(
+            "seconds_since_first_txn", f"seconds since the {name}'s first known transaction, at most 30 days"
+        ),
         feature("amount_zscore_24h", "deviations of this amount from its mean of the last 24h"),
     ]
     features += [
@@ -58,7 +62,8 @@ def entity_features(entity: Entity) -> list[Feature]:
         for other in entity.counterparties
     ]
     features += [
-        feature(f"new_{habit}", f"1 if it did not use this {habit} in the last 30 days") for habit in entity.habits
+        feature(f"new_{habit}", f"1 if it did not use this {habit} in the last 30 days")
+        for habit in entity.habits
     ]
     if entity.located:
         features += [
@@ -82,16 +87,22 @@ OWN: Final = (
     Feature("txn_has_ip", "1 if an ip is named"),
     Feature("txn_has_terminal", "1 if a terminal is named"),
 )
-AGAINST: Final = tuple(
-    feature
-    for name in AMOUNT_AGAINST
-    for feature in (
-        Feature(f"{name}_amount_zscore_30d", f"deviations of this amount from the {name}'s 30-day mean", name),
-        Feature(f"{name}_amount_ratio_30d", f"this amount over the {name}'s 30-day mean", name),
-        Feature(f"{name}_txn_rate_1h_30d", f"the {name}'s last hour over its 30-day hourly mean", name),
-        Feature(f"{name}_txn_rate_24h_30d", f"the {name}'s last 24 hours over its 30-day daily mean", name),
-    )
-) + (
+#: The amount and the rate held against the entity's own profile.
+AGAINST: Final = (
+    *(
+        feature
+        for name in AMOUNT_AGAINST
+        for feature in (
+            Feature(
+                f"{name}_amount_zscore_30d", f"deviations of this amount from the {name}'s 30-day mean", name
+            ),
+            Feature(f"{name}_amount_ratio_30d", f"this amount over the {name}'s 30-day mean", name),
+            Feature(f"{name}_txn_rate_1h_30d", f"the {name}'s last hour over its 30-day hourly mean", name),
+            Feature(
+                f"{name}_txn_rate_24h_30d", f"the {name}'s last 24 hours over its 30-day daily mean", name
+            ),
+        )
+    ),
     Feature("merchant_category_amount_zscore_30d", "deviations from the category's 30-day mean", "merchant"),
 )
 

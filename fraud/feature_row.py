@@ -35,10 +35,10 @@ _MISSING: Final = tuple(
 _LOCATED: Final = tuple(entity.located for entity in ENTITIES)
 
 
-class _Place:
-    """Where travel features go once all entities are read: columns and the last location."""
+class _Travel:
+    """Where an entity's travel features go once all entities are read, and its last location."""
 
-    __slots__ = ("column", "location", "located_ms")
+    __slots__ = ("column", "located_ms", "location")
 
     def __init__(self, column: int, location: int, located_ms: int) -> None:
         self.column, self.location, self.located_ms = column, location, located_ms
@@ -56,26 +56,24 @@ def row_features(
         request["country_code"], request["currency_code"], hour, weekday, hour < 6, weekday >= 5,
         request["device_hash"] != 0, request["has_ip"], request["has_terminal"],
     ]  # fmt: skip
-    counts: list[tuple[float, float]] = []
-    travels: list[_Place] = []
-    for place in range(len(ENTITIES)):
-        counts.append(_entity(row, travels, states[place], place, request))
+    travels: list[_Travel] = []
+    counts = [_entity(row, travels, state, place, request) for place, state in enumerate(states)]
     if travels:
         number = len(travels)
         travelled = travel(
-            np.array([place.location for place in travels]),
-            np.array([place.located_ms for place in travels], dtype=np.float64),
+            np.array([to.location for to in travels]),
+            np.array([to.located_ms for to in travels], dtype=np.float64),
             np.array([request["location"]] * number),
             np.array([at] * number),
         ).tolist()
-        for place, pair in zip(travels, travelled, strict=True):
-            row[place.column : place.column + 2] = pair
+        for to, pair in zip(travels, travelled, strict=True):
+            row[to.column : to.column + 2] = pair
     _against(row, counts, request["amount_reference"], profiles)
     return row
 
 
 def _entity(
-    row: list[float], travels: list[_Place], state: bytes | None, place: int, request: Mapping[str, int]
+    row: list[float], travels: list[_Travel], state: bytes | None, place: int, request: Mapping[str, int]
 ) -> tuple[float, float]:
     """Append one entity's features; return its counts of the last hour and day (NaN: missing)."""
     at = request["event_ms"]
@@ -135,7 +133,7 @@ def _entity(
     if _LOCATED[place]:
         located = 7 if header[7] < at else 9
         if NEVER < header[located] < at and request["location"] != NO_LOCATION:
-            travels.append(_Place(len(row), header[located + 1], header[located]))
+            travels.append(_Travel(len(row), header[located + 1], header[located]))
         row += (nan, nan)
     return numbers[HOUR_AT], numbers[DAY_AT]
 

@@ -58,7 +58,9 @@ class Observation(Struct, frozen=True, gc=False):
     @property
     def tracked(self) -> tuple[tuple[int, ...], ...]:
         """`keys` as the integers of `stable_hash`, 0 where absent."""
-        return tuple([tuple([int.from_bytes(key, "little", signed=True) for key in keys]) for keys in self.keys])
+        return tuple(
+            [tuple([int.from_bytes(key, "little", signed=True) for key in keys]) for keys in self.keys]
+        )
 
 
 def pack_location(latitude: float, longitude: float) -> int:
@@ -99,14 +101,14 @@ def observe_values(
     if not 0 <= amount_reference <= REFERENCE_CAP:
         raise ValueError(f"an amount in reference cents is between 0 and {REFERENCE_CAP}")
     customer, card, merchant, _, device, _ = ids
-    card_key = _key(card)  # type: ignore[arg-type]
+    card_key = _key(card)
     used = (
-        _key(merchant),  # type: ignore[arg-type]
+        _key(merchant),
         _key(device) if device is not None else b"",
         _key(country) if country is not None else b"",
     )
     served = (card_key,)
-    shared = (card_key, _key(customer))  # type: ignore[arg-type]
+    shared = (card_key, _key(customer))
     transaction_key = _hash(transaction_id)
     return Observation(
         event_ms,

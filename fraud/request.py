@@ -86,7 +86,9 @@ def request_columns(columns: Mapping[str, Sequence[Any]]) -> dict[str, Ints]:
         return np.fromiter(values, dtype=np.int64)
 
     times = np.asarray(columns["event_timestamp"])
-    microseconds = times.astype("datetime64[us]").astype(np.int64) if times.dtype.kind == "M" else times.astype(np.int64)
+    microseconds = (
+        times.astype("datetime64[us]").astype(np.int64) if times.dtype.kind == "M" else times.astype(np.int64)
+    )
     request = {
         "event_ms": microseconds // 1000,
         "amount_reference": np.asarray(columns["amount_reference"], dtype=np.int64),

@@ -28,7 +28,7 @@ from typing import Final
 
 from fraud import buckets as bucket_list
 from fraud.buckets import BUCKET_BYTES, ERROR, FARTHEST_MS, MAX_BUCKETS
-from fraud.entities import ENTITIES, WINDOWS, Entity
+from fraud.entities import ENTITIES, VELOCITY_TTL, WINDOWS, Entity
 from fraud.observation import Observation
 
 __all__ = ["ERROR", "MAX_BUCKETS", "STATE_VERSION", "StateError", "VelocityState", "describe"]
@@ -46,6 +46,8 @@ _SPARE: Final = 2  # as above, for tables
 #: Events stay this long behind the newest: the longest window and two hours of lateness.
 RETENTION_MS: Final = WINDOWS[-1].milliseconds + 2 * 3_600_000
 HABIT_RETENTION_MS: Final = 30 * 86_400_000
+#: A state whose newest event is older than this is missing to readers, and starts anew.
+TTL_MS: Final = int(VELOCITY_TTL.total_seconds() * 1000)
 
 NEVER: Final = -(1 << 60)
 
@@ -99,6 +101,10 @@ class VelocityState:
         """Event time of the newest event, or a time long past if there is none."""
         return self.header[NEWEST]
 
+    def raise_version(self, version: int) -> None:
+        """Make the version at least `version`, such as one that another writer has stored."""
+        self.header[VERSION] = max(version, self.header[VERSION])
+
     def add(self, seen: Observation, place: int) -> bool:
         """Add one transaction; False if the exact part already holds it (nothing changes).
 
@@ -109,6 +115,8 @@ class VelocityState:
         time = seen.event_ms
         if time <= header[NEWEST]:
             return self._add_late(seen, place)
+        if header[NEWEST] < time - TTL_MS and self.events:
+            self._expire(time)
         header[NEWEST] = time
         known = time * 1000 + 1
         version = header[VERSION]
@@ -125,8 +133,7 @@ class VelocityState:
             self._fold()
         # Uses in order of time: what is used now is used last, and goes to the table's end.
         time_bytes = seen.time_bytes
-        index = 0
-        for key in seen.keys[place]:
+        for index, key in enumerate(seen.keys[place]):
             if key:
                 table = self.tables[index]
                 at = table.rfind(key)
@@ -140,7 +147,6 @@ class VelocityState:
                     last = table[at + 8 : at + 16]
                     del table[at : at + ENTRY_BYTES]
                     table += key + time_bytes + last
-            index += 1
         location = seen.location
         if location is not None and _LOCATED[place]:
             header[TIME2] = header[TIME1]
@@ -148,6 +154,22 @@ class VelocityState:
             header[TIME1] = time
             header[PLACE1] = location
         return True
+
+    def _expire(self, time: int) -> None:
+        """Start anew at `time`: for a read there the state was past its ttl, as if it never was.
+
+        So an entity that the stream or Redis forgot meanwhile has the same state as one that
+        was kept, or rebuilt from its whole history.
+        """
+        header = self.header
+        header[FIRST] = time
+        header[TIME1] = header[TIME2] = NEVER
+        header[PLACE1] = header[PLACE2] = 0
+        del self.events[:]
+        self.buckets.clear()
+        self.loose = 0
+        for table in self.tables:
+            table.clear()
 
     def _remember(self, index: int, key: bytes, time: int, time_bytes: bytes) -> None:
         """Add a key that the table does not hold, for the newest event."""
@@ -174,7 +196,7 @@ class VelocityState:
                 if events[at + 1] >> 32 == seen.word >> 32:
                     return False
             if end == 0 and self.buckets:
-                self._add_to_buckets(time, seen.amount)
+                self._add_loose([(time, seen.amount)])
             else:
                 events[end:end] = array("q", (time, seen.word))
                 if len(events) > _MOST_EVENT_WORDS:
@@ -236,9 +258,6 @@ class VelocityState:
         del events[:moved]
         self._add_loose(folded)
 
-    def _add_to_buckets(self, time: int, amount: int) -> None:
-        self._add_loose([(time, amount)])
-
     def _add_loose(self, events: list[tuple[int, int]]) -> None:
         """Append events as buckets of one; merge once these are a quarter of all buckets."""
         header, buckets = self.header, self.buckets
@@ -264,9 +283,7 @@ class VelocityState:
         newest = header[NEWEST]
         oldest = newest - RETENTION_MS
         # A read at the newest event's time leaves that event out, so it makes no room.
-        newer = [
-            events[at + 1] & 0xFFFFFFFF for at in range(0, len(events), 2) if events[at] != newest
-        ]
+        newer = [events[at + 1] & 0xFFFFFFFF for at in range(0, len(events), 2) if events[at] != newest]
         kept = [bucket for bucket in everything if bucket[0] > oldest]
         merged = bucket_list.compress(kept, len(newer), sum(newer))
         header[BASE] = min([bucket[1] for bucket in merged], default=0)
@@ -326,7 +343,7 @@ class VelocityState:
             or not 0 <= state.loose * BUCKET_BYTES <= buckets <= MAX_BUCKETS * BUCKET_BYTES
             or (events[-2] if events else NEVER) != header[NEWEST]
             or (not events and buckets)
-            or any([size % ENTRY_BYTES or size > limit[0] for size, limit in zip(sizes, limits, strict=True)])
+            or any(size % ENTRY_BYTES or size > limit[0] for size, limit in zip(sizes, limits, strict=True))
             or header[TABLES] >> 16 * len(sizes)
             or sorted(times := events[::2].tolist()) != times
         ):
@@ -347,7 +364,9 @@ class VelocityState:
         header[NEWEST] = max(header[NEWEST], theirs[NEWEST])
         if header[FIRST] == NEVER or NEVER < theirs[FIRST] < header[FIRST]:
             header[FIRST] = theirs[FIRST]
-        header[VERSION] = theirs[VERSION] if header[VERSION] == 0 else max(header[VERSION], theirs[VERSION]) + 1
+        header[VERSION] = (
+            theirs[VERSION] if header[VERSION] == 0 else max(header[VERSION], theirs[VERSION]) + 1
+        )
         self._merge_events(other)
         for index, table in enumerate(other.tables):
             for key, last, before in _ENTRY.iter_unpack(table):
@@ -389,7 +408,6 @@ def describe(data: bytes) -> dict[str, object]:
         raise StateError("the bytes name an entity that does not exist")
     entity = ENTITIES[place]
     state = VelocityState.unpack(entity, data)
-    fields = ("newest_ms", "oldest_ms", "count", "sum", "squares")
     return {
         "entity": entity.name,
         "version_us": state.version,
@@ -400,10 +418,7 @@ def describe(data: bytes) -> dict[str, object]:
             {"event_ms": state.events[at], "amount_reference": state.events[at + 1] & 0xFFFFFFFF}
             for at in range(0, len(state.events), 2)
         ],
-        "buckets": [
-            dict(zip(fields, bucket, strict=True))
-            for bucket in bucket_list.unpack(state.buckets, state.header[BASE])
-        ],
+        "buckets": bucket_list.describe(state.buckets, state.header[BASE]),
         "last_seen": {
             name: len(table) // ENTRY_BYTES for name, table in zip(entity.tracked, state.tables, strict=True)
         },

@@ -122,7 +122,12 @@ def read_windows(
     count, total, squares, last = _read_events(words, starts + HEADER_WORDS, events, at_ms)
     if buckets.any():
         _add_buckets(
-            words, starts + HEADER_WORDS + 2 * events, buckets, header[:, BASE], at_ms, (count, total, squares)
+            words,
+            starts + HEADER_WORDS + 2 * events,
+            buckets,
+            header[:, BASE],
+            at_ms,
+            (count, total, squares),
         )
     distinct, seen = _read_tables(words, starts + sizes - uses, tables, at_ms, places, requested)
     first = header[:, FIRST]

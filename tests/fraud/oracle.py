@@ -72,7 +72,11 @@ class Oracle:
             [seen for seen in past if seen.event_ms >= at_ms - window.milliseconds] for window in WINDOWS
         ]
         times = [seen.event_ms for seen in past]
-        located = [(seen.event_ms, seen.location) for seen in past if self.entity.located and seen.location is not None]
+        located = [
+            (seen.event_ms, seen.location)
+            for seen in past
+            if self.entity.located and seen.location is not None
+        ]
         tables = range(len(self.entity.tracked))
         return Answer(
             present=bool(self.arrived) and self.version() >= (at_ms - horizon_ms) * 1000,

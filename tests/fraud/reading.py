@@ -69,7 +69,9 @@ def assert_as_told(
             _assert_row(found, row, expected, oracle, at_ms, exact=exact)
 
 
-def _assert_row(found: WindowRead, row: int, expected: Answer, oracle: Oracle, at_ms: int, *, exact: bool) -> None:
+def _assert_row(
+    found: WindowRead, row: int, expected: Answer, oracle: Oracle, at_ms: int, *, exact: bool
+) -> None:
     _assert_sums(found, row, expected, exact=exact or expected.count[-1] <= EXACT_EVENTS)
     assert _same(found.since_last[row], expected.since_last)
     assert _same(found.since_first[row], expected.since_first)

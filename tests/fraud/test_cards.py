@@ -38,13 +38,21 @@ def test_exactly_one_check_digit_makes_a_number_valid(body: str) -> None:
     assert not any(looks_like_card_number(body + digit) for digit in wrong)
 
 
-GROUPED = ["{0}{1}{2}{3}", "{0} {1} {2} {3}", "{0}-{1}-{2}-{3}", "{0} {1}-{2} {3}", "{0}\u00a0{1}\u2013{2}\u2009{3}"]
+GROUPED = [
+    "{0}{1}{2}{3}",
+    "{0} {1} {2} {3}",
+    "{0}-{1}-{2}-{3}",
+    "{0} {1}-{2} {3}",
+    "{0}\u00a0{1}\u2013{2}\u2009{3}",
+]
 AROUND = ["{}", "card {}", "{}.", "pan={};", "x{}x", "ref:{}/2026", "2026-03-01 {}", "7 {} 12", "«{}»"]
 
 
 @pytest.mark.parametrize("grouping", GROUPED)
 @pytest.mark.parametrize("around", AROUND)
-def test_grouped_numbers_and_numbers_in_longer_text_are_found_and_redacted(grouping: str, around: str) -> None:
+def test_grouped_numbers_and_numbers_in_longer_text_are_found_and_redacted(
+    grouping: str, around: str
+) -> None:
     digits = "4" + "1" * 15
     text = around.format(grouping.format(*[digits[at : at + 4] for at in range(0, 16, 4)]))
     assert looks_like_card_number(text)

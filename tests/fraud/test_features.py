@@ -45,7 +45,9 @@ def states_of_all_sizes() -> list[list[bytes | None]]:
 STATES = states_of_all_sizes()
 
 
-def rows_of(seed: int, rows: int) -> tuple[list[list[bytes | None]], dict[str, np.ndarray], dict[str, np.ndarray]]:
+def rows_of(
+    seed: int, rows: int
+) -> tuple[list[list[bytes | None]], dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Random requests at random times against random states, with values missing."""
     rng = random.Random(seed)
     states = [[rng.choice(column) for _ in range(rows)] for column in STATES]
@@ -66,7 +68,8 @@ def rows_of(seed: int, rows: int) -> tuple[list[list[bytes | None]], dict[str, n
         elif name not in request:
             request[name] = [rng.randrange(-1, 3) for _ in range(rows)]
     profiles = {
-        name: [rng.choice([math.nan, 0.0, rng.uniform(0, 50_000)]) for _ in range(rows)] for name in PROFILE_INPUTS
+        name: [rng.choice([math.nan, 0.0, rng.uniform(0, 50_000)]) for _ in range(rows)]
+        for name in PROFILE_INPUTS
     }
     return (
         states,

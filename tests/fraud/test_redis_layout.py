@@ -93,7 +93,9 @@ def stored(store: redis.Redis, key: bytes, view: str = VIEW) -> tuple[int, list[
     return layout.decode_timestamp(timestamp or b""), values
 
 
-@pytest.mark.parametrize(("shift", "wins"), [(-1, False), (-1_000_000, False), (0, True), (1, True), (10**12, True)])
+@pytest.mark.parametrize(
+    ("shift", "wins"), [(-1, False), (-1_000_000, False), (0, True), (1, True), (10**12, True)]
+)
 def test_a_newer_or_equal_version_is_written_and_an_older_is_ignored(
     store: redis.Redis, shift: int, wins: bool
 ) -> None:
@@ -106,7 +108,9 @@ def test_a_newer_or_equal_version_is_written_and_an_older_is_ignored(
 
 @settings(deadline=None, max_examples=25)
 @given(st.lists(st.tuples(st.integers(0, 3), MICROSECONDS), min_size=1, max_size=30))
-def test_in_any_order_what_stays_is_the_newest(redis_server: RedisServer, updates: list[tuple[int, int]]) -> None:
+def test_in_any_order_what_stays_is_the_newest(
+    redis_server: RedisServer, updates: list[tuple[int, int]]
+) -> None:
     with redis.Redis.from_url(redis_server.url) as store:
         store.flushdb()
         newest: dict[bytes, tuple[int, list[bytes]]] = {}
