@@ -40,6 +40,7 @@ from fraud.settings import settings
 
 RATE = 500
 PROJECT = "tollgate"
+_RULES = Path(__file__).resolve().parent.parent / "bentos" / "rules.yaml"
 _decode = msgspec.json.Decoder(Answer).decode
 
 
@@ -57,7 +58,8 @@ class Stage:
         every = psutil.Process(self.service.process.pid).children()
         return [one for one in every if "_bentoml_impl.worker.service" in " ".join(one.cmdline())]
 
-    def client(self) -> redis.Redis:
+    def client(self) -> Any:
+        """A plain client of the stage's Redis."""
         return redis.Redis(port=self.redis.port)
 
 
@@ -111,6 +113,18 @@ def _broken_model(stage: Stage) -> None:
     _deploy(stage, "broken")
 
 
+def _break_rules(stage: Stage) -> None:
+    stage.rules.write_text("rules: [{name: x")
+
+
+def _mend_rules(stage: Stage) -> None:
+    shutil.copy(_RULES, stage.rules)
+
+
+def _empty_redis(stage: Stage) -> None:
+    stage.client().flushall()
+
+
 FAULTS = (
     Fault("redis_killed", lambda stage: stage.redis.stop(), _start_redis),
     Fault("redis_restarted", _restart_redis),
@@ -119,18 +133,25 @@ FAULTS = (
         lambda stage: os.kill(stage.redis.pid, signal.SIGSTOP),
         lambda stage: os.kill(stage.redis.pid, signal.SIGCONT),
     ),
-    Fault("redis_emptied", lambda stage: stage.client().flushall(), lambda stage: fill_store(stage.redis.url, PROJECT, events=2000)),
+    Fault(
+        "redis_emptied",
+        _empty_redis,
+        lambda stage: fill_store(stage.redis.url, PROJECT, events=2000),
+    ),
     Fault("worker_killed", lambda stage: stage.workers()[0].kill()),
     Fault("event_log_full", _redis_memory("1mb"), _redis_memory("0")),
     Fault("disk_full", _limit_files(1), _limit_files(resource.RLIM_INFINITY)),
     Fault("model_swapped", lambda stage: _deploy(stage, "second")),
     Fault("broken_model_offered", _broken_model, lambda stage: _deploy(stage, "bench")),
-    Fault("broken_rules_offered", lambda stage: stage.rules.write_text("rules: [{name: x"), lambda stage: shutil.copy(_RULES, stage.rules)),
+    Fault(
+        "broken_rules_offered",
+        _break_rules,
+        _mend_rules,
+    ),
     Fault("ten_times_the_load", lambda stage: None, rate=RATE * 10),
     Fault("clock_ahead_by_4_minutes", lambda stage: None, shift_ms=240_000),
     Fault("clock_behind_by_an_hour", lambda stage: None, shift_ms=-3_600_000),
 )
-_RULES = Path(__file__).resolve().parent.parent / "bentos" / "rules.yaml"
 
 
 def _shifted(body: bytes, shift_ms: int) -> bytes:
@@ -146,15 +167,22 @@ def run(fault: Fault, stage: Stage, seconds: float, answered: list[str]) -> dict
     number = int(fault.rate * seconds)
     requests = [
         http_request(stage.service.port, "/v1/score", _shifted(body, fault.shift_ms))
-        for body in bodies(number, f"{fault.name}-{time.time_ns()}", seed=number)
+        for body in bodies(number, fault.name, seed=number)
     ]
     moments: dict[str, float] = {}
 
     async def scenario() -> Any:
         load = asyncio.create_task(
-            at_rate(stage.service.port, requests, rate=fault.rate, connections=64 if fault.rate == RATE else 200,
-                    keep=True, patience=20, repeat=5)
-        )  # fmt: skip
+            at_rate(
+                stage.service.port,
+                requests,
+                rate=fault.rate,
+                connections=64 if fault.rate == RATE else 200,
+                keep=True,
+                patience=20,
+                repeat=5,
+            )
+        )
         begun = time.perf_counter()
         await asyncio.sleep(seconds / 4)
         moments["broken"] = time.perf_counter() - begun
@@ -189,7 +217,9 @@ def run(fault: Fault, stage: Stage, seconds: float, answered: list[str]) -> dict
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.chaos_serving", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.chaos_serving", description=__doc__.split("\n\n")[0]
+    )
     parser.add_argument("--seconds", type=float, default=12.0, help="length of each fault's run")
     parser.add_argument("--only", nargs="*", help="names of faults")
     options = parser.parse_args()
@@ -203,7 +233,9 @@ def main() -> int:
         build_model(home, "bench")
         server = start_redis(root / "redis", durable=True)
         fill_store(server.url, PROJECT, events=5000)
-        service = start("tollgate", home, server.url, TOLLGATE_SERVE_WORKERS="2", TOLLGATE_RULES_FILE=str(rules))
+        service = start(
+            "tollgate", home, server.url, TOLLGATE_SERVE_WORKERS="2", TOLLGATE_RULES_FILE=str(rules)
+        )
         stage = Stage(home, rules, server, service)
         try:
             time.sleep(3)  # until both workers are up
@@ -224,9 +256,12 @@ def main() -> int:
         findings = audit(home, answered)
     missing = [problem for problem in findings.problems if "was answered but" in problem]
     report = {
-        "rate": RATE, "faults": results, "decisions_logged": findings.entries, "missing_from_log": len(missing),
+        "rate": RATE,
+        "faults": results,
+        "decisions_logged": findings.entries,
+        "missing_from_log": len(missing),
         "log_problems": [problem for problem in findings.problems if problem not in missing][:20],
-    }  # fmt: skip
+    }
     path = settings().results / "chaos" / "serving.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report, indent=2) + "\n")

@@ -34,7 +34,10 @@ _counter = itertools.count()
 
 def _requests(port: int, number: int) -> list[bytes]:
     """Single requests, no id ever used twice."""
-    return [http_request(port, "/v1/score", body) for body in bodies(number, f"r{next(_counter)}", seed=next(_counter))]
+    return [
+        http_request(port, "/v1/score", body)
+        for body in bodies(number, f"r{next(_counter)}", seed=next(_counter))
+    ]
 
 
 def _cycle(port: int, number: int) -> Iterator[bytes]:
@@ -55,7 +58,9 @@ def _run(load: Any) -> Load:
 
 
 def _saturation(running: Running, seconds: float, connections: int = 32) -> Load:
-    ready = list(itertools.islice(_cycle(running.port, 4000), int(seconds * 3500)))  # made before the clock starts
+    ready = list(
+        itertools.islice(_cycle(running.port, 4000), int(seconds * 3500))
+    )  # made before the clock starts
     return _run(saturate(running.port, iter(ready), connections=connections, seconds=seconds))
 
 
@@ -116,7 +121,9 @@ def _services(root: Path, url: str, turns: int, seconds: float, quick: bool) -> 
                 say(f"turn {turn + 1}: {name} {rates[name][-1]:.0f}/s, lone {lone[name][-1]:.2f} ms")
             for name in bulk:
                 requests = itertools.islice(_bulk(running[name].port, 40, 64), int(seconds * 60))
-                load = _run(saturate(running[name].port, iter(list(requests)), connections=4, seconds=seconds))
+                load = _run(
+                    saturate(running[name].port, iter(list(requests)), connections=4, seconds=seconds)
+                )
                 bulk[name].append(load.rate * 64)
                 say(f"turn {turn + 1}: {name} bulk {bulk[name][-1]:.0f} transactions/s")
         single = {name: _median(values) for name, values in rates.items()}
@@ -136,11 +143,15 @@ def _services(root: Path, url: str, turns: int, seconds: float, quick: bool) -> 
         }
         # The same rate for both, half of what the slower one can take, counted from intended time.
         rate = single["fastapi_onnx"] * 0.5
-        same = {name: _at(running[name], rate, 10 if not quick else 4) for name in ("tollgate", "fastapi_onnx")}
+        same = {
+            name: _at(running[name], rate, 10 if not quick else 4) for name in ("tollgate", "fastapi_onnx")
+        }
         result["same_rate"] = {
             "rate": round(rate, 1),
             "p99_ms": {name: load.milliseconds(99) for name, load in same.items()},
-            "p99_ratio_to_fastapi_onnx": round(same["tollgate"].milliseconds(99) / same["fastapi_onnx"].milliseconds(99), 3),
+            "p99_ratio_to_fastapi_onnx": round(
+                same["tollgate"].milliseconds(99) / same["fastapi_onnx"].milliseconds(99), 3
+            ),
         }
         for name in ("floor", "fastapi_onnx", "feast_sdk"):
             running.pop(name).stop()
@@ -169,7 +180,8 @@ def _at(running: Running, rate: float, seconds: float, path: str = "/v1/score") 
     requests = _requests(running.port, int(rate * seconds))
     if path != "/v1/score":
         requests = [
-            http_request(running.port, path, b"[" + request.partition(b"\r\n\r\n")[2] + b"]") for request in requests
+            http_request(running.port, path, b"[" + request.partition(b"\r\n\r\n")[2] + b"]")
+            for request in requests
         ]
     return _run(at_rate(running.port, requests, rate=rate, connections=64))
 
@@ -184,8 +196,16 @@ def _by_rate(running: Running, quick: bool) -> list[dict[str, Any]]:
         rows.append(
             {
                 "rate": rate,
-                "micro_batcher": {"p50_ms": micro.milliseconds(50), "p99_ms": micro.milliseconds(99), "errors": micro.errors},
-                "bentoml_batchable": {"p50_ms": bento.milliseconds(50), "p99_ms": bento.milliseconds(99), "errors": bento.errors},
+                "micro_batcher": {
+                    "p50_ms": micro.milliseconds(50),
+                    "p99_ms": micro.milliseconds(99),
+                    "errors": micro.errors,
+                },
+                "bentoml_batchable": {
+                    "p50_ms": bento.milliseconds(50),
+                    "p99_ms": bento.milliseconds(99),
+                    "errors": bento.errors,
+                },
             }
         )
         say(f"{rate}/s: {rows[-1]}")
@@ -224,7 +244,9 @@ def say(text: str) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.serving", description=__doc__.split("\n\n")[0]
+    )
     parser.add_argument("--quick", action="store_true", help="short turns, for a look while developing")
     options = parser.parse_args()
     result = measure(options.quick)

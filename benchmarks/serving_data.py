@@ -52,11 +52,22 @@ def _body(random: np.random.Generator, name: str, event_ms: int) -> Transaction:
     return parse_transaction(
         json.dumps(
             {
-                "transaction_id": name, "event_time": event, "customer_id": ids["customer"], "card_id": ids["card"],
-                "merchant_id": ids["merchant"], "terminal_id": ids["terminal"], "device_id": ids["device"],
-                "ip": ids["ip"], "amount": f"{random.lognormal(3.3, 1):.2f}", "currency": "EUR",
-                "channel": "pos", "merchant_category": "5411", "country": "DE", "latitude": 52.5, "longitude": 13.4,
-            }  # fmt: skip
+                "transaction_id": name,
+                "event_time": event,
+                "customer_id": ids["customer"],
+                "card_id": ids["card"],
+                "merchant_id": ids["merchant"],
+                "terminal_id": ids["terminal"],
+                "device_id": ids["device"],
+                "ip": ids["ip"],
+                "amount": f"{random.lognormal(3.3, 1):.2f}",
+                "currency": "EUR",
+                "channel": "pos",
+                "merchant_category": "5411",
+                "country": "DE",
+                "latitude": 52.5,
+                "longitude": 13.4,
+            }
         ).encode()
     )
 

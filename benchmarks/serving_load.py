@@ -140,7 +140,13 @@ async def saturate(port: int, requests: Iterator[bytes], *, connections: int, se
 
 
 async def at_rate(
-    port: int, requests: Sequence[bytes], *, rate: float, connections: int, keep: bool = False, patience: float = 5.0,
+    port: int,
+    requests: Sequence[bytes],
+    *,
+    rate: float,
+    connections: int,
+    keep: bool = False,
+    patience: float = 5.0,
     repeat: int = 0,
 ) -> Load:
     """Open loop: request n is due at n / `rate` seconds, whether or not others were answered.
@@ -158,6 +164,13 @@ async def at_rate(
     begun = perf_counter()
     left = len(requests)
 
+    replacing: set[asyncio.Task[None]] = set()
+
+    def replace() -> None:
+        task = loop.create_task(_replace())
+        replacing.add(task)
+        task.add_done_callback(replacing.discard)
+
     tried: Counter[float] = Counter()
 
     def finished(connection: _Connection, status: int, body: bytes) -> None:
@@ -167,7 +180,7 @@ async def at_rate(
             tried[connection.intended] += 1
             load.repeated += 1
             waiting.appendleft((connection.request, connection.intended))
-            loop.create_task(_replace())
+            replace()
             return
         left -= 1
         if status:
@@ -180,7 +193,7 @@ async def at_rate(
         if left == 0 and not over.done():
             over.set_result(None)
         if connection.transport is None:
-            loop.create_task(_replace())
+            replace()
         elif waiting:
             connection.send(*waiting.popleft())
         else:
@@ -211,7 +224,7 @@ async def at_rate(
             intended = begun + place / rate
             while idle and idle[0].transport is None:
                 idle.popleft()
-                loop.create_task(_replace())
+                replace()
             if idle:
                 idle.popleft().send(requests[place], intended)
             else:

@@ -43,7 +43,10 @@ async def _ratios(url: str, project: str, turns: int) -> dict[str, float]:
         pipe = client.pipeline(transaction=False)
         for row in rows:
             for entity in ENTITIES:
-                pipe.hmget(entity_key(project, entity.key, getattr(row, entity.key)), wanted[entity.name])
+                pipe.hmget(
+                    entity_key(project, entity.key, getattr(row, entity.key)),  # type: ignore[arg-type]
+                    wanted[entity.name],
+                )
         for values in pipe.execute():
             for value in values[:-2]:
                 Value().ParseFromString(value or b"")

@@ -33,11 +33,14 @@ class Running:
             self.process.wait()
 
 
-def start(name: str, home: Path, redis_url: str, *, port: int | None = None, wait: float = 300, **more: str) -> Running:
+def start(
+    name: str, home: Path, redis_url: str, *, port: int | None = None, wait: float = 300, **more: str
+) -> Running:
     """Start `name` (tollgate, or a yardstick) and wait until it answers /readyz."""
     port = port or free_port()
     environment = os.environ | {
-        "TOLLGATE_HOME": str(home), "TOLLGATE_REDIS_URL": redis_url, "TOLLGATE_LOG_LEVEL": "WARNING", "TZ": "UTC",
+        "TOLLGATE_HOME": str(home), "TOLLGATE_REDIS_URL": redis_url, "TOLLGATE_LOG_LEVEL": "WARNING",
+        "TZ": "UTC",
         "BENTOML_HOME": str(home / "bentoml"), "BENTOML_DO_NOT_TRACK": "True",
     } | more  # fmt: skip
     if name == "tollgate":
@@ -47,7 +50,9 @@ def start(name: str, home: Path, redis_url: str, *, port: int | None = None, wai
         command = [sys.executable, "-m", "benchmarks.serving_yardsticks", name, str(port)]
     home.mkdir(parents=True, exist_ok=True)
     with (home / f"{name}-{port}.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+        )
     running = Running(name, port, home, process)
     deadline = time.monotonic() + wait
     while not answers(port):

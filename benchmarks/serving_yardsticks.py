@@ -20,6 +20,7 @@ import numpy as np
 import uvicorn
 
 from bentos.api_models import ScoreAnswer, ScoreRequest
+from fraud.answer import Decision
 from fraud.contract import Transaction, parse_transaction
 from fraud.settings import settings
 
@@ -41,7 +42,9 @@ def floor() -> Any:
             body += message["body"]
         return body
 
-    async def app(scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
+    async def app(
+        scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
+    ) -> None:
         if scope["type"] == "lifespan":
             await receive()
             await engine.start()
@@ -108,14 +111,19 @@ def fastapi_service(*, sdk: bool) -> Any:
     app = FastAPI()
     client = redis.asyncio.from_url(settings().redis_url)
     project = settings().feast_project
-    profile_fields = {e.name: [field(e.profile_view, name) for name in SERVED_PROFILES[e.name]] for e in ENTITIES}
+    profile_fields = {
+        e.name: [field(e.profile_view, name) for name in SERVED_PROFILES[e.name]] for e in ENTITIES
+    }
     profile_names = [name for entity in ENTITIES for name in SERVED_PROFILES[entity.name]]
 
     async def by_redis(transaction: Transaction) -> np.ndarray[Any, np.dtype[np.float64]]:
         pipe = client.pipeline(transaction=False)
         for entity in ENTITIES:
             wanted = [*profile_fields[entity.name], field(entity.velocity_view, entity.state_feature)]
-            pipe.hmget(entity_key(project, entity.key, getattr(transaction, entity.key)), wanted)
+            pipe.hmget(
+                entity_key(project, entity.key, getattr(transaction, entity.key)),  # type: ignore[arg-type]
+                wanted,
+            )
         profile: dict[str, float] = {}
         states: list[list[bytes | None]] = []
         for entity, values in zip(ENTITIES, await pipe.execute(), strict=True):
@@ -146,7 +154,9 @@ def fastapi_service(*, sdk: bool) -> Any:
     def decide(transaction: Transaction, rows: np.ndarray[Any, Any], begun: float) -> ScoreAnswer:
         score = float(session.run(None, {"row": rows.astype(np.float32)})[1][0][1])
         limits = manifest["thresholds"]
-        decision = "BLOCK" if score >= limits["block"] else "REVIEW" if score >= limits["review"] else "APPROVE"
+        decision: Decision = (
+            "BLOCK" if score >= limits["block"] else "REVIEW" if score >= limits["review"] else "APPROVE"
+        )
         return ScoreAnswer(
             transaction_id=transaction.transaction_id, fraud_score=score, decision=decision, risk_factors=[],
             rules=[], model_version=manifest["version"], variant="champion", feature_status={}, degraded=[],

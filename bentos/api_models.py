@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from decimal import Decimal
 from time import time_ns
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from _bentoml_sdk.io_models import IORootModel
 from pydantic import BaseModel, ConfigDict, Field
@@ -63,7 +63,9 @@ class LabelRequest(BaseModel):
     event_time: datetime = Field(description="the transaction's event time, with an offset")
     is_fraud: bool
     source: Literal["chargeback", "analyst"]
-    known_at: datetime | None = Field(None, description="when it became known; the receiver's clock if absent")
+    known_at: datetime | None = Field(
+        None, description="when it became known; the receiver's clock if absent"
+    )
 
 
 class LabelAnswer(BaseModel):
@@ -85,7 +87,7 @@ class ErrorAnswer(BaseModel):
     error: ErrorDetail
 
 
-class BulkRequest(IORootModel[list[ScoreRequest]]):
+class BulkRequest(IORootModel[list[ScoreRequest]]):  # type: ignore[misc]
     """Up to 1,024 transactions. Decoded by the contract, so that one bad item fails alone."""
 
     @classmethod
@@ -98,13 +100,13 @@ class BulkRequest(IORootModel[list[ScoreRequest]]):
                 items.append(parse_transaction(bytes(raw), now_ms=now_ms))
             except ContractError as error:
                 items.append(refused(error))
-        return cls.model_construct(root=items)
+        return cast("BulkRequest", cls.model_construct(root=items))
 
 
 BulkRequest.__root_input__ = True
 
 
-class BulkAnswer(IORootModel[list[ScoreAnswer | ErrorAnswer]]):
+class BulkAnswer(IORootModel[list[ScoreAnswer | ErrorAnswer]]):  # type: ignore[misc]
     """Per transaction its answer or its error, in the order of the request."""
 
     @classmethod

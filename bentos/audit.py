@@ -70,7 +70,8 @@ def rows_as_records(table: pa.Table) -> Iterator[bytes]:
             column = column.cast(pa.int64())
         elif name == "view_timestamps":
             column = pa.chunked_array(
-                [chunk.cast(pa.map_(pa.string(), pa.int64())) for chunk in column.chunks], pa.map_(pa.string(), pa.int64())
+                [chunk.cast(pa.map_(pa.string(), pa.int64())) for chunk in column.chunks],
+                pa.map_(pa.string(), pa.int64()),
             )
         columns[name] = column.to_pylist()
     for row in range(table.num_rows):
@@ -91,7 +92,9 @@ def _of_file(path: Path, problems: list[str]) -> Iterator[Entry]:
         return
     names = ("series", "sequence", "previous_hash", "hash", "transaction_id")
     rows = zip(*[table.column(name).to_pylist() for name in names], strict=True)
-    for record, (series, sequence, previous, stored, transaction) in zip(rows_as_records(table), rows, strict=True):
+    for record, (series, sequence, previous, stored, transaction) in zip(
+        rows_as_records(table), rows, strict=True
+    ):
         if hashlib.sha256(record).digest() != stored:
             problems.append(f"{path.name}: entry {sequence} of {series} was altered")
         yield Entry(series, sequence, previous, stored, transaction, path.name)
@@ -120,7 +123,9 @@ def audit(home: Path, answered: Sequence[str] | None = None) -> Findings:
     for entry in entries:
         known = by_series.setdefault(entry.series, {}).get(entry.sequence)
         if known is not None and known.hash != entry.hash:
-            problems.append(f"{entry.where}: entry {entry.sequence} of {entry.series} differs from {known.where}")
+            problems.append(
+                f"{entry.where}: entry {entry.sequence} of {entry.series} differs from {known.where}"
+            )
         by_series[entry.series][entry.sequence] = entry
         found.add(entry.transaction_id)
     for series, chain in by_series.items():
@@ -155,7 +160,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if findings.problems:
         print(f"{len(findings.problems)} problems: the log is not whole", file=sys.stderr)
         return 1
-    print("whole and unaltered" + (f"; all {len(answered)} answered transactions are in it" if answered else ""))
+    print(
+        "whole and unaltered" + (f"; all {len(answered)} answered transactions are in it" if answered else "")
+    )
     return 0
 
 

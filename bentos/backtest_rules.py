@@ -70,7 +70,9 @@ def _rows(table: pa.Table) -> Iterator[tuple[Transaction, int, float | None, str
         yield Transaction(event_time=event, amount=amount, **values), reference, score, version
 
 
-def backtest(files: Sequence[Path], candidate: RuleSet, live: RuleSet, frauds: set[str], home: Path) -> Backtest:
+def backtest(
+    files: Sequence[Path], candidate: RuleSet, live: RuleSet, frauds: set[str], home: Path
+) -> Backtest:
     """Run both rule sets over decision files; `frauds` are the transactions known to be fraud."""
     result = Backtest(rules={rule.name: RuleFigures(rule.action) for rule in candidate.rules})
     thresholds: dict[str | None, Thresholds | None] = {None: None}
@@ -82,7 +84,9 @@ def backtest(files: Sequence[Path], candidate: RuleSet, live: RuleSet, frauds: s
                 thresholds[version] = _thresholds(home, version)
             fraud = transaction.transaction_id in frauds
             hits = candidate.hits(transaction, reference, vectors[row], score)
-            before = decide(score, thresholds[version], live.hits(transaction, reference, vectors[row], score))
+            before = decide(
+                score, thresholds[version], live.hits(transaction, reference, vectors[row], score)
+            )
             after = decide(score, thresholds[version], hits)
             result.rows += 1
             result.frauds += fraud
@@ -124,8 +128,12 @@ def report(result: Backtest) -> str:
             f"{name:<32}{figures.action:<9}{figures.hits:>8,}{precision:>11}"
             f"{figures.caught_value / 100:>14,.2f}{len(figures.genuine_customers):>19,}"
         )
-    lines.append("decisions      " + ", ".join(f"{key} {value:,}" for key, value in sorted(result.decisions.items())))
-    lines.append("live file      " + ", ".join(f"{key} {value:,}" for key, value in sorted(result.live.items())))
+    lines.append(
+        "decisions      " + ", ".join(f"{key} {value:,}" for key, value in sorted(result.decisions.items()))
+    )
+    lines.append(
+        "live file      " + ", ".join(f"{key} {value:,}" for key, value in sorted(result.live.items()))
+    )
     changes = ", ".join(f"{a} -> {b} {count:,}" for (a, b), count in sorted(result.changes.items()))
     lines.append(f"difference     {changes or 'none'}")
     return "\n".join(lines)
@@ -134,7 +142,9 @@ def report(result: Backtest) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     chosen = settings()
     live_path = chosen.rules_file or DEFAULT_RULES
-    parser = argparse.ArgumentParser(prog="python -m bentos.backtest_rules", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m bentos.backtest_rules", description=__doc__.split("\n\n")[0]
+    )
     parser.add_argument("--rules", type=Path, default=live_path, help="rule file to try")
     parser.add_argument("--decisions", type=Path, default=chosen.home / "decisions", help="decision log")
     options = parser.parse_args(arguments)

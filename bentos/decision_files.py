@@ -129,8 +129,12 @@ def _convert_all(home: Path, folder: Path) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bentos.decision_files", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--follow", action="store_true", help="keep converting until the parent process is gone")
+    parser = argparse.ArgumentParser(
+        prog="python -m bentos.decision_files", description=__doc__.split("\n\n")[0]
+    )
+    parser.add_argument(
+        "--follow", action="store_true", help="keep converting until the parent process is gone"
+    )
     options = parser.parse_args(arguments)
     home = settings().home
     parent = os.getppid()

@@ -20,8 +20,12 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from bentos.spool import SpoolFile
+from bentos.work import Work
+from fraud.answer import Answer
 
 #: Fields of a record, in order. Times are microseconds since 1970 UTC; `vector` is float64
 #: little-endian in `fraud.features.VECTOR` order; maps are lists of pairs sorted by key.
@@ -118,3 +122,26 @@ class DecisionLog:
             self._file.finish(self._file.path.with_suffix(".ready"))
         else:
             self._file.close(remove=True)
+
+
+def log_row(
+    work: Work,
+    row: npt.NDArray[np.float64],
+    answer: Answer,
+    timestamps: dict[str, int],
+    shadows: dict[str, float],
+    rules_version: str,
+    wall_us: int,
+) -> tuple[object, ...]:
+    """One decision as the log's fields, from transaction_id to decided_at."""
+    transaction, event_us = work.transaction, work.event_us
+    return (
+        transaction.transaction_id, event_us, event_us, transaction.customer_id, transaction.card_id,
+        transaction.merchant_id, transaction.terminal_id, transaction.device_id, transaction.ip,
+        work.amount_minor, transaction.currency, work.amount_reference, transaction.channel,
+        transaction.merchant_category, transaction.country, transaction.latitude, transaction.longitude,
+        row.tobytes(), answer.fraud_score, answer.decision, answer.variant, answer.model_version,
+        answer.rules, rules_version, sorted(answer.feature_status.items()),
+        sorted(timestamps.items()), answer.degraded,
+        sorted(shadows.items()), answer.latency_ms, wall_us,
+    )  # fmt: skip

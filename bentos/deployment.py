@@ -1,10 +1,13 @@
 """Which model versions are in service, and how they change without dropping a request.
 
-`<home>/deployment.json` names them:
-``{"champion": "<version>", "challenger": "<version>" | null, "split": 0.1, "shadow": ["<version>", ...],
-"key": "customer_id", "experiment": "<name>"}`` (the last two may be absent, other keys are ignored).
-Without the file, or without a champion in it, the store's newest model is champion. The file and the store are looked at every second; models are loaded in a thread and
-swapped between two batches. A line-up that cannot be loaded leaves the one before in service.
+`<home>/deployment.json` names them (`key` and `experiment` may be absent, other keys are ignored):
+
+    {"champion": "<version>", "challenger": "<version>" or null, "split": 0.1,
+     "shadow": ["<version>"], "key": "customer_id", "experiment": "<name>"}
+
+Without the file, or without a champion in it, the store's newest model is champion. The file
+and the store are looked at every second; models are loaded in a thread and swapped between two
+batches. A line-up that cannot be loaded leaves the one before in service.
 """
 
 from __future__ import annotations
@@ -135,7 +138,7 @@ class ModelRoom:
         self.error: str | None = None
 
     def _fingerprint(self) -> object:
-        marks = []
+        marks: list[tuple[int, int, int] | None] = []
         for path in (self._home / FILE, self._home / "bentoml" / "models" / "tollgate_fraud" / "latest"):
             try:
                 stat = path.stat()

@@ -39,7 +39,7 @@ _TEXT: Final = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 _encode = msgspec.json.Encoder().encode
 
 
-class EdgeService(bentoml.Service):  # type: ignore[type-arg]
+class EdgeService(bentoml.Service):  # type: ignore[misc]  # BentoML ships no stubs for it
     """A BentoML service whose hot routes are answered by `Edge`."""
 
     engine: Engine | None = None
@@ -84,7 +84,9 @@ class Edge:
             _log.exception("a request failed")
             await _respond(send, 500, Problem(500, "(service)", "failed; it has been logged").json())
 
-    async def _score(self, engine: Engine, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    async def _score(
+        self, engine: Engine, scope: MutableMapping[str, Any], receive: Receive, send: Send
+    ) -> None:
         client = _admit(engine, scope, "score")
         raw = await _body(scope, receive, LARGEST_BODY)
         arrived = perf_counter()
@@ -93,7 +95,9 @@ class Edge:
         engine.metrics.count("requests_total", "/v1/score", "200")
         await _respond(send, 200, answer)
 
-    async def _bulk(self, engine: Engine, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    async def _bulk(
+        self, engine: Engine, scope: MutableMapping[str, Any], receive: Receive, send: Send
+    ) -> None:
         """Check the caller, then let BentoML's batchable API answer."""
         client = _admit(engine, scope, "score")
         raw = await _body(scope, receive, LARGEST_BULK)
@@ -109,14 +113,18 @@ class Edge:
 
         await self._app(scope, replay, send)
 
-    async def _labels(self, engine: Engine, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    async def _labels(
+        self, engine: Engine, scope: MutableMapping[str, Any], receive: Receive, send: Send
+    ) -> None:
         _admit(engine, scope, "label")
         raw = await _body(scope, receive, LARGEST_LABELS)
         accepted = await engine.take_labels(raw)
         engine.metrics.count("requests_total", "/v1/labels", "202")
         await _respond(send, 202, _encode({"accepted": accepted}))
 
-    async def _explain(self, engine: Engine, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    async def _explain(
+        self, engine: Engine, scope: MutableMapping[str, Any], receive: Receive, send: Send
+    ) -> None:
         client = _admit(engine, scope, "score")
         raw = await _body(scope, receive, LARGEST_BODY)
         engine.access.spend(client)
@@ -124,7 +132,9 @@ class Edge:
         engine.metrics.count("requests_total", "/v1/explain", "200")
         await _respond(send, 200, _encode(answer))
 
-    async def _metrics(self, engine: Engine, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    async def _metrics(
+        self, engine: Engine, scope: MutableMapping[str, Any], receive: Receive, send: Send
+    ) -> None:
         if scope["method"] != "GET":
             raise Problem(405, "(method)", "should be GET")
         text = engine.metrics_text().encode()
@@ -204,5 +214,5 @@ def _bentoml_metrics() -> bytes:
 
     if not BentoMLContainer.api_server_config.metrics.enabled.get():
         return b""
-    text: bytes = BentoMLContainer.metrics_client.get().generate_latest()
+    text: bytes = BentoMLContainer.metrics_client.get().generate_latest()  # type: ignore[no-untyped-call]
     return text

@@ -18,7 +18,8 @@ from bentos.batcher import MicroBatcher, Overloaded
 from bentos.labels import LabelStore, parse_labels
 from bentos.metrics import Metrics, MetricsFolder, exposition
 from bentos.problem import Problem, refused
-from bentos.scorer import Scorer, Work, conflict
+from bentos.scorer import Scorer
+from bentos.work import Work, conflict
 from fraud.contract import ContractError, Transaction, parse_transaction
 from fraud.settings import Settings
 

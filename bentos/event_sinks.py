@@ -54,7 +54,11 @@ class JsonlSink:
     def __init__(self, folder: Path, topic: str, partitions: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._files = [
-            os.open(folder / f"{topic}-{place}.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            os.open(
+                folder / f"{topic}-{place}.jsonl",
+                os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC,
+                0o600,
+            )
             for place in range(partitions)
         ]
         self._held: deque[Effect] = deque()

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bentos.problem import Problem
-from bentos.scorer import Work, vector
+from bentos.scorer import vector
+from bentos.work import Work
 
 if TYPE_CHECKING:
     from bentos.engine import Engine
@@ -24,9 +25,11 @@ async def explain(engine: Engine, raw: bytes) -> dict[str, Any]:
     transaction = engine.parse(raw)
     scorer = engine.scorer
     work = Work(transaction, asyncio.get_running_loop().create_future(), perf_counter())
-    online, degraded = await scorer.read_features([work])
+    online, shortfall = await scorer.reader.read([work])
     line = scorer.models.current
-    variant = line.experiment.variant(getattr(transaction, line.experiment.key)) if line.challenger else "champion"
+    variant = (
+        line.experiment.variant(getattr(transaction, line.experiment.key)) if line.challenger else "champion"
+    )
     scoring = line.of(variant)
     if scoring is None:
         raise Problem(503, "(model)", "no model is in service", retry_after=5)
@@ -51,5 +54,5 @@ async def explain(engine: Engine, raw: bytes) -> dict[str, Any]:
             if contributions[index] != 0.0
         ],
         "feature_status": online.status[0],
-        "degraded": degraded,
+        "degraded": [shortfall] if shortfall else [],
     }

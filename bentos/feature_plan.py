@@ -67,7 +67,11 @@ def resolve(store: Any) -> FeaturePlan:
         FeaturePlan(
             store.project,
             tuple(
-                EntityPlan(entity.name, entity.key, *[_view(views, entity.key, kind) for kind in ("profile", "velocity")])
+                EntityPlan(
+                    entity.name,
+                    entity.key,
+                    *[_view(views, entity.key, kind) for kind in ("profile", "velocity")],
+                )
                 for entity in ENTITIES
             ),
         )
@@ -133,7 +137,10 @@ class PlanRoom:
             return
         if answer.plan is None:
             self.error = answer.error
-            _log.error("the registry's features cannot be served, the plan before stays", extra={"reason": self.error})
+            _log.error(
+                "the registry's features cannot be served, the plan before stays",
+                extra={"reason": self.error},
+            )
             return
         self.error = None
         if answer.plan != self.features.plan:
@@ -181,7 +188,8 @@ def main() -> int:
         unfinished.write_bytes(msgspec.json.encode(resolved))
         os.utime(unfinished, ns=(begun, begun))
         unfinished.replace(path)
-    print(resolved.error or f"{FEATURE_SERVICE}: {sum(len(e.profile.features) for e in resolved.plan.entities)} profile features")  # type: ignore[union-attr]
+    features = sum(len(entity.profile.features) for entity in resolved.plan.entities) if resolved.plan else 0
+    print(resolved.error or f"{FEATURE_SERVICE}: {features} profile features")
     return 1 if resolved.error else 0
 
 

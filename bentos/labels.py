@@ -138,7 +138,9 @@ def convert_labels(home: Path) -> int:
 
     total = 0
     folder = _folder(home)
-    segments = sorted(folder.glob("*.ready")) + [path for path in sorted(folder.glob("*.open")) if orphaned(path)]
+    segments = sorted(folder.glob("*.ready")) + [
+        path for path in sorted(folder.glob("*.open")) if orphaned(path)
+    ]
     for segment in segments:
         rows = [_decode_stored(record) for record in read_frames(segment)]
         table = pa.table(

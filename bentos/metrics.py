@@ -94,8 +94,12 @@ class Metrics:
     def snapshot(self) -> dict[str, Any]:
         """Everything as JSON values."""
         return {
-            "counters": {name: [[list(k), v] for k, v in values.items()] for name, values in self.counters.items()},
-            "gauges": {name: [[list(k), v] for k, v in values.items()] for name, values in self.gauges.items()},
+            "counters": {
+                name: [[list(k), v] for k, v in values.items()] for name, values in self.counters.items()
+            },
+            "gauges": {
+                name: [[list(k), v] for k, v in values.items()] for name, values in self.gauges.items()
+            },
             "histograms": {
                 name: [[list(k), h.counts, h.total] for k, h in values.items()]
                 for name, values in self.histograms.items()
@@ -155,7 +159,9 @@ def exposition(metrics: Metrics, others: Iterator[tuple[bool, dict[str, Any]]]) 
         for _, snapshot in snapshots:
             for key, value in snapshot["counters"].get(name, []):
                 sums[tuple(key)] += value
-        lines += _family(name, "counter", help_text, [_sample(name, labels, key, value) for key, value in sums.items()])
+        lines += _family(
+            name, "counter", help_text, [_sample(name, labels, key, value) for key, value in sums.items()]
+        )
     for name, (help_text, labels) in GAUGES.items():
         gathered: dict[Labels, float] = {}
         for alive, snapshot in snapshots:
@@ -163,13 +169,18 @@ def exposition(metrics: Metrics, others: Iterator[tuple[bool, dict[str, Any]]]) 
                 summed = name in ("in_flight", "log_held", "events_waiting")
                 known = gathered.get(tuple(key), 0.0)
                 gathered[tuple(key)] = known + value if summed else max(known, value)
-        lines += _family(name, "gauge", help_text, [_sample(name, labels, key, value) for key, value in gathered.items()])
+        lines += _family(
+            name, "gauge", help_text, [_sample(name, labels, key, value) for key, value in gathered.items()]
+        )
     for name, (help_text, labels, bounds) in HISTOGRAMS.items():
         merged: dict[Labels, tuple[list[int], float]] = {}
         for _, snapshot in snapshots:
             for key, counts, total in snapshot["histograms"].get(name, []):
                 before, sum_before = merged.get(tuple(key), ([0] * len(counts), 0.0))
-                merged[tuple(key)] = ([a + b for a, b in zip(before, counts, strict=True)], sum_before + total)
+                merged[tuple(key)] = (
+                    [a + b for a, b in zip(before, counts, strict=True)],
+                    sum_before + total,
+                )
         samples = []
         for key, (counts, total) in merged.items():
             running = 0
@@ -188,9 +199,7 @@ def _family(name: str, kind: str, help_text: str, samples: list[str]) -> list[st
 
 
 def _sample(name: str, labels: Sequence[str], values: Sequence[str], number: float) -> str:
-    quoted = ",".join(
-        f'{label}="{_escape(value)}"' for label, value in zip(labels, values, strict=True)
-    )
+    quoted = ",".join(f'{label}="{_escape(value)}"' for label, value in zip(labels, values, strict=True))
     return f"tollgate_{name}{{{quoted}}} {number:.10g}" if quoted else f"tollgate_{name} {number:.10g}"
 
 

@@ -236,5 +236,5 @@ def newest_version(home: Path) -> str | None:
         version = latest.read_text().strip()
         if (root / version / "manifest.json").is_file():
             return version
-    found = [path for path in root.glob("*/manifest.json")]
+    found = list(root.glob("*/manifest.json"))
     return max(found, key=lambda path: path.stat().st_mtime).parent.name if found else None

@@ -152,7 +152,10 @@ class OnlineFeatures:
         self._width = len(names)
         self._inputs = {name: names.index(name) for name in PROFILE_INPUTS}
         self.views = tuple(
-            view.name for entity in plan.entities for view in (entity.profile, entity.velocity) if view.features
+            view.name
+            for entity in plan.entities
+            for view in (entity.profile, entity.velocity)
+            if view.features
         )
 
     def commands(self, transactions: Sequence[Transaction]) -> list[bytes]:
@@ -229,7 +232,7 @@ _parse_timestamp: Final = Timestamp.FromString
 def _microseconds(stored: bytes) -> int:
     """A stored timestamp in microseconds since 1970 UTC (protobuf's C parser: 1 us)."""
     timestamp = _parse_timestamp(stored)
-    return timestamp.seconds * 1_000_000 + timestamp.nanos // 1000
+    return int(timestamp.seconds * 1_000_000 + timestamp.nanos // 1000)
 
 
 #: Profiles share the timestamps of a few cuts.
@@ -237,7 +240,11 @@ _cut_microseconds: Final = lru_cache(maxsize=1024)(_microseconds)
 
 
 def _fresh(
-    view: ViewPlan, stored: bytes | None, event_us: int, status: dict[str, FeatureStatus], timestamps: dict[str, int]
+    view: ViewPlan,
+    stored: bytes | None,
+    event_us: int,
+    status: dict[str, FeatureStatus],
+    timestamps: dict[str, int],
 ) -> bool:
     if stored is None:
         status[view.name] = "missing"

@@ -15,6 +15,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -135,7 +136,7 @@ class Outbox:
             lost = [
                 effect
                 for place, effect in enumerate(effects)
-                if failed and place >= len(replies) or place < len(replies) and _is_error(replies[place])
+                if (failed and place >= len(replies)) or (place < len(replies) and _is_error(replies[place]))
             ]
             if lost:
                 self._failing = True
@@ -151,7 +152,9 @@ class Outbox:
     def _command(self, verb: bytes, script: bytes, effect: Effect) -> bytes:
         if not self._streams:
             return pack(verb, script, b"1", effect.key, effect.answer)
-        return pack(verb, script, b"2", effect.key, self._streams[effect.partition], effect.answer, effect.event)
+        return pack(
+            verb, script, b"2", effect.key, self._streams[effect.partition], effect.answer, effect.event
+        )
 
     def _keep(self, effects: Sequence[Effect]) -> None:
         self._spool.append([_encode(effect) for effect in effects])
@@ -213,10 +216,8 @@ class Outbox:
         if self._draining is not None:
             await asyncio.wait([self._draining], timeout=2.0)
         if self._connection.connected:
-            try:
+            with suppress(RedisUnavailable):
                 await self._connection.exchange([pack(b"PING")], _PATIENCE)  # behind every write
-            except RedisUnavailable:
-                pass
         self._connection.close()
         self._spool.flush()
         self._spool.close(remove=not self.spooled)

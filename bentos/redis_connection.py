@@ -233,7 +233,9 @@ class RedisConnection:
             raise RedisUnavailable("not connected")
         if transport.get_write_buffer_size() > _WRITE_LIMIT:
             raise RedisUnavailable("the connection takes no more")
-        exchange = _Exchange(len(commands) if expected is None else expected, asyncio.get_running_loop().create_future())
+        exchange = _Exchange(
+            len(commands) if expected is None else expected, asyncio.get_running_loop().create_future()
+        )
         self._wire.waiting.append(exchange)
         transport.write(b"".join(commands))
         return exchange

@@ -47,9 +47,8 @@ class PathAttribution:
     def of(self, row: Floats) -> Floats:
         """Credits in log-odds of one row (1 x features), by feature."""
         leaves = self._model.leaves(row)[0].astype(np.int64) + self._starts
-        return np.bincount(
-            self._features[leaves].ravel(), weights=self._credits[leaves].ravel(), minlength=self._width
-        )
+        weights = self._credits[leaves].ravel()
+        return np.asarray(np.bincount(self._features[leaves].ravel(), weights, self._width), np.float64)
 
 
 _Path = list[tuple[int, float]]
@@ -100,7 +99,7 @@ def in_words(names: tuple[str, ...], values: Floats, credits: Floats, most: int 
 
 
 def _meaning(name: str) -> str:
-    return _MEANING.get(name, name).replace("in reference cents", "in the reference currency")
+    return str(_MEANING.get(name, name)).replace("in reference cents", "in the reference currency")
 
 
 def _readable(name: str, value: float) -> str:

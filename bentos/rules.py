@@ -31,7 +31,9 @@ _FEATURE_AT: Final = {name: index for index, name in enumerate(VECTOR)}
 #: Fields of a transaction that rules may read; `amount` is in reference cents.
 _TEXT_FIELDS: Final = frozenset(FIELDS) - {"amount", "event_time", "latitude", "longitude"}
 _NUMBER_FIELDS: Final = frozenset({"amount", "latitude", "longitude"})
-_KNOWN_FUNCTIONS: Final = frozenset({"size", "contains", "startsWith", "endsWith", "matches", "double", "int", "string"})
+_KNOWN_FUNCTIONS: Final = frozenset(
+    {"size", "contains", "startsWith", "endsWith", "matches", "double", "int", "string"}
+)
 
 
 class RuleError(ValueError):
@@ -62,7 +64,9 @@ class _Compiled:
 
 def _necessary(when: str) -> tuple[tuple[str, Callable[[Any, Any], bool], float], ...]:
     """Comparisons of a number that stand alone between `&&`: false if any of them is."""
-    if any(character in when for character in ("||", "?", "(", "[", "{", "'")) or re.search(r'"[^"]*&&', when):
+    if any(character in when for character in ("||", "?", "(", "[", "{", "'")) or re.search(
+        r'"[^"]*&&', when
+    ):
         return ()  # anything that could make a part less than necessary is left to CEL alone
     found = []
     for part in when.split("&&"):
@@ -95,7 +99,11 @@ class RuleSet:
         self.errors = 0
 
     def hits(
-        self, transaction: Transaction, amount_reference: int, vector: npt.NDArray[np.float64], score: float | None
+        self,
+        transaction: Transaction,
+        amount_reference: int,
+        vector: npt.NDArray[np.float64],
+        score: float | None,
     ) -> list[Rule]:
         """The rules that hold, in the file's order. A rule that fails to evaluate does not hold.
 
@@ -127,10 +135,7 @@ def _possible(one: _Compiled, values: dict[str, Any]) -> bool:
         value = values[name]
         if value is None or not holds(value, bound):
             return False
-    for name in one.needs:
-        if values[name] is None:
-            return False
-    return True
+    return all(values[name] is not None for name in one.needs)
 
 
 def _compile(rule: Rule, problems: list[str]) -> _Compiled | None:
@@ -144,12 +149,12 @@ def _compile(rule: Rule, problems: list[str]) -> _Compiled | None:
     known = _TEXT_FIELDS | _NUMBER_FIELDS | _FEATURE_AT.keys() | {"score"}
     unknown = [name for name in program.variables() if name not in known]
     strange = [
-        name for name in program.functions() if re.fullmatch(r"[A-Za-z]\w*", name) and name not in _KNOWN_FUNCTIONS
+        name
+        for name in program.functions()
+        if re.fullmatch(r"[A-Za-z]\w*", name) and name not in _KNOWN_FUNCTIONS
     ]
-    for name in unknown:
-        problems.append(f"{where}: {name} is neither a feature nor a field of the contract")
-    for name in strange:
-        problems.append(f"{where}: {name}() is not a function that rules may use")
+    problems.extend(f"{where}: {name} is neither a feature nor a field of the contract" for name in unknown)
+    problems.extend(f"{where}: {name}() is not a function that rules may use" for name in strange)
     if unknown or strange:
         return None
     # A rule that tests for null sees missing values; any other is passed over when one is missing.
@@ -159,7 +164,9 @@ def _compile(rule: Rule, problems: list[str]) -> _Compiled | None:
     conditions = tuple(condition for condition in _necessary(rule.when) if condition[0] in numeric)
     compiled = _Compiled(rule, program.execute, variables, needs, conditions)
     # A dry run with plausible values finds type errors now and not at three in the morning.
-    sample: dict[str, Any] = dict.fromkeys(_TEXT_FIELDS, "x") | dict.fromkeys([*_NUMBER_FIELDS, *_FEATURE_AT], 1.0)
+    sample: dict[str, Any] = dict.fromkeys(_TEXT_FIELDS, "x") | dict.fromkeys(
+        [*_NUMBER_FIELDS, *_FEATURE_AT], 1.0
+    )
     sample["score"] = 0.5
     try:
         result = program.execute({name: sample[name] for name in program.variables()})
@@ -218,13 +225,9 @@ def _rule(node: yaml.Node, problems: list[str]) -> Rule | None:
         problems.append(f"line {line}: a rule should have a name, when, action and reason")
         return None
     entry = {key.value: value.value for key, value in node.value if isinstance(value, yaml.ScalarNode)}
-    found: list[str] = []
     unknown = {key.value for key, _ in node.value} - _KEYS
-    for name in sorted(unknown):
-        found.append(f"{name} is not a part of a rule")
-    for name in ("name", "when", "action", "reason"):
-        if not entry.get(name):
-            found.append(f"{name} is missing")
+    found = [f"{name} is not a part of a rule" for name in sorted(unknown)]
+    found.extend(f"{name} is missing" for name in ("name", "when", "action", "reason") if not entry.get(name))
     if not found:
         if not _NAME.fullmatch(entry["name"]):
             found.append("name should be small letters, digits and _")

@@ -7,43 +7,38 @@ stage that fails is replaced by the next best thing, and the answer says so in `
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import os
 import time
 from collections import Counter
 from collections.abc import Sequence
-from hashlib import blake2b
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import msgspec
 import numpy as np
 
 from bentos import outbox as effects
 from bentos.breaker import STATES, CircuitBreaker
-from bentos.decision_log import DecisionLog
+from bentos.decision_log import DecisionLog, log_row
 from bentos.deployment import LineUp, ModelRoom, Scoring
+from bentos.event_sinks import Sink, open_sinks
 from bentos.memory import Memory
 from bentos.metrics import Metrics
 from bentos.model import Floats, ModelError
-from bentos.feature_plan import PlanRoom
-from bentos.online_features import OnlineFeatures, OnlineRows
-from bentos.event_sinks import Sink, open_sinks
+from bentos.online_features import OnlineRows
+from bentos.online_reader import OnlineReader
 from bentos.outbox import Effect
 from bentos.problem import Problem
-from bentos.redis_connection import RedisConnection, RedisUnavailable
 from bentos.risk_factors import in_words
 from bentos.rule_room import RuleRoom
 from bentos.spool import SpoolFull
+from bentos.work import Work
 from fraud.answer import Answer, Decision
-from fraud.contract import Transaction, encode_transaction
 from fraud.decide import decide
 from fraud.event_log import partition_of
 from fraud.experiment import Variant
 from fraud.features import REQUEST_FIELDS, request_row, transaction_matrix
-from fraud.money import reference_cents
 from fraud.rules import Rule
 from fraud.settings import Settings
 
@@ -52,50 +47,19 @@ _encode_answer = msgspec.json.Encoder().encode
 _REQUEST_FIELDS: Final = tuple(REQUEST_FIELDS)
 
 
-class Work:
-    """One transaction on its way to an answer: JSON bytes, or the `Problem` that refuses it."""
-
-    __slots__ = ("amount_minor", "amount_reference", "arrived", "canonical", "digest", "event_us", "future", "key", "transaction")
-
-    def __init__(self, transaction: Transaction, future: asyncio.Future[bytes], arrived: float) -> None:
-        self.transaction = transaction
-        self.canonical = encode_transaction(transaction)
-        self.digest = blake2b(self.canonical, digest_size=16).digest()
-        self.key = b""
-        # Computed once: they are properties with exact decimal arithmetic behind them.
-        self.event_us = transaction.event_ms * 1000
-        self.amount_minor = transaction.amount_minor
-        self.amount_reference = reference_cents(self.amount_minor, transaction.currency)
-        self.future = future
-        self.arrived = arrived
-
-    def answer(self, result: bytes) -> None:
-        if not self.future.done():
-            self.future.set_result(result)
-
-    def refuse(self, problem: Problem) -> None:
-        if not self.future.done():
-            self.future.set_exception(problem)
-
-
 class Scorer:
     """Everything one worker needs to decide. One event loop owns it."""
 
     def __init__(self, chosen: Settings, metrics: Metrics) -> None:
-        self._project = chosen.feast_project
-        self._deadline = chosen.feature_deadline_ms / 1000
         self._partitions = chosen.partitions
-        self._nonce = os.urandom(8)
         self.metrics = metrics
-        self.plans = PlanRoom(chosen)
-        self.redis = RedisConnection(chosen.redis_url)
-        self.redis_breaker = CircuitBreaker()
+        self.memory = Memory()
+        self.reader = OnlineReader(chosen, metrics, self.memory)
         self.model_breaker = CircuitBreaker()
         self.models = ModelRoom(chosen.home)
         self.rules = RuleRoom(Path(chosen.rules_file) if chosen.rules_file else None)
         self.log = DecisionLog(chosen.home)
         self.sinks: list[Sink] = open_sinks(chosen)
-        self.memory = Memory()
         self._stages = {
             name: metrics.histogram("stage_seconds", name)
             for name in ("parse", "queue", "features", "vector", "model", "rules", "finish", "total")
@@ -110,63 +74,6 @@ class Scorer:
         await self.models.refresh()
         for sink in self.sinks:
             await sink.start()
-
-    # -- the round trip ------------------------------------------------------------------
-
-    async def _read(
-        self, batch: Sequence[Work], features: OnlineFeatures, *, claim: bool
-    ) -> tuple[list[Any], list[Any], str | None]:
-        """Replies to the claims and to the feature reads, and why they are short, if they are."""
-        transactions = [work.transaction for work in batch]
-        commands: list[bytes] = []
-        if claim:
-            for work in batch:
-                commands += effects.claim_commands(work.key, effects.claim_value(work.digest, self._nonce))
-        claims = len(commands)
-        commands += features.commands(transactions)
-        if not self.redis_breaker.allows():
-            return [], [], "features:breaker_open"
-        try:
-            replies = await self.redis.exchange(commands, self._deadline)
-        except RedisUnavailable:
-            self.redis_breaker.failed()
-            return [], [], "features:unavailable"
-        if len(replies) < len(commands):
-            self.redis_breaker.failed()
-            return replies[:claims], replies[claims:], "features:timeout"
-        self.redis_breaker.succeeded()
-        return replies[:claims], replies[claims:], None
-
-    async def read_features(self, batch: Sequence[Work]) -> tuple[OnlineRows, list[str]]:
-        """The rows of `batch`, and why they are not complete; claims nothing."""
-        features = self.plans.features
-        _, replies, shortfall = await self._read(batch, features, claim=False)
-        event_us = [work.event_us for work in batch]
-        rows = features.rows([work.transaction for work in batch], event_us, replies)
-        return rows, [shortfall] if shortfall else []
-
-    def _settle_claims(self, batch: list[Work], claims: Sequence[Any]) -> tuple[list[Work], list[int]]:
-        """Answer or refuse what others decided or are deciding; the rest and its places stay."""
-        kept, places = [], []
-        for place, work in enumerate(batch):
-            reply = claims[2 * place : 2 * place + 2]
-            if len(reply) == 2 and reply[0] is None and isinstance(reply[1], bytes):
-                answered, digest, rest = effects.split_value(reply[1])
-                if digest != work.digest:
-                    self.metrics.count("repeated_total", "conflict")
-                    work.refuse(conflict())
-                    continue
-                if answered:
-                    self.metrics.count("repeated_total", "answered")
-                    self.memory.remember(work.transaction.transaction_id, work.digest, rest)
-                    work.answer(rest)
-                    continue
-                if rest != self._nonce:
-                    work.refuse(Problem(503, "transaction_id", "is being decided right now", retry_after=1))
-                    continue
-            kept.append(work)
-            places.append(place)
-        return kept, places
 
     # -- a batch -------------------------------------------------------------------------
 
@@ -186,26 +93,27 @@ class Scorer:
         begun = perf_counter()
         for work in batch:
             self._stages["queue"].observe(begun - work.arrived)
-            work.key = effects.answer_key(self._project, work.transaction.transaction_id)
         self._batch_sizes.observe(len(batch))
-        features = self.plans.features  # one plan for the question and its answer
-        claims, replies, shortfall = await self._read(batch, features, claim=True)
-        event_us = [work.event_us for work in batch]
-        online = features.rows([work.transaction for work in batch], event_us, replies)
+        found = await self.reader.claim_and_read(batch)
+        kept, online = found.kept, found.online
         read = perf_counter()
         self._stages["features"].observe(read - begun)
-
-        kept, places = self._settle_claims(batch, claims)
         if not kept:
             return
-        if len(kept) < len(batch):
-            online = online.take(places)
         if not (self.log.accepting and all(sink.accepting for sink in self.sinks)):
             for work in kept:
                 work.refuse(Problem(503, "(service)", "the decision log takes no more", retry_after=5))
             return
 
-        matrix = vector(kept, online)
+        shortfalls = [found.shortfall] if found.shortfall else []
+        try:
+            matrix = vector(kept, online)
+        except ValueError as error:
+            # One unreadable state must not fail its neighbours: this batch goes without states.
+            _log.error("velocity states could not be read", extra={"reason": type(error).__name__})
+            online.states = [[None] * len(kept) for _ in online.states]
+            matrix = vector(kept, online)
+            shortfalls.append("features:unreadable")
         assembled = perf_counter()
         self._stages["vector"].observe(assembled - read)
         scored = self._score(kept, matrix)
@@ -214,7 +122,7 @@ class Scorer:
         hits = self._hits(kept, matrix, scored.scores)
         ruled = perf_counter()
         self._stages["rules"].observe(ruled - modelled)
-        self._finish(kept, online, matrix, scored, hits, shortfall)
+        self._finish(kept, online, matrix, scored, hits, shortfalls)
         done = perf_counter()
         self._stages["finish"].observe(done - ruled)
         total = self._stages["total"]
@@ -263,7 +171,9 @@ class Scorer:
                 _log.error("a shadow model failed", extra={"reason": str(error)})
         return result
 
-    def _hits(self, batch: Sequence[Work], matrix: Floats, scores: Sequence[float | None]) -> list[list[Rule]]:
+    def _hits(
+        self, batch: Sequence[Work], matrix: Floats, scores: Sequence[float | None]
+    ) -> list[list[Rule]]:
         ruleset, breaker = self.rules.current, self.rules.breaker
         errors = ruleset.errors
         every = [
@@ -275,7 +185,9 @@ class Scorer:
         blocks = Counter(rule.name for hits in every for rule in hits if rule.action == "block")
         breaker.record(len(batch), blocks)
         if breaker.open_rules:
-            every = [[rule.softened() if breaker.is_open(rule.name) else rule for rule in hits] for hits in every]
+            every = [
+                [rule.softened() if breaker.is_open(rule.name) else rule for rule in hits] for hits in every
+            ]
         for hits in every:
             for rule in hits:
                 self.metrics.count("rule_hits_total", rule.name, rule.action)
@@ -288,12 +200,12 @@ class Scorer:
         matrix: Floats,
         scored: _Scored,
         every: Sequence[list[Rule]],
-        shortfall: str | None,
+        shortfalls: list[str],
     ) -> None:
         """Decide, explain, log, send, answer."""
         wall_us = time.time_ns() // 1000
         # What every answer of this batch shares.
-        shared = [reason for reason in (shortfall, scored.degraded) if reason]
+        shared = shortfalls + ([scored.degraded] if scored.degraded else [])
         if self.log.held:
             shared.append("decision_log:held_in_memory")
         if any(sink.spooled for sink in self.sinks):
@@ -337,16 +249,16 @@ class Scorer:
                 )
                 for work, answer in zip(batch, answers, strict=True)
             ]  # fmt: skip
-            sent = all([sink.send(batch_effects) for sink in self.sinks])
+            sent = all([sink.send(batch_effects) for sink in self.sinks])  # noqa: C419  # every one, not until the first
         except SpoolFull:
             for work in batch:
                 work.refuse(Problem(503, "(service)", "the decision log takes no more", retry_after=5))
             return
         if not sent:
             count("events_spooled_total", by=len(batch))
-        for work, answer in zip(batch, answers, strict=True):
-            self.memory.remember(work.transaction.transaction_id, work.digest, answer)
-            work.answer(answer)
+        for work, encoded in zip(batch, answers, strict=True):
+            self.memory.remember(work.transaction.transaction_id, work.digest, encoded)
+            work.answer(encoded)
 
     def _factors(
         self, scoring: Scoring | None, row: Floats, hits: Sequence[Rule], decision: Decision
@@ -364,18 +276,18 @@ class Scorer:
     async def tick(self) -> None:
         """Once a second: notice changes of models and rules, retry what waits, set the gauges."""
         self.rules.refresh()
-        self.plans.refresh()
+        self.reader.plans.refresh()
         await self.models.refresh()
         self.log.tick()
         for sink in self.sinks:
             await sink.tick()
         metrics, line = self.metrics, self.models.current
-        metrics.gauge("breaker_state", STATES.index(self.redis_breaker.state), "redis")
+        metrics.gauge("breaker_state", STATES.index(self.reader.breaker.state), "redis")
         metrics.gauge("breaker_state", STATES.index(self.model_breaker.state), "model")
         metrics.gauge("log_held", self.log.held)
         metrics.gauge("events_waiting", sum(sink.spooled for sink in self.sinks))
         metrics.gauge("model_refused", self.models.error is not None)
-        metrics.gauge("registry_refused", self.plans.error is not None)
+        metrics.gauge("registry_refused", self.reader.plans.error is not None)
         metrics.gauge("rules_refused", self.rules.error is not None)
         metrics.gauge("rules_demoted", len(self.rules.breaker.open_rules))
         metrics.gauges["model_age_seconds"].clear()
@@ -387,8 +299,7 @@ class Scorer:
         for sink in self.sinks:
             await sink.close()
         self.log.close()
-        await self.plans.close()
-        self.redis.close()
+        await self.reader.close()
 
 
 class _Scored:
@@ -411,35 +322,11 @@ class _Scored:
         self.degraded = degraded
 
 
-def conflict() -> Problem:
-    return Problem(409, "transaction_id", "was decided before with another body")
-
-
 def vector(batch: Sequence[Work], online: OnlineRows) -> Floats:
     """The rows of `batch` in VECTOR order."""
     requests = [request_row(work.transaction) for work in batch]
     columns = np.array([[row[name] for row in requests] for name in _REQUEST_FIELDS], dtype=np.int64)
     request = dict(zip(_REQUEST_FIELDS, columns, strict=True))
-    return np.concatenate((online.profiles, transaction_matrix(online.states, request, online.inputs)), axis=1)
-
-
-def log_row(
-    work: Work,
-    row: Floats,
-    answer: Answer,
-    timestamps: dict[str, int],
-    shadows: dict[str, float],
-    rules_version: str,
-    wall_us: int,
-) -> tuple[object, ...]:
-    """One decision as the log's fields, from transaction_id to decided_at."""
-    transaction, event_us = work.transaction, work.event_us
-    return (
-        transaction.transaction_id, event_us, event_us, transaction.customer_id, transaction.card_id,
-        transaction.merchant_id, transaction.terminal_id, transaction.device_id, transaction.ip,
-        work.amount_minor, transaction.currency, work.amount_reference, transaction.channel,
-        transaction.merchant_category, transaction.country, transaction.latitude, transaction.longitude,
-        row.tobytes(), answer.fraud_score, answer.decision, answer.variant, answer.model_version, answer.rules,
-        rules_version, sorted(answer.feature_status.items()), sorted(timestamps.items()), answer.degraded,
-        sorted(shadows.items()), answer.latency_ms, wall_us,
-    )  # fmt: skip
+    return np.concatenate(
+        (online.profiles, transaction_matrix(online.states, request, online.inputs)), axis=1
+    )

@@ -13,7 +13,6 @@ from typing import Any
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")  # before BentoML reads it: no phoning home
 
 import bentoml
-import msgspec
 
 from bentos.api_models import (
     BulkAnswer,
@@ -101,4 +100,4 @@ class FraudScorer:
     async def explain(self, transaction: ScoreRequest, /) -> dict[str, Any]:
         """Exact SHAP values of one transaction; decides and logs nothing."""
         raw = transaction.model_dump_json(exclude_none=True).encode()
-        return msgspec.to_builtins(await explain(self._engine, raw))
+        return await explain(self._engine, raw)

@@ -76,7 +76,9 @@ class SpoolFile:
             self.written += len(frames)
             return True
         if len(self._held) + len(frames) > self.limit:
-            raise SpoolFull(f"{self.path.name}: the disk refuses and {len(self._held)} records wait in memory")
+            raise SpoolFull(
+                f"{self.path.name}: the disk refuses and {len(self._held)} records wait in memory"
+            )
         self._held.extend(frames)
         return False
 

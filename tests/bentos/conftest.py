@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from tests.bentos.running import Service, save_model, start_service, store_features, transaction
 
 from embedded.redis_server import RedisServer
+from tests.bentos.running import Service, save_model, start_service, store_features, transaction
 
 
 @pytest.fixture(scope="session")

@@ -33,7 +33,8 @@ def transaction_json(**changes: Any) -> dict[str, Any]:
     """A valid transaction as a client would send it, with `changes`; None removes a field."""
     body = {
         "transaction_id": "t-1", "event_time": NOW, "customer_id": "customer-1", "card_id": "card-1",
-        "merchant_id": "merchant-1", "terminal_id": "terminal-1", "device_id": "device-1", "ip": "198.51.100.7",
+        "merchant_id": "merchant-1", "terminal_id": "terminal-1", "device_id": "device-1",
+        "ip": "198.51.100.7",
         "amount": "12.50", "currency": "EUR", "channel": "pos", "merchant_category": "5411", "country": "DE",
         "latitude": 52.52, "longitude": 13.4,
     } | changes  # fmt: skip
@@ -70,7 +71,9 @@ def save_model(
     return folder
 
 
-def store_features(client: redis.Redis, project: str, scored: Transaction, *, age_us: int = 3_600_000_000) -> None:
+def store_features(
+    client: redis.Redis, project: str, scored: Transaction, *, age_us: int = 3_600_000_000
+) -> None:
     """Profiles (value = place in the entity's list) and states for every entity of `scored`.
 
     Both are `age_us` older than the transaction.

@@ -33,7 +33,9 @@ def tokens(path: Path, *, version: int = 1, **clients: tuple[list[str], list[str
     return path
 
 
-def status(access: Access, headers: list[tuple[bytes, bytes]], needed: str = "score", peer: str = "10.0.0.9") -> int:
+def status(
+    access: Access, headers: list[tuple[bytes, bytes]], needed: str = "score", peer: str = "10.0.0.9"
+) -> int:
     try:
         access.client(headers, peer, needed)  # type: ignore[arg-type]
     except Problem as problem:

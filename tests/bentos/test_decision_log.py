@@ -15,11 +15,11 @@ import redis
 
 from bentos.audit import audit
 from bentos.decision_files import convert_all
-from bentos.decision_log import DecisionLog, journal_folder
+from bentos.decision_log import DecisionLog, journal_folder, log_row
 from bentos.event_sinks import open_sinks
 from bentos.outbox import Effect, Outbox, answer_key, answer_value
-from bentos.scorer import Work, log_row
 from bentos.spool import SpoolFile, SpoolFull, orphaned, read_frames
+from bentos.work import Work
 from embedded.redis_server import RedisServer, start_redis
 from fraud.answer import Answer
 from fraud.features import VECTOR
@@ -36,9 +36,27 @@ def row(name: str, **changes: Any) -> tuple[object, ...]:
     loop.close()
     vector = np.arange(len(VECTOR), dtype=np.float64)
     vector[:4] = [np.nan, -0.0, 5e-324, 1e300]
-    answer = Answer(name, 0.1 + 0.2, "REVIEW", [], ["some_rule"], "v1", "champion",
-                    {"customer_profile": "fresh", "card_profile": "stale"}, ["stale:card_profile"], 1.25)  # fmt: skip
-    return log_row(work, vector, answer, {"customer_profile": 1_700_000_000_000_001}, {"v2": 0.5}, "rules-1", 1_800_000_000_000_000)
+    answer = Answer(
+        name,
+        0.1 + 0.2,
+        "REVIEW",
+        [],
+        ["some_rule"],
+        "v1",
+        "champion",
+        {"customer_profile": "fresh", "card_profile": "stale"},
+        ["stale:card_profile"],
+        1.25,
+    )
+    return log_row(
+        work,
+        vector,
+        answer,
+        {"customer_profile": 1_700_000_000_000_001},
+        {"v2": 0.5},
+        "rules-1",
+        1_800_000_000_000_000,
+    )
 
 
 def test_decisions_become_hourly_parquet_and_pass_the_audit(tmp_path: Path) -> None:
@@ -53,7 +71,10 @@ def test_decisions_become_hourly_parquet_and_pass_the_audit(tmp_path: Path) -> N
         ["date=2026-03-01", "hour=12"], ["date=2026-03-01", "hour=12"], ["date=2026-03-01", "hour=13"],
     ]  # fmt: skip
     table = pq.read_table(tmp_path / files[0], partitioning=None)
-    assert table.column("feature_status")[0].as_py() == [("card_profile", "stale"), ("customer_profile", "fresh")]
+    assert table.column("feature_status")[0].as_py() == [
+        ("card_profile", "stale"),
+        ("customer_profile", "fresh"),
+    ]
     assert table.column(VECTOR[3])[0].as_py() == 1e300
     assert np.signbit(table.column(VECTOR[1])[0].as_py())
     findings = audit(tmp_path, ["a", "b", "c"])
@@ -84,7 +105,10 @@ def test_an_altered_value_is_found(tmp_path: Path, column: str) -> None:
     values = table.column(column).to_pylist()
     values[2] = "APPROVE" if column == "decision" else 77
     index = table.schema.get_field_index(column)
-    pq.write_table(table.set_column(index, table.schema.field(index), pa.array(values, table.schema.field(index).type)), path)
+    pq.write_table(
+        table.set_column(index, table.schema.field(index), pa.array(values, table.schema.field(index).type)),
+        path,
+    )
     assert audit(tmp_path).problems == [f"{path.name}: entry 2 of {path.name.rsplit('-', 1)[0]} was altered"]
 
 
@@ -155,7 +179,9 @@ def events(client: redis.Redis) -> list[bytes]:
     return [fields[b"v"] for _, fields in client.xrange("tollgate:test:0")]
 
 
-def test_an_event_is_appended_once_however_often_it_is_sent(tmp_path: Path, redis_server: RedisServer) -> None:
+def test_an_event_is_appended_once_however_often_it_is_sent(
+    tmp_path: Path, redis_server: RedisServer
+) -> None:
     client = redis.Redis(port=redis_server.port)
     client.flushdb()
 
@@ -228,7 +254,13 @@ def test_events_can_go_to_files_and_answers_to_redis(tmp_path: Path, redis_serve
     client = redis.Redis(port=redis_server.port)
     client.flushdb()
     chosen = load_settings().model_copy(
-        update={"home": tmp_path, "redis_url": redis_server.url, "event_log": "jsonl", "topic": "test", "partitions": 1}
+        update={
+            "home": tmp_path,
+            "redis_url": redis_server.url,
+            "event_log": "jsonl",
+            "topic": "test",
+            "partitions": 1,
+        }
     )
 
     async def run() -> None:
@@ -250,7 +282,13 @@ def test_events_can_go_to_another_redis(tmp_path: Path, redis_server: RedisServe
     second.flushdb()
     url = redis_server.url.removesuffix("/0")
     chosen = load_settings().model_copy(
-        update={"home": tmp_path, "redis_url": f"{url}/4", "event_log_url": f"{url}/5", "topic": "test", "partitions": 1}
+        update={
+            "home": tmp_path,
+            "redis_url": f"{url}/4",
+            "event_log_url": f"{url}/5",
+            "topic": "test",
+            "partitions": 1,
+        }
     )
 
     async def run() -> None:

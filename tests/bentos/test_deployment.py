@@ -43,7 +43,9 @@ def test_an_empty_store_is_no_error(tmp_path: Path) -> None:
 
 
 def test_what_training_promotes_is_what_serves(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    deploy(store, champion="one", challenger="two", split=0.25, shadow=["three"], history=[{"step": "canary"}])
+    deploy(
+        store, champion="one", challenger="two", split=0.25, shadow=["three"], history=[{"step": "canary"}]
+    )
     lineup = line_up(store, read_deployment(store))  # type: ignore[arg-type]
     assert lineup.champion is not None
     assert lineup.challenger is not None

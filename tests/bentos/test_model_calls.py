@@ -59,7 +59,9 @@ def test_a_manifest_error_names_the_part(folder: Path) -> None:
     with pytest.raises(ModelError, match="thresholds"):
         read_manifest(json.dumps(manifest))
     with pytest.raises(ModelError, match="calibration"):
-        read_manifest(json.dumps(manifest | {"thresholds": {"review": 0.1, "block": 0.2}, "calibration": {"z": 1}}))
+        read_manifest(
+            json.dumps(manifest | {"thresholds": {"review": 0.1, "block": 0.2}, "calibration": {"z": 1}})
+        )
     with pytest.raises(ModelError, match="review <= block"):
         read_manifest(json.dumps(manifest | {"thresholds": {"review": 0.3, "block": 0.2}}))
 
@@ -100,4 +102,7 @@ def test_path_credits_add_up_to_the_score(folder: Path, rows: np.ndarray) -> Non
 def test_factors_are_words_in_order_of_weight() -> None:
     names = ("txn_amount", "customer_txn_count_1h", "card_new_device")
     words = in_words(names, np.array([123456.0, 7.0, np.nan]), np.array([0.5, 2.0, 0.0]))
-    assert words == ["transactions of the customer in the last 1h: 7", "amount in the reference currency: 1,234.56"]
+    assert words == [
+        "transactions of the customer in the last 1h: 7",
+        "amount in the reference currency: 1,234.56",
+    ]

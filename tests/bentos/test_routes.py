@@ -11,14 +11,13 @@ from urllib.parse import urlsplit
 import httpx
 import pyarrow.dataset as ds
 import pytest
-from tests.bentos.running import Service, transaction_json, wait_for
 
 from bentos.api_models import LabelRequest, ScoreAnswer, ScoreRequest
 from bentos.labels import Label
 from fraud.answer import Answer
 from fraud.contract import Transaction
 from fraud.entities import ENTITIES
-
+from tests.bentos.running import Service, transaction_json, wait_for
 
 
 def score(service: Service, **changes: Any) -> httpx.Response:
@@ -43,7 +42,9 @@ def test_a_transaction_gets_the_whole_answer(service: Service) -> None:
 def test_a_large_amount_is_blocked_with_reasons_in_words(service: Service) -> None:
     answer = score(service, transaction_id="large", amount="9000.00").json()
     assert answer["decision"] == "BLOCK"
-    assert any(factor.startswith("amount in the reference currency: 9,720.00") for factor in answer["risk_factors"])
+    assert any(
+        factor.startswith("amount in the reference currency: 9,720.00") for factor in answer["risk_factors"]
+    )
 
 
 def test_unknown_entities_are_missing_and_not_degraded(service: Service) -> None:
@@ -66,7 +67,9 @@ def test_the_same_request_gets_the_same_answer_and_one_event(service: Service) -
     first, second = (score(service, transaction_id="twice").content for _ in range(2))
     assert first == second
     events = [
-        event for partition in range(2) for event in service.redis.xrange(f"tollgate:transactions:{partition}")
+        event
+        for partition in range(2)
+        for event in service.redis.xrange(f"tollgate:transactions:{partition}")
     ]
     mine = [fields for _, fields in events if json.loads(fields[b"v"])["transaction_id"] == "twice"]
     assert len(mine) == 1
@@ -119,7 +122,9 @@ def test_bad_input_is_refused_naming_the_field(service: Service, changes: dict[s
         (b'{"a": "' + b"x" * 2_000_000 + b'"}', {413}),
     ],
 )
-def test_bodies_that_are_no_transaction_are_refused(service: Service, path: str, content: bytes, status: set[int]) -> None:
+def test_bodies_that_are_no_transaction_are_refused(
+    service: Service, path: str, content: bytes, status: set[int]
+) -> None:
     response = httpx.post(service.url + path, content=content, headers={"content-type": "application/json"})
     assert response.status_code in status
     assert set(response.json()["error"]) == {"field", "reason"}
@@ -136,7 +141,8 @@ def test_a_body_without_end_is_cut_off_while_it_streams(service: Service) -> Non
     parts = urlsplit(service.url)
     with socket.create_connection((parts.hostname, parts.port), timeout=5) as connection:
         connection.sendall(
-            b"POST /v1/score HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+            b"POST /v1/score HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+            b"transfer-encoding: chunked\r\n\r\n"
         )
         for _ in range(8):
             connection.sendall(b"4000\r\n" + b" " * 0x4000 + b"\r\n")
@@ -164,7 +170,9 @@ def test_bulk_answers_every_item_and_one_bad_item_fails_alone(service: Service) 
 
 def test_bulk_and_single_give_the_same_score(service: Service) -> None:
     single = score(service, transaction_id="alone").json()
-    (bulk,) = httpx.post(service.url + "/v1/score/batch", json=[transaction_json(transaction_id="in-bulk")]).json()
+    (bulk,) = httpx.post(
+        service.url + "/v1/score/batch", json=[transaction_json(transaction_id="in-bulk")]
+    ).json()
     assert bulk["fraud_score"] == single["fraud_score"]
 
 
@@ -182,8 +190,13 @@ def test_an_explanation_adds_up(service: Service) -> None:
 
 
 def test_a_label_reaches_the_lake_with_its_known_at(service: Service) -> None:
-    body = {"transaction_id": "whole", "event_time": "2026-03-01T12:00:00Z", "is_fraud": True, "source": "chargeback",
-            "known_at": "2026-03-05T08:00:00+01:00"}  # fmt: skip
+    body = {
+        "transaction_id": "whole",
+        "event_time": "2026-03-01T12:00:00Z",
+        "is_fraud": True,
+        "source": "chargeback",
+        "known_at": "2026-03-05T08:00:00+01:00",
+    }
     response = httpx.post(service.url + "/v1/labels", json=body)
     assert (response.status_code, response.json()) == (202, {"accepted": 1})
     folder = service.home / "lake" / "labels" / "date=2026-03-05"
@@ -193,8 +206,13 @@ def test_a_label_reaches_the_lake_with_its_known_at(service: Service) -> None:
 
 
 def test_a_label_before_its_event_is_refused(service: Service) -> None:
-    body = {"transaction_id": "x", "event_time": "2026-03-01T12:00:00Z", "is_fraud": True, "source": "analyst",
-            "known_at": "2026-02-01T00:00:00Z"}  # fmt: skip
+    body = {
+        "transaction_id": "x",
+        "event_time": "2026-03-01T12:00:00Z",
+        "is_fraud": True,
+        "source": "analyst",
+        "known_at": "2026-02-01T00:00:00Z",
+    }
     response = httpx.post(service.url + "/v1/labels", json=body)
     assert response.status_code == 422
     assert response.json()["error"]["field"] == "known_at"

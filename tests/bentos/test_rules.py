@@ -56,7 +56,9 @@ def names(ruleset: RuleSet, row: np.ndarray, **changes: Any) -> list[str]:
         (None, ["approve"], "APPROVE"),
     ],
 )
-def test_the_strongest_rule_wins_and_otherwise_the_score(score: float | None, hits: list[str], expected: str) -> None:
+def test_the_strongest_rule_wins_and_otherwise_the_score(
+    score: float | None, hits: list[str], expected: str
+) -> None:
     assert decide(score, LIMITS, [rule(action) for action in hits]) == expected
 
 
@@ -77,19 +79,21 @@ def test_every_problem_of_a_file_is_named_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "rules.yaml"
     path.write_text(
         "rules:\n"
-        "  - name: unknown_feature\n    when: customer_shoe_size > 40.0\n    action: block\n    reason: SHOES\n"
+        "  - name: unknown_feature\n    when: customer_shoe_size > 4.0\n    action: block\n    reason: SHOE\n"
         "  - name: broken\n    when: amount >\n    action: review\n    reason: BROKEN\n"
         "  - name: no_reason\n    when: amount > 1.0\n    action: review\n"
         "  - name: wrong_action\n    when: amount > 1.0\n    action: explode\n    reason: BOOM\n"
         "  - name: not_a_condition\n    when: amount\n    action: block\n    reason: NUMBER\n"
-        "  - name: wrong_type\n    when: amount > \"x\"\n    action: block\n    reason: TEXT\n"
+        '  - name: wrong_type\n    when: amount > "x"\n    action: block\n    reason: TEXT\n'
     )
     with pytest.raises(RuleError) as caught:
         load_rules(path)
     text = "\n".join(caught.value.problems)
     for line, word in ((2, "customer_shoe_size"), (6, "broken"), (10, "reason is missing"), (13, "action"),
                        (17, "true or false"), (21, "overload")):  # fmt: skip
-        assert any(problem.startswith(f"line {line}:") and word in problem for problem in caught.value.problems), text
+        assert any(
+            problem.startswith(f"line {line}:") and word in problem for problem in caught.value.problems
+        ), text
 
 
 def test_a_broken_file_leaves_the_rules_before_in_force(tmp_path: Path) -> None:
@@ -137,14 +141,22 @@ _PART = st.one_of(
 )
 
 
-@given(parts=st.lists(_PART, min_size=1, max_size=4), joins=st.lists(st.sampled_from(["&&", "||"]), min_size=3),
-       first=_NUMBERS, second=_NUMBERS)  # fmt: skip
+@given(
+    parts=st.lists(_PART, min_size=1, max_size=4),
+    joins=st.lists(st.sampled_from(["&&", "||"]), min_size=3),
+    first=_NUMBERS,
+    second=_NUMBERS,
+)
 def test_the_shortcuts_never_change_what_cel_says(
     parts: list[str], joins: list[str], first: float | None, second: float | None
 ) -> None:
     when = parts[0] + "".join(f" {join} {part}" for join, part in zip(joins, parts[1:], strict=False))
     ruleset = RuleSet([Rule("tried", when, "review", "TRIED", line=1)], "v")
-    values = {name: value for name, value in (("txn_amount", first), ("customer_txn_count_1h", second)) if value is not None}
+    values = {
+        name: value
+        for name, value in (("txn_amount", first), ("customer_txn_count_1h", second))
+        if value is not None
+    }
     scored = transaction()
     context = {"txn_amount": first, "customer_txn_count_1h": second, "amount": float(scored.amount_reference),
                "channel": scored.channel}  # fmt: skip

@@ -1,0 +1,115 @@
+"""The one round trip of a batch: claim its transaction ids, read its features.
+
+Every command of a batch goes out in one write. What Redis does not answer by the deadline counts
+as timed out, view by view; after a few such batches the circuit breaker spares callers the wait.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bentos import outbox
+from bentos.breaker import CircuitBreaker
+from bentos.feature_plan import PlanRoom
+from bentos.memory import Memory
+from bentos.metrics import Metrics
+from bentos.online_features import OnlineFeatures, OnlineRows
+from bentos.problem import Problem
+from bentos.redis_connection import RedisConnection, RedisUnavailable
+from bentos.work import Work, conflict
+from fraud.settings import Settings
+
+
+@dataclass(slots=True)
+class Read:
+    """What a read brought: the works that are still to be decided, their rows, and why the rows
+    are not complete (None: they are)."""
+
+    kept: list[Work]
+    online: OnlineRows
+    shortfall: str | None
+
+
+class OnlineReader:
+    """Reads for one worker. One event loop owns it."""
+
+    def __init__(self, chosen: Settings, metrics: Metrics, memory: Memory) -> None:
+        self._project = chosen.feast_project
+        self._deadline = chosen.feature_deadline_ms / 1000
+        self._nonce = os.urandom(8)
+        self._metrics = metrics
+        self._memory = memory
+        self._connection = RedisConnection(chosen.redis_url)
+        self.plans = PlanRoom(chosen)
+        self.breaker = CircuitBreaker(failures=3)
+
+    async def claim_and_read(self, batch: list[Work]) -> Read:
+        """Claim and read `batch`; works that were decided elsewhere are answered or refused here."""
+        features = self.plans.features  # one plan for the question and its answer
+        commands: list[bytes] = []
+        for work in batch:
+            work.key = outbox.answer_key(self._project, work.transaction.transaction_id)
+            commands += outbox.claim_commands(work.key, outbox.claim_value(work.digest, self._nonce))
+        claims = len(commands)
+        replies, shortfall = await self._ask(batch, features, commands)
+        online = _rows(batch, features, replies[claims:])
+        kept, places = self._settle(batch, replies[:claims])
+        return Read(kept, online.take(places) if len(kept) < len(batch) else online, shortfall)
+
+    async def read(self, batch: Sequence[Work]) -> tuple[OnlineRows, str | None]:
+        """The rows of `batch` and why they are not complete; claims nothing."""
+        features = self.plans.features
+        replies, shortfall = await self._ask(batch, features, [])
+        return _rows(batch, features, replies), shortfall
+
+    async def _ask(
+        self, batch: Sequence[Work], features: OnlineFeatures, commands: list[bytes]
+    ) -> tuple[list[Any], str | None]:
+        """The replies to `commands` and to the feature reads of `batch`, as far as they came."""
+        if not self.breaker.allows():
+            return [], "features:breaker_open"
+        commands += features.commands([work.transaction for work in batch])
+        try:
+            replies = await self._connection.exchange(commands, self._deadline)
+        except RedisUnavailable:
+            self.breaker.failed()
+            return [], "features:unavailable"
+        if len(replies) < len(commands):
+            self.breaker.failed()
+            return replies, "features:timeout"
+        self.breaker.succeeded()
+        return replies, None
+
+    def _settle(self, batch: list[Work], claims: Sequence[Any]) -> tuple[list[Work], list[int]]:
+        """Answer or refuse what others decided or are deciding; the rest and its places stay."""
+        kept, places = [], []
+        for place, work in enumerate(batch):
+            reply = claims[2 * place : 2 * place + 2]
+            if len(reply) == 2 and reply[0] is None and isinstance(reply[1], bytes):
+                answered, digest, rest = outbox.split_value(reply[1])
+                if digest != work.digest:
+                    self._metrics.count("repeated_total", "conflict")
+                    work.refuse(conflict())
+                    continue
+                if answered:
+                    self._metrics.count("repeated_total", "answered")
+                    self._memory.remember(work.transaction.transaction_id, work.digest, rest)
+                    work.answer(rest)
+                    continue
+                if rest != self._nonce:
+                    work.refuse(Problem(503, "transaction_id", "is being decided right now", retry_after=1))
+                    continue
+            kept.append(work)
+            places.append(place)
+        return kept, places
+
+    async def close(self) -> None:
+        await self.plans.close()
+        self._connection.close()
+
+
+def _rows(batch: Sequence[Work], features: OnlineFeatures, replies: Sequence[Any]) -> OnlineRows:
+    return features.rows([work.transaction for work in batch], [work.event_us for work in batch], replies)

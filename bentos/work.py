@@ -1,0 +1,47 @@
+"""One transaction on its way to an answer."""
+
+from __future__ import annotations
+
+import asyncio
+from hashlib import blake2b
+
+from bentos.problem import Problem
+from fraud.contract import Transaction, encode_transaction
+from fraud.money import reference_cents
+
+
+class Work:
+    """A valid transaction and the future of its answer: JSON bytes, or the `Problem` that refuses it.
+
+    `arrived` is `perf_counter` when its request did; `digest` tells requests of one id apart.
+    """
+
+    __slots__ = (
+        "amount_minor", "amount_reference", "arrived", "canonical", "digest", "event_us", "future", "key",
+        "transaction",
+    )  # fmt: skip
+
+    def __init__(self, transaction: Transaction, future: asyncio.Future[bytes], arrived: float) -> None:
+        self.transaction = transaction
+        self.canonical = encode_transaction(transaction)
+        self.digest = blake2b(self.canonical, digest_size=16).digest()
+        self.key = b""
+        # Computed once: they are properties with exact decimal arithmetic behind them.
+        self.event_us = transaction.event_ms * 1000
+        self.amount_minor = transaction.amount_minor
+        self.amount_reference = reference_cents(self.amount_minor, transaction.currency)
+        self.future = future
+        self.arrived = arrived
+
+    def answer(self, result: bytes) -> None:
+        if not self.future.done():
+            self.future.set_result(result)
+
+    def refuse(self, problem: Problem) -> None:
+        if not self.future.done():
+            self.future.set_exception(problem)
+
+
+def conflict() -> Problem:
+    """The answer to another body under an id that was decided."""
+    return Problem(409, "transaction_id", "was decided before with another body")
