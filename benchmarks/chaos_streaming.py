@@ -31,7 +31,7 @@ import numpy as np
 import redis
 
 from datasets.lake import read_transactions
-from embedded.redis_server import RedisServer, start_redis
+from embedded.redis_server import RedisServer, free_port, start_redis
 from fraud.entities import ENTITIES, VELOCITY_TTL
 from fraud.observation import Observation, observe
 from fraud.redis_layout import decode_bytes, entity_key
@@ -215,8 +215,8 @@ def compare(
     """Add to `found` every window feature at `at_ms` that differs from the oracle's."""
     places = np.array([place for place, _ in oracles], dtype=np.int64)
     requested = np.zeros((len(states), 3), dtype=np.int64)
-    for row, ((place, _), oracle) in enumerate(oracles.items()):
-        tracked = oracle.arrived[-1].tracked[place]
+    for row, oracle in enumerate(oracles.values()):
+        tracked = oracle.arrived[-1].tracked
         requested[row, : len(tracked)] = tracked
     read = read_windows(states, places, np.full(len(states), at_ms), requested, _TTL_MS)
     for row, ((place, _), oracle) in enumerate(oracles.items()):
@@ -254,6 +254,7 @@ def run(log: str, chosen: argparse.Namespace) -> Finding:
                 TOLLGATE_HOME=str(home / "home"), TOLLGATE_REDIS_URL=server.url, TOLLGATE_EVENT_LOG=log,
                 TOLLGATE_KAFKA_BOOTSTRAP=broker.bootstrap if broker else "127.0.0.1:9092",
                 TOLLGATE_PARTITIONS="4", TOLLGATE_STREAM_SNAPSHOT_SECONDS="0.5",
+                TOLLGATE_STREAM_PORT=str(free_port()),
             ):  # fmt: skip
                 if broker:
                     broker.create_topic(settings().topic, 4)

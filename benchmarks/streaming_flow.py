@@ -14,7 +14,7 @@ from pathlib import Path
 
 import redis
 
-from embedded.redis_server import RedisServer, start_redis
+from embedded.redis_server import RedisServer, free_port, start_redis
 from fraud.contract import parse_transaction
 from fraud.entities import ENTITIES
 from fraud.observation import observe
@@ -33,9 +33,8 @@ def platform(**variables: str) -> Iterator[RedisServer]:
     before = dict(os.environ)
     with tempfile.TemporaryDirectory() as folder:
         server = start_redis(Path(folder) / "redis")
-        os.environ.update(
-            TOLLGATE_HOME=str(Path(folder) / "home"), TOLLGATE_REDIS_URL=server.url, **variables
-        )
+        os.environ.update(TOLLGATE_HOME=home, TOLLGATE_REDIS_URL=server.url)
+        os.environ.update(TOLLGATE_STREAM_PORT=str(free_port()), **variables)
         settings.cache_clear()
         try:
             yield server

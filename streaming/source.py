@@ -66,6 +66,7 @@ class IngestPartition(StatefulSourcePartition[Ingested, tuple[Any, ...]]):
             check_version("source", resume[0])
             position, ingested = resume[1], IngestSnapshot(*resume[2])
         self._reader = open_reader(partition, position)
+        _log.info("partition %s is read from %s", partition, position or "its start")
         self._ingest = Ingest(
             partition, configured.stream_dedupe_ids, int(configured.stream_dedupe_hours * 3_600_000), ingested
         )

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from embedded.redis_server import RedisServer
+from embedded.redis_server import RedisServer, free_port
 from fraud.settings import Settings, settings
 from tests.streaming.broker import Broker, start_broker
 
@@ -27,6 +27,7 @@ def configured(home: Path, redis_server: RedisServer, monkeypatch: pytest.Monkey
         client.flushall()
     monkeypatch.setenv("TOLLGATE_REDIS_URL", redis_server.url)
     monkeypatch.setenv("TOLLGATE_STREAM_SNAPSHOT_SECONDS", "0.2")
+    monkeypatch.setenv("TOLLGATE_STREAM_PORT", str(free_port()))
     settings.cache_clear()
     yield settings()
 

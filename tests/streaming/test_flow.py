@@ -102,14 +102,17 @@ def test_killed_at_any_moment_and_restarted_with_more_processes_nothing_is_lost_
     assert len(letters) == sum(event.kind == "broken" for event in published)
 
 
+@pytest.mark.parametrize("processes", ["1", "2"])
 def test_sigterm_finishes_the_batch_and_a_restart_continues_where_it_ended(
-    configured: Settings, flow: StartFlow
+    configured: Settings, flow: StartFlow, processes: str
 ) -> None:
     first = publish(configured, Load(500, seed=1, customers=50))
-    running = flow()
+    running = flow("--processes", processes)
     with redis.Redis.from_url(configured.redis_url) as client:
         eventually(lambda: client.dbsize() > 10)
-        assert "the flow has ended" in running.stop()
+        output = running.stop()
+    assert output.count("the flow has ended") == int(processes)
+    assert output.count("is read from its start") == configured.partitions
     assert read_transactions(configured.lake).num_rows == 500
     second = publish(configured, Load(500, seed=2, customers=50))
     flow("--drain").finish()
