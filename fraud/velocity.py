@@ -21,14 +21,15 @@ little-endian and 8-byte aligned.
 
 from __future__ import annotations
 
-import struct
 import sys
 from array import array
 from typing import Final
 
 from fraud import buckets as bucket_list
+from fraud import last_seen
 from fraud.buckets import BUCKET_BYTES, ERROR, FARTHEST_MS, MAX_BUCKETS
 from fraud.entities import ENTITIES, VELOCITY_TTL, WINDOWS, Entity
+from fraud.last_seen import ENTRY_BYTES, NEVER
 from fraud.observation import Observation
 
 __all__ = ["ERROR", "MAX_BUCKETS", "STATE_VERSION", "StateError", "VelocityState", "describe"]
@@ -49,15 +50,9 @@ HABIT_RETENTION_MS: Final = 30 * 86_400_000
 #: A state whose newest event is older than this is missing to readers, and starts anew.
 TTL_MS: Final = int(VELOCITY_TTL.total_seconds() * 1000)
 
-NEVER: Final = -(1 << 60)
-
 # Header words.
 KIND, TABLES, VERSION, NEWEST, FIRST, SEEDED, BASE, TIME1, PLACE1, TIME2, PLACE2 = range(11)
 HEADER_WORDS: Final = 11
-ENTRY_BYTES: Final = 24
-_ENTRY: Final = struct.Struct("<8sqq")
-_LAST: Final = struct.Struct("<q").unpack_from
-_NEVER_BYTES: Final = NEVER.to_bytes(8, "little", signed=True)
 _PLACE_OF: Final = {entity.name: place for place, entity in enumerate(ENTITIES)}
 #: Per entity and table: most bytes, and how long a use is remembered.
 _TABLE_LIMITS: Final = tuple(
@@ -138,9 +133,9 @@ class VelocityState:
                 table = self.tables[index]
                 at = table.rfind(key)
                 if at < 0:
-                    self._remember(index, key, time, time_bytes)
+                    self._append(index, key, time, time_bytes)
                 elif at % ENTRY_BYTES:  # the same bytes by chance, across two values
-                    self._use(index, key, time, NEVER)
+                    self._insert(index, key, time)
                 elif at + ENTRY_BYTES == len(table):
                     table[at + 8 :] = time_bytes + table[at + 8 : at + 16]
                 else:
@@ -171,21 +166,18 @@ class VelocityState:
         for table in self.tables:
             table.clear()
 
-    def _remember(self, index: int, key: bytes, time: int, time_bytes: bytes) -> None:
-        """Add a key that the table does not hold, for the newest event."""
-        table = self.tables[index]
-        limit, retention = _TABLE_LIMITS[self.place][index]
-        oldest = time - retention
-        while table and _LAST(table, 8)[0] <= oldest:
-            del table[:ENTRY_BYTES]
-        table += key + time_bytes + _NEVER_BYTES
-        if len(table) > limit:
-            del table[:ENTRY_BYTES]
+    def _append(self, index: int, key: bytes, time: int, time_bytes: bytes) -> None:
+        """Add a key that the table does not hold, used by the newest event."""
+        most_bytes, retention = _TABLE_LIMITS[self.place][index]
+        last_seen.append(self.tables[index], key, time_bytes, time - retention, most_bytes)
 
     def _add_late(self, seen: Observation, place: int) -> bool:
         """Add an event that is no newer than the newest."""
         header, events = self.header, self.events
         time = seen.event_ms
+        if time < header[NEWEST] - TTL_MS:  # of a time that the state has forgotten
+            header[VERSION] += 1
+            return True
         if time > header[NEWEST] - RETENTION_MS:
             end = len(events)
             while end and events[end - 2] > time:
@@ -206,22 +198,16 @@ class VelocityState:
             header[FIRST] = time
         for index, key in enumerate(seen.keys[place]):
             if key:
-                self._use(index, key, time, NEVER)
+                self._insert(index, key, time)
         if seen.location is not None and _LOCATED[place]:
             self._locate(time, seen.location)
         return True
 
-    def _use(self, index: int, key: bytes, last: int, before: int) -> None:
-        """Note that `key` was used at `last` and `before`, wherever those times belong."""
-        limit, retention = _TABLE_LIMITS[self.place][index]
+    def _insert(self, index: int, key: bytes, *uses: int) -> None:
+        """Note that `key` was used at these times, wherever they belong."""
+        most_bytes, retention = _TABLE_LIMITS[self.place][index]
         oldest = self.header[NEWEST] - retention
-        entries = {entry[0]: entry[1:] for entry in _ENTRY.iter_unpack(self.tables[index])}
-        times = sorted({last, before, NEVER, *entries.get(key, ())})
-        entries[key] = (times[-1], times[-2])
-        kept = [(used, known) for known, used in entries.items() if used[0] > oldest]
-        kept.sort(key=lambda entry: entry[0][0])
-        packed = b"".join([_ENTRY.pack(known, *used) for used, known in kept])
-        self.tables[index][:] = packed[-limit:]
+        last_seen.insert(self.tables[index], key, uses, oldest, most_bytes)
 
     def _locate(self, time: int, location: int) -> None:
         """Note a location; of two at the same time the larger number counts, in any order."""
@@ -361,6 +347,11 @@ class VelocityState:
         if theirs[VERSION] <= header[SEEDED]:
             return False
         header[SEEDED] = theirs[VERSION]
+        if NEVER < theirs[NEWEST] < header[FIRST] - TTL_MS:
+            header[VERSION] += 1
+            return True
+        if NEVER < header[NEWEST] < theirs[FIRST] - TTL_MS:
+            self._expire(theirs[FIRST])
         header[NEWEST] = max(header[NEWEST], theirs[NEWEST])
         if header[FIRST] == NEVER or NEVER < theirs[FIRST] < header[FIRST]:
             header[FIRST] = theirs[FIRST]
@@ -369,8 +360,8 @@ class VelocityState:
         )
         self._merge_events(other)
         for index, table in enumerate(other.tables):
-            for key, last, before in _ENTRY.iter_unpack(table):
-                self._use(index, key, last, before)
+            for key, last, before in last_seen.entries(table):
+                self._insert(index, key, last, before)
         for time, location in ((TIME2, PLACE2), (TIME1, PLACE1)):
             if theirs[time] != NEVER:
                 self._locate(theirs[time], theirs[location])

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from fraud.buckets import SUM_BITS, SUM_MASK
 from fraud.entities import ENTITIES, WINDOWS
+from fraud.last_seen import ENTRY_BYTES, NEVER
 from fraud.velocity import (
     BASE,
     DISTINCT_LIMIT,
@@ -27,7 +28,6 @@ from fraud.velocity import (
     HABIT_RETENTION_MS,
     HEADER_WORDS,
     KIND,
-    NEVER,
     PLACE1,
     PLACE2,
     STATE_VERSION,
@@ -110,7 +110,7 @@ def read_windows(
     kind = header[:, KIND]
     events = kind >> 16 & 0xFFFF
     buckets = kind >> 32 & 0xFFFF
-    tables = (header[:, TABLES, None] >> _TABLE_BITS & 0xFFFF) // 24
+    tables = (header[:, TABLES, None] >> _TABLE_BITS & 0xFFFF) // ENTRY_BYTES
     uses = 3 * tables.sum(axis=1)
     present = (kind & 0xFFFF == STATE_VERSION | places << 8) & (events > 0)
     present &= sizes == HEADER_WORDS + 2 * events + 3 * buckets + uses

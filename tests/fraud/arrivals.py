@@ -44,7 +44,8 @@ _GAPS = st.one_of(
     st.integers(0, 2_000),
     st.integers(0, HOUR),
     st.integers(0, 3 * DAY),
-    st.integers(25 * DAY, 60 * DAY),
+    st.integers(25 * DAY, 29 * DAY),
+    st.integers(31 * DAY, 60 * DAY),
 )
 _AMOUNTS = st.one_of(st.integers(0, 20_000), st.sampled_from([0, 1, 2**31 - 1]), st.integers(0, 2**31 - 1))
 _PLACES = st.one_of(

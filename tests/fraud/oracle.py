@@ -14,6 +14,7 @@ from fraud.entities import ENTITIES, WINDOWS
 from fraud.observation import Observation
 
 DAY_MS = 86_400_000
+TTL_MS = 30 * DAY_MS
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class Oracle:
         """Remember `seen`, unless the same transaction has arrived before."""
         identity = (seen.transaction_key, seen.event_ms)
         if identity not in self._known:
+            if self.arrived and seen.event_ms - max(past.event_ms for past in self.arrived) > TTL_MS:
+                self.arrived.clear()  # a read here found nothing: the entity starts anew
             self._known.add(identity)
             self.arrived.append(Event(seen.event_ms, seen.amount, seen.tracked[self.place], seen.location))
 

@@ -183,7 +183,7 @@ def test_an_amount_may_be_written_in_any_exact_way(amount: object) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(
-    st.datetimes(datetime(2000, 1, 1), datetime(9998, 1, 1)),
+    st.datetimes(datetime(2000, 1, 2), datetime(9998, 1, 1)),
     st.integers(-14 * 60, 14 * 60),
     st.sampled_from(sorted(MINOR_DIGITS)),
     st.integers(0, LARGEST_AMOUNT),

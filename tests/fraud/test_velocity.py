@@ -242,6 +242,13 @@ def test_a_state_is_fresh_as_long_as_its_version_is_within_the_ttl_edge_included
     assert not read(packed, 0, START_MS + 30 * DAY + 1).present[0]
 
 
+def test_an_entity_that_was_away_for_longer_than_the_ttl_starts_anew() -> None:
+    #  day 0             31           32                      as if day 0 never was
+    later = [arrival(START_MS + 31 * DAY), arrival(START_MS + 32 * DAY, device=1)]
+    away = built(0, [arrival(START_MS, device=1), *later])
+    assert away.pack() == built(0, later).pack()
+
+
 def test_the_event_before_the_newest_is_known_however_old() -> None:
     #  day    0                         5 (own update has arrived)  |read at 5
     packed = built(0, [arrival(START_MS), arrival(START_MS + 5 * DAY)]).pack()
