@@ -16,9 +16,9 @@ install:
 	@embedded/setup.sh
 
 ##@ Everybody
-.PHONY: demo test lint up down status
+.PHONY: demo test lint up down status figures
 demo: install ## the whole loop, end to end (DATA= and MAPPING= for your own transactions)
-	@$(PY) -m embedded.demo $(if $(DATA),--data "$(DATA)" --mapping "$(MAPPING)")
+	@$(PY) -m embedded.demo $(if $(DATA),--data "$(DATA)" --mapping "$(MAPPING)") $(ARGS)
 test: install ## every test: real Redis, Spark, service and broker
 	@$(PY) -m pytest
 lint: install ## style and types
@@ -29,6 +29,9 @@ down: install ## end what `make up` started
 	@$(PY) -m embedded.platform down
 status: install ## the status page: results/status.html
 	@$(PY) -m monitoring.status
+
+figures: install ## docs/measurements.md from what is in results/
+	@$(PY) -m embedded.document_figures
 
 ##@ Data engineer
 .PHONY: synthetic import load apply cuts velocity materialize gates schedule
