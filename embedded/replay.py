@@ -204,7 +204,7 @@ class Replay:
             if waiting:
                 async with reader.pipeline(transaction=False) as pipeline:
                     for _, pending in waiting:
-                        pipeline.hget(pending.key, pending.view_field)
+                        pipeline.execute_command("HGET", pending.key, pending.view_field)
                     stored = await pipeline.execute()
                 now = time.perf_counter()
                 for (key, pending), value in zip(waiting, stored, strict=True):
