@@ -18,7 +18,7 @@ def test_the_settings_document_is_the_one_that_the_command_writes() -> None:
 def test_an_unusable_setting_is_named_with_what_it_should_be(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOLLGATE_SERVE_PORT", "seventy")
     monkeypatch.setenv("TOLLGATE_REDIS_URL", "http://somewhere")
-    with pytest.raises(SettingsError, match="TOLLGATE_SERVE_PORT.*port the service listens on") as error:
+    with pytest.raises(SettingsError, match=r"TOLLGATE_SERVE_PORT.*port the service listens on") as error:
         load_settings()
     assert "TOLLGATE_REDIS_URL" in str(error.value)
 
