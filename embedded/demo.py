@@ -179,7 +179,7 @@ class Demo:
             self._online(chosen)
         with step(
             "replay",
-            f"{chosen.replay_from:%Y-%m-%d %H:%M} to {chosen.replay_to:%Y-%m-%d %H:%M}, scored in event order",
+            f"{chosen.replay_from:%Y-%m-%d} to {chosen.replay_to:%Y-%m-%d %H:%M}, scored in event order",
         ):
             result = self._replay(dataset, chosen, spark)
         with step("drain", "service and stream ended, logs drained"):

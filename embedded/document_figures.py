@@ -48,9 +48,9 @@ def rows(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
 def document(results: Path) -> str:
     """The document's text, from the files that exist."""
     parts = [
-        "# Measurements\n\nWritten by `make figures` from `results/`; every figure comes from the command above "
-        f"its table. Machine: {platform.machine()}, Python {platform.python_version()}, 2 shared cores unless a "
-        "file says otherwise: read ratios rather than absolute figures.\n"
+        "# Measurements\n\nWritten by `make figures` from `results/`; every figure comes from the command "
+        f"above its table. Machine: {platform.machine()}, Python {platform.python_version()}, 2 shared cores "
+        "unless a file says otherwise: read ratios rather than absolute figures.\n"
     ]
     for name, (command, meaning) in SOURCES.items():
         path = results / name
