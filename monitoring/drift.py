@@ -24,7 +24,15 @@ from monitoring.attribution import AttributionDrift, attribution_drift
 from monitoring.decisions import LOG_COLUMNS
 from monitoring.measures import ColumnDrift, measure, measure_column, sample
 from monitoring.page import write
-from monitoring.performance import Money, Performance, PerformanceSignal, compare, money_of, performance
+from monitoring.performance import (
+    Baseline,
+    Money,
+    Performance,
+    PerformanceSignal,
+    compare,
+    money_of,
+    performance,
+)
 from monitoring.segments import Segment, freshness, segments, stale_views
 from monitoring.thresholds import Thresholds
 from monitoring.verdict import Costs, Since, Verdict, judge
@@ -78,7 +86,7 @@ def drift_report(
     week: str = "latest",
     features: Sequence[str] | None = None,
     labelled: pd.DataFrame | None = None,
-    baseline: Mapping[str, float] | None = None,
+    baseline: Baseline | None = None,
     thresholds: Thresholds | None = None,
     decide_at: tuple[float, float] | None = None,
     importance: Mapping[str, float] | None = None,

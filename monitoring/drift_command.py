@@ -23,6 +23,7 @@ from monitoring.decisions import (
     week_name,
 )
 from monitoring.drift import DriftInputError, drift_report
+from monitoring.performance import FEWEST_WEEKS
 from monitoring.thresholds import Thresholds
 from monitoring.trend import write_trend
 
@@ -87,8 +88,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         limits = chosen.thresholds or settings().results / "drift" / "thresholds.json"
         out = chosen.out or settings().results / "drift" / week
         thresholds = Thresholds.load(limits) if limits.exists() else Thresholds()
+        earlier = earlier_statistics(settings().results / "drift", week)
         result = drift_report(
             model.frame, current, out, week=week, features=model.features, labelled=labelled,
+            baseline=earlier or None,
             thresholds=thresholds, decide_at=model.decide_at, importance=model.importance, model=model.model,
         )  # fmt: skip
     except (DecisionLogError, DriftInputError, ValueError) as error:
@@ -99,6 +102,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print((out / "drift.md").read_text())
     print(result.report)
     return result.exit_code if chosen.exit_code else 0
+
+
+def earlier_statistics(reports: Path, week: str) -> dict[str, list[float]]:
+    """Statistics of matured transactions from the reports of earlier weeks, but those they called moved.
+
+    Empty with fewer than `FEWEST_WEEKS` of them: the reference is the better baseline then.
+    """
+    found: dict[str, list[float]] = {}
+    for path in sorted(reports.glob("*-W*/drift.json")):
+        content = json.loads(path.read_text())
+        if path.parent.name >= week or not content.get("matured"):
+            continue
+        moved = {signal["name"] for signal in content["performance"] if signal["beyond"]}
+        for name, estimate in content["matured"]["statistics"].items():
+            if name not in moved:
+                found.setdefault(name, []).append(estimate["value"])
+    return {name: values for name, values in found.items() if len(values) >= FEWEST_WEEKS}
 
 
 def _labelled(log: Path, labels: Path, as_of: datetime, maturity_days: int) -> pd.DataFrame | None:

@@ -10,6 +10,7 @@ values is measured for every column, because no test of the values sees it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
@@ -18,6 +19,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import pandas as pd
 
+from fraud.features import CATEGORICAL
 from monitoring.thresholds import Thresholds
 
 Kind = Literal["numeric", "category", "empty", "view"]
@@ -33,6 +35,11 @@ SAMPLE_ROWS: Final = 100_000
 FEWEST_VALUES: Final = 200
 DECILE_PSI: Final = "decile_psi"
 OTHER: Final = "(other)"
+#: Columns whose values are names: one that the reference never had is news, however rare.
+NAMES: Final = frozenset({*CATEGORICAL, "channel", "merchant_category", "country", "currency"})
+#: Columns that grow by a second a second. Everything known for longer than this counts alike.
+AGEING: Final = re.compile(r"seconds_since_first")
+OLD_SECONDS: Final = 30 * 86_400.0
 
 #: What each measure says, for people.
 MEASURE_MEANING: Final = {
@@ -40,6 +47,7 @@ MEASURE_MEANING: Final = {
     "psi": "population stability index over the reference's deciles",
     "js": "Jensen-Shannon distance between the shares of each value",
     "missing": "change of the share of missing values",
+    "unseen": "share of values that the reference never had",
 }
 
 
@@ -162,10 +170,14 @@ def measure_column(
     numeric = pd.api.types.is_numeric_dtype(reference) and pd.api.types.is_numeric_dtype(current)
     if numeric:
         reference, current = finite(reference), finite(current)
+    if AGEING.search(name):
+        reference, current = reference.clip(upper=OLD_SECONDS), current.clip(upper=OLD_SECONDS)
     missing = float(reference.isna().mean()), float(current.isna().mean())
     values: dict[str, float] = {"missing": abs(missing[1] - missing[0])}
     r, c = reference.dropna(), current.dropna()
     enough = min(len(r), len(c)) >= FEWEST_VALUES
+    if name in NAMES and enough:
+        values["unseen"] = float((~c.isin(r.unique())).mean())
     if kind == "numeric" and enough:
         values["wasserstein"] = evidently_distance("wasserstein", r, c)
         values["psi"] = decile_psi(r.to_numpy(np.float64), c.to_numpy(np.float64))

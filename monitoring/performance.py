@@ -8,7 +8,7 @@ bootstrap over customers, because transactions of one customer are not independe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,6 +23,13 @@ FEWEST_FRAUDS: Final = 20
 REPLICATES: Final = 200
 #: Customers that can be looked at in a day, for CP@k.
 ALERTS_A_DAY: Final = 100
+#: Frauds below this (reference cents) are probes of a stolen card: they come in bursts of any size,
+#: and would drown what the frauds that cost money look like.
+SMALLEST_FRAUD: Final = 2_000
+#: With this many earlier weeks the limits come from how much a statistic wanders by itself.
+FEWEST_WEEKS: Final = 4
+#: Chance that a statistic of a quiet week lies beyond its limit, if weeks were normal.
+FALSE_ALARM: Final = 0.001
 #: How far a statistic may move from its baseline before it matters, as a ratio.
 MATTERS: Final[dict[str, float]] = {
     "average_precision": 0.85,  # falls below this share of the baseline
@@ -34,7 +41,7 @@ MATTERS: Final[dict[str, float]] = {
 TITLES: Final[dict[str, str]] = {
     "average_precision": "average precision",
     "calibration": "expected over observed frauds",
-    "fraud_amount": "typical amount of a fraud",
+    "fraud_amount": "typical amount of a fraud, probes left out",
     "fraud_rate": "share of frauds",
     "caught": "share of frauds sent to review or blocked",
 }
@@ -102,9 +109,9 @@ def _fraud_rate(rows: pd.DataFrame, weights: Floats) -> float:
 
 
 def _fraud_amount(rows: pd.DataFrame, weights: Floats) -> float:
-    fraud = rows["is_fraud"].to_numpy(np.float64) * weights
-    logs = np.log(np.maximum(rows["amount_reference"].to_numpy(np.float64), 1.0))
-    return float(np.exp(np.sum(logs * fraud) / max(float(np.sum(fraud)), 1e-9)))
+    amount = rows["amount_reference"].to_numpy(np.float64)
+    fraud = rows["is_fraud"].to_numpy(np.float64) * weights * (amount >= SMALLEST_FRAUD)
+    return float(np.exp(np.sum(np.log(np.maximum(amount, 1.0)) * fraud) / max(float(np.sum(fraud)), 1e-9)))
 
 
 def _caught(rows: pd.DataFrame, weights: Floats) -> float:
@@ -162,26 +169,39 @@ def card_precision(rows: pd.DataFrame, alerts: int = ALERTS_A_DAY) -> float | No
     return float(top.groupby("day")["is_fraud"].mean().mean())
 
 
-def compare(current: Performance, baseline: Mapping[str, float]) -> list[PerformanceSignal]:
+Baseline = Mapping[str, float | Sequence[float]]
+
+
+def compare(current: Performance, baseline: Baseline) -> list[PerformanceSignal]:
     """Each statistic of `current` against `baseline`; beyond means moved, surely and enough.
 
-    Surely: the whole 95% interval lies on the far side of the baseline. Enough: by more than
-    `MATTERS`. Calibration is held against 1, not against the baseline, unless the baseline itself
-    is off by more.
+    A baseline is one value, or the values of earlier weeks. Surely: the whole 95% interval lies
+    on the far side of it and, with `FEWEST_WEEKS` earlier weeks, the value lies outside the
+    interval that predicts a further week from them (Student's t on logarithms). Enough: by more
+    than `MATTERS`.
     """
     signals = []
     for name, estimate in current.statistics.items():
-        if name not in baseline:
+        past = np.atleast_1d(np.asarray(baseline.get(name, ()), dtype=np.float64))
+        past = past[np.isfinite(past) & (past > 0)]
+        if not len(past):
             continue
-        base, limit = baseline[name], MATTERS[name]
-        if limit < 1:
-            beyond = estimate.high < base and estimate.value < base * limit
-        else:
-            ratio = estimate.value / base if base > 0 else float("inf")
-            surely = estimate.low > base or estimate.high < base
-            beyond = surely and not 1 / limit <= ratio <= limit
-        signals.append(PerformanceSignal(name, estimate, base, bool(beyond)))
+        base, limit = float(np.exp(np.mean(np.log(past)))), MATTERS[name]
+        surely = estimate.high < base or (limit > 1 and estimate.low > base)
+        ratio = estimate.value / base
+        enough = ratio < limit if limit < 1 else not 1 / limit <= ratio <= limit
+        unusual = len(past) < FEWEST_WEEKS or abs(np.log(max(ratio, 1e-9))) > wander(past)
+        signals.append(PerformanceSignal(name, estimate, base, bool(surely and enough and unusual)))
     return signals
+
+
+def wander(past: Floats) -> float:
+    """How far from their geometric mean the next week may lie, as a logarithm."""
+    from scipy.stats import t
+
+    weeks = len(past)
+    spread = float(np.std(np.log(past), ddof=1)) * float(np.sqrt(1 + 1 / weeks))
+    return float(t.ppf(1 - FALSE_ALARM / 2, weeks - 1)) * spread
 
 
 @dataclass(frozen=True, slots=True)

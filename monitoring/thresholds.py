@@ -15,11 +15,29 @@ from pathlib import Path
 from typing import Final
 
 #: Limits of a column that was never calibrated.
-DEFAULT_LIMITS: Final[dict[str, float]] = {"wasserstein": 0.1, "psi": 0.1, "js": 0.1, "missing": 0.05}
+DEFAULT_LIMITS: Final[dict[str, float]] = {
+    "wasserstein": 0.1,
+    "psi": 0.1,
+    "js": 0.1,
+    "missing": 0.05,
+    "unseen": 0.002,
+}
 #: However quiet a column was, nothing smaller than this counts: it would not matter.
-SMALLEST_LIMITS: Final[dict[str, float]] = {"wasserstein": 0.03, "psi": 0.01, "js": 0.03, "missing": 0.01}
+SMALLEST_LIMITS: Final[dict[str, float]] = {
+    "wasserstein": 0.03,
+    "psi": 0.01,
+    "js": 0.03,
+    "missing": 0.01,
+    "unseen": 0.0005,
+}
 #: However restless it was, a limit above this would be blind.
-LARGEST_LIMITS: Final[dict[str, float]] = {"wasserstein": 0.5, "psi": 0.5, "js": 0.4, "missing": 0.25}
+LARGEST_LIMITS: Final[dict[str, float]] = {
+    "wasserstein": 0.5,
+    "psi": 0.5,
+    "js": 0.4,
+    "missing": 0.25,
+    "unseen": 0.05,
+}
 #: A limit is this many times the largest value seen in a quiet week.
 MARGIN: Final = 1.5
 #: Fewer quiet weeks than this say too little to narrow a limit, only to widen one.

@@ -101,6 +101,8 @@ def phrase(drift: ColumnDrift) -> str:
         return f"{name} was stale or timed out in {percent(drift.current_missing)} of decisions"
     if "missing" in drift.passed:
         return f"{name} is missing in {percent(drift.current_missing)} of rows, before in {percent(drift.reference_missing)}"
+    if drift.passed == ("unseen",):
+        return f"{name} has values that the reference never had, in {percent(drift.values['unseen'], 2)} of decisions"
     if drift.kind == "numeric" and drift.reference_mean is not None and drift.current_mean is not None:
         base = drift.reference_mean
         change = f" ({(drift.current_mean - base) / abs(base):+.0%})" if base else ""

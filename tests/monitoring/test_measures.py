@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitoring.measures import decile_psi, kind_of, measure_column, register_with_evidently, sample
@@ -19,6 +19,7 @@ def test_psi_of_a_sample_with_itself_is_zero() -> None:
     assert decile_psi(values, values) == 0
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**31), st.floats(0.2, 3))
 def test_psi_does_not_change_when_both_samples_are_stretched_alike(seed: int, sigma: float) -> None:
     generator = np.random.default_rng(seed)
@@ -108,3 +109,18 @@ def test_thresholds_come_back_from_their_file_as_they_were(tmp_path) -> None:  #
     thresholds = calibrate([{"a": {"js": 0.2}}] * 4)
     thresholds.save(tmp_path / "thresholds.json")
     assert Thresholds.load(tmp_path / "thresholds.json") == thresholds
+
+
+def test_a_name_that_the_reference_never_had_is_news_however_rare() -> None:
+    before = column([0, 1] * 5_000)
+    after = column([0, 1] * 4_980 + [4] * 40)
+    assert measure_column("txn_channel", before, after, Thresholds()).passed == ("unseen",)
+    assert measure_column("customer_txn_count_1h", before, after, Thresholds()).passed == ()
+
+
+def test_an_age_that_grows_with_the_calendar_is_no_drift() -> None:
+    days = np.random.default_rng(5).uniform(40, 60, 5_000) * 86_400
+    drift = measure_column(
+        "customer_seconds_since_first_txn", column(days), column(days + 30 * 86_400), Thresholds()
+    )
+    assert drift.passed == ()

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
@@ -14,6 +14,7 @@ from monitoring.performance import average_precision, card_precision, compare, m
 MakeDecisions = Callable[..., pd.DataFrame]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 9), st.integers(0, 3)), min_size=1, max_size=80))
 def test_average_precision_equals_scikit_learns_with_ties_and_weights(
     rows: list[tuple[bool, int, int]],
@@ -74,3 +75,12 @@ def test_money_is_what_met_a_review_and_what_passed() -> None:
     money = money_of(rows)
     assert money is not None
     assert (money.met, money.passed, money.insulted) == (100.0, 25.0, 0.5)
+
+
+def test_a_statistic_that_wanders_by_itself_needs_to_move_further(make_decisions: MakeDecisions) -> None:
+    week = performance(make_decisions(20_000, seed=2))
+    value = week.statistics["calibration"].value
+    still = {"calibration": [value / 2 * step for step in (0.98, 1.0, 1.02, 1.0, 0.99, 1.01)]}
+    restless = {"calibration": [value / 2 * step for step in (0.5, 1.0, 2.0, 1.4, 0.7, 1.1)]}
+    assert [s.beyond for s in compare(week, still)] == [True]
+    assert [s.beyond for s in compare(week, restless)] == [False]
