@@ -31,7 +31,7 @@ import numpy as np
 import redis
 
 from datasets.lake import read_transactions
-from embedded.redis_server import RedisServer, free_port, start_redis
+from embedded.redis_server import RedisServer, start_redis
 from fraud.entities import ENTITIES, VELOCITY_TTL
 from fraud.observation import Observation, observe
 from fraud.redis_layout import decode_bytes, entity_key
@@ -42,7 +42,7 @@ from streaming.dead_letters import letters_folder, read_letters
 from streaming.load import Event, Load, events
 from streaming.publish import open_writer
 from tests.fraud.oracle import Oracle
-from tests.streaming.broker import start_broker
+from tests.streaming.broker import free_ports, start_broker
 
 _TTL_MS = int(VELOCITY_TTL.total_seconds() * 1000)
 _CHUNK = 500
@@ -254,7 +254,7 @@ def run(log: str, chosen: argparse.Namespace) -> Finding:
                 TOLLGATE_HOME=str(home / "home"), TOLLGATE_REDIS_URL=server.url, TOLLGATE_EVENT_LOG=log,
                 TOLLGATE_KAFKA_BOOTSTRAP=broker.bootstrap if broker else "127.0.0.1:9092",
                 TOLLGATE_PARTITIONS="4", TOLLGATE_STREAM_SNAPSHOT_SECONDS="0.5",
-                TOLLGATE_STREAM_PORT=str(free_port()),
+                TOLLGATE_STREAM_PORT=str(free_ports(4)),
             ):  # fmt: skip
                 if broker:
                     broker.create_topic(settings().topic, 4)

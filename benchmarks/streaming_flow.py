@@ -14,7 +14,7 @@ from pathlib import Path
 
 import redis
 
-from embedded.redis_server import RedisServer, free_port, start_redis
+from embedded.redis_server import RedisServer, start_redis
 from fraud.contract import parse_transaction
 from fraud.entities import ENTITIES
 from fraud.observation import observe
@@ -23,6 +23,7 @@ from fraud.settings import REPOSITORY, settings
 from fraud.velocity import VelocityState
 from streaming.load import Event, Load, events
 from streaming.publish import open_writer
+from tests.streaming.broker import free_ports
 
 _PATIENCE_S = 900
 
@@ -33,8 +34,8 @@ def platform(**variables: str) -> Iterator[RedisServer]:
     before = dict(os.environ)
     with tempfile.TemporaryDirectory() as folder:
         server = start_redis(Path(folder) / "redis")
-        os.environ.update(TOLLGATE_HOME=home, TOLLGATE_REDIS_URL=server.url)
-        os.environ.update(TOLLGATE_STREAM_PORT=str(free_port()), **variables)
+        os.environ.update(TOLLGATE_HOME=str(Path(folder) / "home"), TOLLGATE_REDIS_URL=server.url)
+        os.environ.update(TOLLGATE_STREAM_PORT=str(free_ports(4)), **variables)
         settings.cache_clear()
         try:
             yield server

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import random
+import socket
 import subprocess
 import time
 from dataclasses import dataclass
@@ -12,6 +14,19 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from embedded.redis_server import free_port
+
+
+def free_ports(count: int) -> int:
+    """The first of `count` neighbouring loopback ports that nobody uses, below the ephemeral ones."""
+    while True:
+        first = random.randrange(20_000, 30_000)
+        try:
+            for port in range(first, first + count):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", port))
+            return first
+        except OSError:
+            continue
 
 
 @dataclass(slots=True)

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from embedded.redis_server import RedisServer, free_port
+from embedded.redis_server import RedisServer
 from fraud.settings import Settings, settings
-from tests.streaming.broker import Broker, start_broker
+from tests.streaming.broker import Broker, free_ports, start_broker
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -27,7 +27,7 @@ def configured(home: Path, redis_server: RedisServer, monkeypatch: pytest.Monkey
         client.flushall()
     monkeypatch.setenv("TOLLGATE_REDIS_URL", redis_server.url)
     monkeypatch.setenv("TOLLGATE_STREAM_SNAPSHOT_SECONDS", "0.2")
-    monkeypatch.setenv("TOLLGATE_STREAM_PORT", str(free_port()))
+    monkeypatch.setenv("TOLLGATE_STREAM_PORT", str(free_ports(4)))
     settings.cache_clear()
     yield settings()
 
