@@ -162,6 +162,13 @@ def _shifted(body: bytes, shift_ms: int) -> bytes:
     return json.dumps(json.loads(body) | {"event_time": event}).encode()
 
 
+def _prepare(fault: Fault, stage: Stage) -> None:
+    """Clock faults are about now: the store must be as fresh as the day it is asked for."""
+    if fault.shift_ms:
+        now_ms = time.time_ns() // 1_000_000 - 3_600_000
+        fill_store(stage.redis.url, PROJECT, events=2000, at_ms=now_ms)
+
+
 def run(fault: Fault, stage: Stage, seconds: float, answered: list[str]) -> dict[str, Any]:
     """Load the service, break at a quarter, mend at five eighths, and report."""
     number = int(fault.rate * seconds)
@@ -242,6 +249,7 @@ def main() -> int:
             for fault in FAULTS:
                 if options.only and fault.name not in options.only:
                     continue
+                _prepare(fault, stage)
                 results.append(run(fault, stage, options.seconds, answered))
                 print(json.dumps(results[-1]), file=sys.stderr, flush=True)
                 time.sleep(2)

@@ -83,19 +83,19 @@ def bodies(number: int, prefix: str, *, seed: int = 1) -> list[bytes]:
     return [encode_transaction(one) for one in transactions(number, prefix, seed=seed)]
 
 
-def fill_store(url: str, project: str, *, events: int = 20_000) -> None:
-    """Profiles and velocity states of every entity, as Feast's bytes."""
+def fill_store(url: str, project: str, *, events: int = 20_000, at_ms: int = _START_MS) -> None:
+    """Profiles and velocity states of every entity as of `at_ms`, as Feast's bytes."""
     random = np.random.default_rng(3)
     states: dict[tuple[int, str], VelocityState] = {}
     for place in range(events):
-        past = _body(random, f"past-{place}", _START_MS - 86_400_000 + place * 4000)
+        past = _body(random, f"past-{place}", at_ms - 86_400_000 + place * (86_000_000 // events))
         observation = observe(past)
         for index, entity in enumerate(ENTITIES):
             value = observation.ids[index]
             assert value is not None
             state = states.setdefault((index, value), VelocityState(entity))
             state.add(observation, index)
-    cut = encode_timestamp((_START_MS - 3_600_000) * 1000)
+    cut = encode_timestamp((at_ms - 3_600_000) * 1000)
     client = redis.Redis.from_url(url)
     with client.pipeline(transaction=False) as pipe:
         for (index, value), state in states.items():

@@ -12,6 +12,7 @@ import argparse
 import fcntl
 import hashlib
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -140,6 +141,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parent = os.getppid()
     if options.follow:
         os.nice(10)
+        # The supervisor signals a worker's children with it: stay for what the worker closes last.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     while True:
         last = not options.follow or os.getppid() != parent
         try:
