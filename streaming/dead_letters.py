@@ -18,12 +18,12 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from fraud.cards import luhn_valid
+from fraud.cards import looks_like_card_number, luhn_valid
 from fraud.contract import ContractError
 from fraud.settings import Settings, settings
 
 _DIGIT_RUN: Final = re.compile(rb"(?<![0-9])[0-9](?:[ -]?[0-9]){12,18}(?![0-9])")
-_ESCAPED_DIGIT: Final = re.compile(rb"\\u00(3[0-9])", re.IGNORECASE)
+_ESCAPE: Final = re.compile(r"\\u([0-9a-fA-F]{4})")
 
 
 class DeadLetter(Struct, frozen=True):
@@ -52,15 +52,15 @@ def dead_letter(partition: int, position: str, error: ContractError, payload: by
 
 def mask_card_numbers(payload: bytes) -> bytes:
     """`payload` with every digit of every card number in it replaced by ``*``."""
-    if b"\\u00" in payload:  # digits written as JSON escapes
-        payload = _ESCAPED_DIGIT.sub(lambda match: bytes([int(match.group(1), 16)]), payload)
+    kept = _DIGIT_RUN.sub(_masked, payload)
+    # Escapes, other scripts' digits, other groupings: what is left in doubt loses every digit.
+    text = _ESCAPE.sub(lambda match: chr(int(match.group(1), 16)), kept.decode(errors="replace"))
+    return re.sub(r"\d", "*", text).encode(errors="replace") if looks_like_card_number(text) else kept
 
-    def mask(match: re.Match[bytes]) -> bytes:
-        text = match.group()
-        digits = re.sub(rb"[ -]", b"", text).decode()
-        return re.sub(rb"[0-9]", b"*", text) if luhn_valid(digits) else text
 
-    return _DIGIT_RUN.sub(mask, payload)
+def _masked(match: re.Match[bytes]) -> bytes:
+    digits = re.sub(rb"[ -]", b"", match.group()).decode()
+    return re.sub(rb"[0-9]", b"*", match.group()) if luhn_valid(digits) else match.group()
 
 
 class LetterBox:
