@@ -12,14 +12,16 @@ import pandas as pd
 
 from monitoring.measures import (
     DECILE_PSI,
-    FEWEST_VALUES,
     ColumnDrift,
     finite,
+    prepare,
     register_with_evidently,
     sample,
     top_categories,
 )
 
+#: Our measures by the names of Evidently's tests.
+METHODS: Final = {"psi": DECILE_PSI, "wasserstein": "wasserstein", "js": "jensenshannon"}
 #: Columns with plots: each costs about 40 kB of page and a third of a second.
 MOST_PLOTS: Final = 20
 #: An Evidently page without any metric; it leaves 1.3 MB for plots under the 5 MB limit.
@@ -58,35 +60,29 @@ def run(
 
     register_with_evidently()
     chosen = choose([drift for drift in drifts if drift.column in current], always)
-    numeric = [d.column for d in chosen if d.kind == "numeric"]
-    category = [d.column for d in chosen if d.kind == "category"]
     r, c = sample(reference), sample(current)
     frames = [pd.DataFrame(index=frame.index) for frame in (r, c)]
-    for drift in chosen:
-        left, right = r[drift.column], c[drift.column]
-        if drift.kind == "numeric":
-            left, right = finite(left), finite(right)
-        else:
-            shown = top_categories(left, right)
-            left, right = (s.reindex(f.index) for s, f in zip(shown, frames, strict=True))
-        frames[0][drift.column], frames[1][drift.column] = left, right
+    numeric: list[str] = []
     metrics: list[Any] = []
     for drift in chosen:
-        limits, name = drift.limits, drift.column
-        enough = min(int(frame[name].notna().sum()) for frame in frames) >= FEWEST_VALUES
-        if enough and drift.kind == "numeric":
-            psi_leads = (
-                drift.values["psi"] / limits["psi"] > drift.values["wasserstein"] / limits["wasserstein"]
-            )
-            method, limit = (
-                (DECILE_PSI, limits["psi"]) if psi_leads else ("wasserstein", limits["wasserstein"])
-            )
-            metrics.append(ValueDrift(column=name, method=method, threshold=limit))
-        elif enough:
-            metrics.append(ValueDrift(column=name, method="jensenshannon", threshold=limits["js"]))
+        name, limits = drift.column, drift.limits
+        left, right = r[name], c[name]
+        if drift.kind == "numeric":
+            kind, left, right = prepare(name, finite(left), finite(right))
+        else:
+            kind, shown = drift.kind, top_categories(left, right)
+            left, right = (side.reindex(frame.index) for side, frame in zip(shown, frames, strict=True))
+        frames[0][name], frames[1][name] = left, right
+        if kind == "numeric":
+            numeric.append(name)
+        measured = [measure for measure in ("psi", "wasserstein", "js") if measure in drift.values]
+        if measured:
+            lead = max(measured, key=lambda measure: drift.values[measure] / limits[measure])
+            metrics.append(ValueDrift(column=name, method=METHODS[lead], threshold=limits[lead]))
         if drift.values["missing"] > 0:
             close = eq(Reference(absolute=limits["missing"]))
             metrics.append(MissingValueCount(column=name, tests=[], share_tests=[close]))
+    category = [drift.column for drift in chosen if drift.column not in numeric]
     definition = DataDefinition(numerical_columns=numeric, categorical_columns=category)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -33,6 +33,12 @@ TOP_CATEGORIES: Final = 20
 SAMPLE_ROWS: Final = 100_000
 #: Below this many present values on a side no distance is taken.
 FEWEST_VALUES: Final = 200
+#: Share at each end of the reference past which values count as at its edge.
+BULK: Final = 0.005
+#: From this share on, a column is one value with exceptions.
+MOSTLY: Final = 0.98
+#: Fractions with fewer values than this belong to a few groups, which cross a decile's edge all at once.
+FEWEST_DISTINCT: Final = 1_000
 DECILE_PSI: Final = "decile_psi"
 OTHER: Final = "(other)"
 #: Columns whose values are names: one that the reference never had is news, however rare.
@@ -170,19 +176,11 @@ def measure_column(
     numeric = pd.api.types.is_numeric_dtype(reference) and pd.api.types.is_numeric_dtype(current)
     if numeric:
         reference, current = finite(reference), finite(current)
-    if AGEING.search(name):
-        reference, current = reference.clip(upper=OLD_SECONDS), current.clip(upper=OLD_SECONDS)
     missing = float(reference.isna().mean()), float(current.isna().mean())
     values: dict[str, float] = {"missing": abs(missing[1] - missing[0])}
     r, c = reference.dropna(), current.dropna()
-    enough = min(len(r), len(c)) >= FEWEST_VALUES
-    if name in NAMES and enough:
-        values["unseen"] = float((~c.isin(r.unique())).mean())
-    if kind == "numeric" and enough:
-        values["wasserstein"] = evidently_distance("wasserstein", r, c)
-        values["psi"] = decile_psi(r.to_numpy(np.float64), c.to_numpy(np.float64))
-    elif kind == "category" and enough:
-        values["js"] = evidently_distance("jensenshannon", *top_categories(r, c))
+    if min(len(r), len(c)) >= FEWEST_VALUES:
+        values |= _numeric_values(name, r, c) if kind == "numeric" else _category_values(name, r, c)
     limits = {measure: thresholds.limit(name, measure) for measure in values}
     return ColumnDrift(
         column=name,
@@ -197,6 +195,45 @@ def measure_column(
         current_missing=missing[1],
         passed=tuple(measure for measure in values if values[measure] >= limits[measure]),
     )
+
+
+def prepare(name: str, reference: pd.Series, current: pd.Series) -> tuple[Kind, pd.Series, pd.Series]:
+    """Both columns of numbers as they are compared, and whether as numbers or as categories.
+
+    Values past the reference's outer half percent count as at it: a burst of a few dozen
+    transactions would otherwise move the average distance of a skewed column by itself. A column
+    that is one value with exceptions becomes "usual" and "other". Missing values stay missing.
+    """
+    if AGEING.search(name):
+        reference, current = reference.clip(upper=OLD_SECONDS), current.clip(upper=OLD_SECONDS)
+    counts = reference.value_counts()
+    if len(counts) and counts.iloc[0] >= MOSTLY * counts.sum():
+        usual = counts.index[0]
+        sides = [
+            pd.Series(np.where(side == usual, "usual", "other"), index=side.index).where(side.notna())
+            for side in (reference, current)
+        ]
+        return "category", sides[0], sides[1]
+    low, high = reference.quantile([BULK, 1 - BULK])
+    return "numeric", reference.clip(low, high), current.clip(low, high)
+
+
+def _numeric_values(name: str, r: pd.Series, c: pd.Series) -> dict[str, float]:
+    kind, r, c = prepare(name, r, c)
+    if kind == "category":
+        return {"js": evidently_distance("jensenshannon", r, c)}
+    values = {"wasserstein": evidently_distance("wasserstein", r, c)}
+    distinct = pd.unique(r)
+    if len(distinct) >= FEWEST_DISTINCT or bool((distinct == np.floor(distinct)).all()):
+        values["psi"] = decile_psi(r.to_numpy(np.float64), c.to_numpy(np.float64))
+    return values
+
+
+def _category_values(name: str, r: pd.Series, c: pd.Series) -> dict[str, float]:
+    values = {"js": evidently_distance("jensenshannon", *top_categories(r, c))}
+    if name in NAMES:
+        values["unseen"] = float((~c.isin(r.unique())).mean())
+    return values
 
 
 def finite(column: pd.Series) -> pd.Series:
