@@ -26,6 +26,7 @@ SUM_MASK: Final = (1 << SUM_BITS) - 1
 FARTHEST_MS: Final = (1 << 31) - 1
 #: Merging stops here, so that count and sum fit their bits.
 _MOST_COUNT: Final = (1 << 63 - SUM_BITS) - 1
+_MOST_SLACK: Final = 1e6
 _LATER: Final = 1 << 62
 
 _PACKED: Final = struct.Struct("<IIqd")
@@ -75,14 +76,16 @@ def compress(buckets: list[Bucket], newer_count: int, newer_sum: int) -> list[Bu
     """Merge neighbours where the error allows it; oldest first, at most `MAX_BUCKETS`.
 
     `newer_count` and `newer_sum` are what every reader counts before any bucket. Where the
-    error leaves too many buckets, it grows by a quarter until it does not.
+    error leaves too many buckets, it grows by a quarter until it does not; if nothing helps,
+    the oldest are lost.
     """
     buckets = sorted(buckets, reverse=True)
     slack = 2 * ERROR
     merged = _merge(buckets, newer_count, newer_sum, slack)
-    while len(merged) > MAX_BUCKETS:
+    while len(merged) > MAX_BUCKETS and slack < _MOST_SLACK:
         slack *= 1.25
         merged = _merge(buckets, newer_count, newer_sum, slack)
+    del merged[MAX_BUCKETS:]
     merged.reverse()
     return merged
 
@@ -95,7 +98,12 @@ def _merge(buckets: list[Bucket], newer_count: int, newer_sum: int, slack: float
     squares = 0.0
     count_room = sum_room = -1.0
     for bucket in buckets:
-        if count + bucket[2] <= count_room and total + bucket[3] <= sum_room:
+        # Events of one moment are never parted by an edge, and may always merge.
+        if (count + bucket[2] <= count_room and total + bucket[3] <= sum_room) or (
+            newest == oldest == bucket[0] == bucket[1]
+            and count + bucket[2] <= _MOST_COUNT
+            and total + bucket[3] <= SUM_MASK
+        ):
             if bucket[1] < oldest:
                 oldest = bucket[1]
             count += bucket[2]

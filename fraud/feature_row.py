@@ -19,7 +19,7 @@ from fraud.feature_batch import DAY_MS, HORIZON_MS, OLDEST_SECONDS, travel
 from fraud.feature_list import AMOUNT_AGAINST, DAY_AT, HOUR_AT, MOMENT_AT
 from fraud.last_seen import ENTRY_BYTES, NEVER
 from fraud.request import NO_LOCATION
-from fraud.velocity import DISTINCT_LIMIT, HEADER_WORDS, STATE_VERSION
+from fraud.state_layout import DISTINCT_LIMIT, HEADER_WORDS, STATE_VERSION
 from fraud.windows import NOVELTY, bucket_sums
 
 _HEADER: Final = struct.Struct(f"<{HEADER_WORDS}q").unpack_from

@@ -12,11 +12,6 @@ Guarantees, for reads at or after the newest event:
   `MAX_BUCKETS` buckets are enough for that (else the bound grows by quarters until they are);
 * distinct counterparties are exact up to `DISTINCT_LIMIT`, and reported as that above it;
 * an event of the exact part is never counted twice (same transaction id and event time).
-
-A state is four byte runs that are kept as they are packed, so that packing only joins them:
-header words, events (time; transaction's high hash bits and amount), buckets, and one table
-per counterparty and habit (hash, last use, the one before), least recently used first. All are
-little-endian and 8-byte aligned.
 """
 
 from __future__ import annotations
@@ -28,48 +23,53 @@ from typing import Final
 from fraud import buckets as bucket_list
 from fraud import last_seen
 from fraud.buckets import BUCKET_BYTES, ERROR, FARTHEST_MS, MAX_BUCKETS
-from fraud.entities import ENTITIES, VELOCITY_TTL, WINDOWS, Entity
+from fraud.entities import ENTITIES, Entity
 from fraud.last_seen import ENTRY_BYTES, NEVER
 from fraud.observation import Observation
-
-__all__ = ["ERROR", "MAX_BUCKETS", "STATE_VERSION", "StateError", "VelocityState", "describe"]
-
-STATE_VERSION: Final = 2
-EXACT_EVENTS: Final = 64
-#: Eight more are kept, since a read at the newest event's time leaves it and its ties out.
-_KEPT: Final = EXACT_EVENTS + 8
-_FOLD: Final = 16
-_MOST_EVENT_WORDS: Final = 2 * (_KEPT + _FOLD)
-DISTINCT_LIMIT: Final = 48
-HABIT_LIMIT: Final = 16
-_SPARE: Final = 2  # as above, for tables
-
-#: Events stay this long behind the newest: the longest window and two hours of lateness.
-RETENTION_MS: Final = WINDOWS[-1].milliseconds + 2 * 3_600_000
-HABIT_RETENTION_MS: Final = 30 * 86_400_000
-#: A state whose newest event is older than this is missing to readers, and starts anew.
-TTL_MS: Final = int(VELOCITY_TTL.total_seconds() * 1000)
-
-# Header words.
-KIND, TABLES, VERSION, NEWEST, FIRST, SEEDED, BASE, TIME1, PLACE1, TIME2, PLACE2 = range(11)
-HEADER_WORDS: Final = 11
-_PLACE_OF: Final = {entity.name: place for place, entity in enumerate(ENTITIES)}
-#: Per entity and table: most bytes, and how long a use is remembered.
-_TABLE_LIMITS: Final = tuple(
-    tuple(
-        [(ENTRY_BYTES * (DISTINCT_LIMIT + _SPARE), RETENTION_MS)] * len(entity.counterparties)
-        + [(ENTRY_BYTES * (HABIT_LIMIT + _SPARE), HABIT_RETENTION_MS)] * len(entity.habits)
-    )
-    for entity in ENTITIES
+from fraud.state_layout import (
+    BASE,
+    DISTINCT_LIMIT,
+    EXACT_EVENTS,
+    FIRST,
+    FOLDED_EVENTS,
+    HEADER_WORDS,
+    KEPT_EVENTS,
+    KIND,
+    MOST_EVENT_WORDS,
+    NEWEST,
+    PLACE1,
+    PLACE2,
+    PLACE_OF,
+    RETENTION_MS,
+    SEEDED,
+    STATE_VERSION,
+    TABLE_LIMITS,
+    TABLES,
+    TIME1,
+    TIME2,
+    TTL_MS,
+    VERSION,
+    StateError,
+    split,
 )
+
+__all__ = [
+    "DISTINCT_LIMIT",
+    "ERROR",
+    "EXACT_EVENTS",
+    "HEADER_WORDS",
+    "MAX_BUCKETS",
+    "STATE_VERSION",
+    "VERSION",
+    "StateError",
+    "VelocityState",
+    "describe",
+]  # fmt: skip
+
 _LOCATED: Final = tuple(entity.located for entity in ENTITIES)
 
 if sys.byteorder != "little":  # arrays are packed as they lie in memory
     raise ImportError("velocity states need a little-endian machine")
-
-
-class StateError(ValueError):
-    """Packed bytes that are no state this version can read."""
 
 
 class VelocityState:
@@ -78,7 +78,7 @@ class VelocityState:
     __slots__ = ("buckets", "events", "header", "loose", "place", "tables")
 
     def __init__(self, entity: Entity) -> None:
-        self.place: int = _PLACE_OF[entity.name]
+        self.place: int = PLACE_OF[entity.name]
         self.header = array("q", (0, 0, 0, NEVER, NEVER, 0, 0, NEVER, 0, NEVER, 0))
         self.events = array("q")
         self.buckets = bytearray()
@@ -124,7 +124,7 @@ class VelocityState:
             header[FIRST] = time
         events.append(time)
         events.append(seen.word)
-        if len(events) > _MOST_EVENT_WORDS:
+        if len(events) > MOST_EVENT_WORDS:
             self._fold()
         # Uses in order of time: what is used now is used last, and goes to the table's end.
         time_bytes = seen.time_bytes
@@ -168,7 +168,7 @@ class VelocityState:
 
     def _append(self, index: int, key: bytes, time: int, time_bytes: bytes) -> None:
         """Add a key that the table does not hold, used by the newest event."""
-        most_bytes, retention = _TABLE_LIMITS[self.place][index]
+        most_bytes, retention = TABLE_LIMITS[self.place][index]
         last_seen.append(self.tables[index], key, time_bytes, time - retention, most_bytes)
 
     def _add_late(self, seen: Observation, place: int) -> bool:
@@ -191,7 +191,7 @@ class VelocityState:
                 self._add_loose([(time, seen.amount)])
             else:
                 events[end:end] = array("q", (time, seen.word))
-                if len(events) > _MOST_EVENT_WORDS:
+                if len(events) > MOST_EVENT_WORDS:
                     self._fold()
         header[VERSION] += 1
         if time < header[FIRST]:
@@ -205,7 +205,7 @@ class VelocityState:
 
     def _insert(self, index: int, key: bytes, *uses: int) -> None:
         """Note that `key` was used at these times, wherever they belong."""
-        most_bytes, retention = _TABLE_LIMITS[self.place][index]
+        most_bytes, retention = TABLE_LIMITS[self.place][index]
         oldest = self.header[NEWEST] - retention
         last_seen.insert(self.tables[index], key, uses, oldest, most_bytes)
 
@@ -239,7 +239,7 @@ class VelocityState:
     def _fold(self) -> None:
         """Move the oldest events of the exact part to the buckets."""
         events = self.events
-        moved = len(events) - 2 * _KEPT
+        moved = len(events) - 2 * KEPT_EVENTS
         folded = [(events[at], events[at + 1] & 0xFFFFFFFF) for at in range(0, moved, 2)]
         del events[:moved]
         self._add_loose(folded)
@@ -296,44 +296,9 @@ class VelocityState:
     @classmethod
     def unpack(cls, entity: Entity, data: bytes) -> VelocityState:
         """The state that `data` packs; StateError if it is none, or another version's."""
-        name = entity.name
-        place = _PLACE_OF[name]
-        if len(data) < 8 * HEADER_WORDS or len(data) % 8:
-            raise StateError(f"{len(data)} bytes are no packed {name} state")
-        header = array("q", data[: 8 * HEADER_WORDS])
-        kind = header[KIND]
-        if kind & 0xFF != STATE_VERSION:
-            raise StateError(
-                f"the {name} state was packed by version {kind & 0xFF}, this program reads version "
-                f"{STATE_VERSION}: rebuild it with the velocity backfill"
-            )
-        if kind >> 8 & 0xFF != place:
-            raise StateError(f"the bytes pack another entity's state, not a {name}'s")
         state = cls(entity)
-        state.header = header
-        state.loose = kind >> 48
-        buckets = (kind >> 32 & 0xFFFF) * BUCKET_BYTES
-        at = 8 * HEADER_WORDS + (kind >> 16 & 0xFFFF) * 16
-        limits = _TABLE_LIMITS[place]
-        sizes = [header[TABLES] >> 16 * index & 0xFFFF for index in range(len(limits))]
-        if len(data) != at + buckets + sum(sizes):
-            raise StateError(f"the {name} state is cut short or has extra bytes")
-        events = state.events = array("q", data[8 * HEADER_WORDS : at])
-        state.buckets = bytearray(data[at : at + buckets])
-        at += buckets
-        for table, size in zip(state.tables, sizes, strict=True):
-            table += data[at : at + size]
-            at += size
-        if (
-            len(events) > _MOST_EVENT_WORDS
-            or not 0 <= state.loose * BUCKET_BYTES <= buckets <= MAX_BUCKETS * BUCKET_BYTES
-            or (events[-2] if events else NEVER) != header[NEWEST]
-            or (not events and buckets)
-            or any(size % ENTRY_BYTES or size > limit[0] for size, limit in zip(sizes, limits, strict=True))
-            or header[TABLES] >> 16 * len(sizes)
-            or sorted(times := events[::2].tolist()) != times
-        ):
-            raise StateError(f"the {name} state is damaged: its parts do not fit together")
+        state.header, state.events, state.buckets, state.tables = split(entity, data)
+        state.loose = state.header[KIND] >> 48
         return state
 
     def merge(self, other: VelocityState) -> bool:
@@ -382,8 +347,8 @@ class VelocityState:
         last = max([time for time, _ in ordered if time < self.header[NEWEST]], default=oldest)
         oldest = min(oldest, last - 1)
         exact = [(time, word) for time, word in ordered if time >= border and time > oldest]
-        if len(exact) > _KEPT + _FOLD:
-            exact = exact[-_KEPT:]
+        if len(exact) > KEPT_EVENTS + FOLDED_EVENTS:
+            exact = exact[-KEPT_EVENTS:]
         for time, word in ordered[: len(ordered) - len(exact)]:
             everything.append(bucket_list.single(time, word & 0xFFFFFFFF))
         self.events = array("q", [number for event in exact for number in event])

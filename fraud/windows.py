@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from fraud.buckets import SUM_BITS, SUM_MASK
 from fraud.entities import ENTITIES, WINDOWS
 from fraud.last_seen import ENTRY_BYTES, NEVER
-from fraud.velocity import (
+from fraud.state_layout import (
     BASE,
     DISTINCT_LIMIT,
     FIRST,
@@ -35,8 +35,8 @@ from fraud.velocity import (
     TIME1,
     TIME2,
     VERSION,
-    VelocityState,
 )
+from fraud.velocity import VelocityState
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

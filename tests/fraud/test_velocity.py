@@ -196,6 +196,18 @@ def test_a_state_is_bounded_in_size(place: int) -> None:
     assert len(built(place, busy).pack()) <= 16_000
 
 
+@pytest.mark.parametrize("moments", [1, 2, 3, 700])
+def test_any_number_of_events_at_the_same_moment_is_counted(moments: int) -> None:
+    arrivals = [
+        arrival(START_MS + number * moments // 2_000, number, name=f"n{number}") for number in range(2_000)
+    ]
+    packed, oracle = built(2, arrivals).pack(), told(2, arrivals)
+    assert len(packed) <= 16_000
+    newest = arrivals[-1].event_ms
+    times = [newest + 1, newest + MINUTE - 1, newest + MINUTE, newest + DAY - 2, newest + DAY]
+    assert_as_told(packed, oracle, times, [(0,)] * len(times), exact=moments == 1)
+
+
 def test_a_flood_of_late_events_keeps_the_size_bounded() -> None:
     on_time = [arrival(START_MS + number * 500, number, name=f"a{number}") for number in range(4_000)]
     late = [arrival(seen.event_ms + 1, 77, name=f"b{number}") for number, seen in enumerate(on_time)]
