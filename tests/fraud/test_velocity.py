@@ -16,6 +16,7 @@ from tests.fraud.arrivals import DAY, HOUR, MINUTE, START_MS, Stream, arrival, s
 from tests.fraud.reading import assert_as_told, built, read, read_times, told
 
 places = st.integers(0, len(ENTITIES) - 1)
+# Shrinking long scripts takes minutes; the seed that hypothesis prints repeats a failure.
 some = settings(
     max_examples=60, phases=(Phase.generate,), deadline=None, suppress_health_check=list(HealthCheck)
 )
