@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -26,6 +27,8 @@ def apply_definitions() -> None:
     """What ``feast -c feature_repo apply`` does, within this process."""
     from feature_repo import definitions
 
+    # Sources hold the lake's folder as it was set when the module was read.
+    definitions = importlib.reload(definitions)
     store = open_store()
     store.apply(definitions.objects())
     store.refresh_registry()  # type: ignore[no-untyped-call]

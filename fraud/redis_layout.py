@@ -132,7 +132,8 @@ def _murmur3(data: bytes) -> int:
 #: Writes rows of one view unless a newer one is stored; an equal version is written again, so
 #: that a corrected batch row replaces the one it corrects. KEYS: one per row. ARGV: the ts
 #: field, the number n of features, their n fields, then per row: version (microseconds),
-#: serialized timestamp, n values. Returns how many rows were written.
+#: serialized timestamp, n values. Returns how many rows were written. Versions are exact up to
+#: 2**53 microseconds (the year 2255), as numbers are in Lua.
 NEWEST_WINS: Final = """
 local ts_field, n = ARGV[1], tonumber(ARGV[2])
 local written, at = 0, 3 + n
