@@ -35,8 +35,6 @@ from fraud.observation import observe_values
 from fraud.settings import settings
 from fraud.velocity import VelocityState
 
-#: History that profiles and states look back on.
-WARM_UP = timedelta(days=35)
 #: Rows whose states are held at once.
 CHUNK = 5_000
 _COLUMNS = (
@@ -189,7 +187,7 @@ def build(chosen: argparse.Namespace) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     replay = Replay()
     first = week_start(chosen.start, chosen.first_week)
-    for day in transactions(first - WARM_UP, first):
+    for day in transactions(week_start(chosen.start, 0), first):
         replay.add(columns_of(day), read=False)
     for week, path in enumerate(names):
         tables, blocks = [], []

@@ -7,6 +7,11 @@ The rule, in order of gravity:
 - *recalibrate*: scores still rank, but no longer mean the probability they did;
 - *watch*: inputs moved and the score did not, so far;
 - *nothing*: nothing moved beyond what quiet weeks show.
+
+Not every column has a vote. Derived columns (velocity, profiles, fraud rates) echo attacks, which
+come in bursts of any size, and there are hundreds of them: by themselves they are listed and no
+more. What counts is what transactions say of themselves (`txn_...`), the score and the decisions,
+views that were not fresh, a field that clearly goes missing, and a shift of half of all columns.
 """
 
 from __future__ import annotations
@@ -36,8 +41,15 @@ HEADLINES: Final[dict[Action, str]] = {
 }
 #: Share of the model's importance in drifted features from which a moved score means retraining.
 HEAVY: Final = 0.25
+#: Columns that a transaction states itself begin like this.
+OWN: Final = "txn_"
+#: A change of missingness counts from this multiple of its limit on.
+CLEARLY: Final = 2.0
+#: From this share of columns on, derived ones count too.
+BROAD: Final = 0.5
 #: Names of the drift columns that are the model's output, not its input.
 OUTPUTS: Final = ("score", "decision")
+SEGMENT_COLUMNS: Final = ("channel", "merchant_category", "country", "currency")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +87,20 @@ class Verdict:
     @property
     def tone(self) -> Tone:
         return TONES[self.action]
+
+
+def voting(drifts: Sequence[ColumnDrift]) -> list[ColumnDrift]:
+    """The drifted columns that count; see the module's text."""
+    drifted = [drift for drift in drifts if drift.drifted]
+    if len(drifted) >= BROAD * len(drifts):
+        return drifted
+    return [drift for drift in drifted if _votes(drift)]
+
+
+def _votes(drift: ColumnDrift) -> bool:
+    direct = drift.column.startswith(OWN) or drift.column in (*OUTPUTS, *SEGMENT_COLUMNS)
+    goes_missing = "missing" in drift.passed and drift.values["missing"] >= CLEARLY * drift.limits["missing"]
+    return direct or drift.kind == "view" or goes_missing
 
 
 def decide(
@@ -141,24 +167,29 @@ def judge(
     `alerts_per_day` are reviews and blocks a day at the reference and now; `prevented` is a
     sentence on money from matured labels, if there are any.
     """
-    drifted = [drift for drift in drifts if drift.drifted]
+    votes = voting(drifts)
+    echoes = sum(drift.drifted for drift in drifts) - len(votes)
     beyond = [signal for signal in performance if signal.beyond]
-    action = decide(drifted, performance, importance)
+    action = decide(votes, performance, importance)
     changed = [performance_phrase(signal) for signal in beyond]
     ranked = sorted(
-        drifted, key=lambda d: (d.column not in OUTPUTS, -d.strength * (1 + importance.get(d.column, 0)))
+        votes, key=lambda d: (d.column not in OUTPUTS, -d.strength * (1 + importance.get(d.column, 0)))
     )
     changed += [phrase(drift) for drift in ranked[:6]]
     if len(ranked) > 6:
         changed.append(f"and {len(ranked) - 6} more columns, listed below")
     if not changed:
-        strongest = max(drifts, key=lambda d: d.strength, default=None)
+        strongest = max(
+            (d for d in drifts if d not in votes and not d.drifted), key=lambda d: d.strength, default=None
+        )
         near = (
             f"; the closest to its limit is {strongest.column} at {strongest.strength:.0%}"
             if strongest
             else ""
         )
-        changed = [f"nothing moved beyond its limit{near}"]
+        changed = [f"nothing that counts moved beyond its limit{near}"]
+    if echoes:
+        changed.append(f"{echoes} derived columns moved as well, as they do when attacks come and go")
     return Verdict(
         action=action,
         changed=changed,
