@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
-import pyarrow.parquet as pq
 
-from datasets.folder import read_info, transaction_files
+from datasets.folder import read_info
+from embedded.demo_plan import DemoError, Options, Plan, plan, prepare_home
 from embedded.processes import Child, ProcessFailedError
 from embedded.redis_server import RedisServer, free_port, start_redis
 from embedded.replay import Replay, ReplayError, ReplayResult, ReplaySettings
@@ -34,90 +32,7 @@ from fraud.settings import Settings, settings
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-_MARKER = "demo.json"
 _STEPS = 14
-_REPLAY_DAYS = 7
-_REPLAY_ROWS = 70_000
-
-
-class DemoError(RuntimeError):
-    """The demo cannot run or a step failed; the text says what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What the demo does. Times are UTC; training rows lie in ``[train_from, replay_from)``."""
-
-    dataset: str
-    replay_from: datetime
-    replay_to: datetime
-    history_from: datetime
-    train_from: datetime
-    negatives: int
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """The demo's command line."""
-
-    data: Path | None = None
-    mapping: Path | None = None
-    customers: int = 2000
-    days: int = 45
-    seed: int = 7
-    replay_days: float | None = None
-    train_days: int = 28
-    negatives: int = 60_000
-    replay_from: datetime | None = None
-
-
-def plan(dataset: Path, options: Options, maturity: timedelta) -> Plan:
-    """When history ends and the replay runs, from what the dataset holds."""
-    info = read_info(dataset)
-    if info.start is None or info.end is None:
-        raise DemoError(f"{dataset} holds no transaction")
-    start, end = (datetime.fromisoformat(text).astimezone(UTC) for text in (info.start, info.end))
-    length = timedelta(days=options.replay_days or _replay_days(dataset, options))
-    replay_from = options.replay_from or _midnight(_midnight(end) + timedelta(days=1) - length)
-    train_from = max(
-        _midnight(start + timedelta(days=8)), replay_from - maturity - timedelta(days=options.train_days)
-    )
-    if train_from + timedelta(days=3) > replay_from - maturity:
-        raise DemoError(
-            f"{dataset} spans {start:%Y-%m-%d} to {end:%Y-%m-%d}: too short to train on labels that take "
-            f"{maturity.days} days to mature; at least {8 + 3 + maturity.days + 1} days are needed"
-        )
-    history_from = max(_midnight(start), train_from - maturity - timedelta(days=31))
-    return Plan(info.name, replay_from, replay_from + length, history_from, train_from, options.negatives)
-
-
-def _replay_days(dataset: Path, options: Options) -> int:
-    """A day of synthetic data; of real data the last days, for figures that one day's luck does not make.
-
-    At most a week, and no more than about `_REPLAY_ROWS` transactions.
-    """
-    if options.data is None:
-        return 1
-    days = [pq.read_metadata(path).num_rows for path in transaction_files(dataset)[-_REPLAY_DAYS:]]
-    return max(1, min(len(days), int(_REPLAY_ROWS * len(days) / max(1, sum(days)))))
-
-
-def _midnight(moment: datetime) -> datetime:
-    return moment.replace(hour=0, minute=0, second=0, microsecond=0)
-
-
-def prepare_home(home: Path, results: Path) -> None:
-    """An empty home for the demo. One that it did not make itself is not touched."""
-    if home.exists() and any(home.iterdir()) and not (home / _MARKER).exists():
-        raise DemoError(
-            f"{home} holds data that no demo made: set TOLLGATE_HOME to another folder, or remove it"
-        )
-    if (home / "platform.json").exists():
-        raise DemoError("the platform is up on this home: run `make down` first")
-    shutil.rmtree(home, ignore_errors=True)
-    home.mkdir(parents=True)
-    (home / _MARKER).write_text("{}\n")
-    results.mkdir(parents=True, exist_ok=True)
 
 
 class Demo:
