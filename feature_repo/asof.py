@@ -37,6 +37,10 @@ class View:
     rows: DataFrame | None
 
 
+class EmptyEntitiesError(ValueError):
+    """There is no entity row to find features for."""
+
+
 def number_rows(entities: DataFrame) -> DataFrame:
     """`entities` with `ROW`, fixed for good: it must not change between two reads."""
     from pyspark.sql import functions as F

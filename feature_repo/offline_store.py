@@ -29,7 +29,7 @@ from feast.infra.offline_stores.contrib.spark_offline_store.spark_source import 
 from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
 from feast.infra.registry.base_registry import BaseRegistry
 
-from feature_repo.asof import View, join_as_of, number_rows
+from feature_repo.asof import EmptyEntitiesError, View, join_as_of, number_rows
 from feature_repo.on_demand import apply_on_demand
 from feature_repo.retrieval import AsOfRetrievalJob, LatestRetrievalJob
 from feature_repo.spark import spark_session
@@ -175,7 +175,7 @@ def _extent(entities: DataFrame, time: str) -> tuple[int, tuple[datetime, dateti
     micros = F.unix_micros(F.col(time))
     count, low, high = entities.agg(F.count(F.lit(1)), F.min(micros), F.max(micros)).collect()[0]
     if low is None:
-        raise ValueError(f"the entity rows are empty, or none has an {time}")
+        raise EmptyEntitiesError(f"the entity rows are empty, or none has an {time}")
     epoch = datetime(1970, 1, 1, tzinfo=UTC)
     return count, (epoch + timedelta(microseconds=low), epoch + timedelta(microseconds=high))
 

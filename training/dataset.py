@@ -11,6 +11,7 @@ was interrupted goes on with the months it lacks.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import shutil
 import time
@@ -26,13 +27,21 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
+from feature_repo.asof import EmptyEntitiesError
 from feature_repo.spark import print_progress, spark_session
 from feature_repo.store import open_store
 from fraud.entities import FEATURE_SERVICE
 from fraud.features import VECTOR
 from fraud.settings import settings
 from training.dataset_manifest import Sampling, describe_inputs, manifest_of
-from training.dataset_rows import DESCRIPTIVE, ORDER, entity_rows, entity_table, thinning
+from training.dataset_rows import (
+    DESCRIPTIVE,
+    ORDER,
+    entity_rows,
+    entity_table,
+    thinning,
+    transaction_folders,
+)
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -43,6 +52,7 @@ if TYPE_CHECKING:
 CHUNK: Final = timedelta(days=31)
 MANIFEST: Final = "manifest.json"
 DEFAULT_SEED: Final = 20180725
+_NOTHING: Final = "no transactions between {} and {}: load the lake first"
 
 
 class DatasetError(ValueError):
@@ -80,6 +90,8 @@ def build_dataset(
     started = time.monotonic()
     if not start < end <= as_of:
         raise DatasetError("a training set needs from < to, and as-of not before to")
+    if not transaction_folders(start, end):
+        raise DatasetError(_NOTHING.format(start.isoformat(), end.isoformat()))
     spark = spark or spark_session("training set")
     keep = thinning(spark, start, end, as_of, negatives)
     inputs = describe_inputs(start, end, as_of, Sampling(negatives, keep, seed))
@@ -95,9 +107,7 @@ def build_dataset(
     files = _collect(parts, len(chunks), out)
     built = _summary(out, files, started)
     if not built.rows:
-        raise DatasetError(
-            f"no transactions between {start.isoformat()} and {end.isoformat()}: load the lake first"
-        )
+        raise DatasetError(_NOTHING.format(start.isoformat(), end.isoformat()))
     figures = {name: value for name, value in asdict(built).items() if name in ("rows", "frauds", "mature")}
     (out / MANIFEST).write_text(json.dumps(manifest_of(inputs, figures, files, out), indent=1) + "\n")
     shutil.rmtree(parts)
@@ -158,8 +168,9 @@ def _build_chunk(
         "date", F.to_date("event_timestamp").cast("string")
     )
     unfinished.mkdir(parents=True, exist_ok=True)
-    if not entities.isEmpty():
-        columns = [*ORDER, *DESCRIPTIVE, *VECTOR, "is_fraud", "label_mature", "weight", "date"]
+    columns = [*ORDER, *DESCRIPTIVE, *VECTOR, "is_fraud", "label_mature", "weight", "date"]
+    # A month without transactions is a part without rows.
+    with contextlib.suppress(EmptyEntitiesError):
         _historical(entities).write_parquet(str(unfinished), columns, partition=("date",), order=ORDER)
     unfinished.replace(folder)
 

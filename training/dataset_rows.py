@@ -101,16 +101,25 @@ def labelled(spark: SparkSession, start: datetime, end: datetime, as_of: datetim
     )
 
 
-def _read(spark: SparkSession, kind: str, schema: str, start: datetime | None, end: datetime) -> DataFrame:
-    """`kind` of the lake, its date folders from `start` until `end`."""
+def transaction_folders(start: datetime, end: datetime) -> list[str]:
+    """Date folders of the lake with transactions whose event time may be in ``[start, end)``."""
+    return _folders("transactions", start, end)
+
+
+def _folders(kind: str, start: datetime | None, end: datetime) -> list[str]:
     first = start.astimezone(UTC).date() if start else date.min
     last = (end.astimezone(UTC) - timedelta(microseconds=1)).date()
-    folders = [
+    return [
         str(folder)
         for folder in sorted((settings().lake / kind).glob("date=*"))
         if first <= date.fromisoformat(folder.name.removeprefix("date=")) <= last
         and next(folder.glob("[!._]*.parquet"), None) is not None
     ]
+
+
+def _read(spark: SparkSession, kind: str, schema: str, start: datetime | None, end: datetime) -> DataFrame:
+    """`kind` of the lake, its date folders from `start` until `end`."""
+    folders = _folders(kind, start, end)
     return spark.read.schema(schema).parquet(*folders) if folders else spark.createDataFrame([], schema)
 
 

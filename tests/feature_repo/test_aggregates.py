@@ -22,12 +22,7 @@ from tests.feature_repo.profiles_in_sql import oracle_profiles
 from tests.feature_repo.small_lake import START, small_labels, small_transactions, write_lake
 
 #: Early (few days of history), in the middle, on a cut with events exactly on it, at the end.
-CUTS = [
-    START + timedelta(days=2),
-    START + timedelta(days=31, hours=6),
-    START + timedelta(days=45),
-    START + timedelta(days=60),
-]
+CUTS = [START + timedelta(days=2), START + timedelta(days=31, hours=6), START + timedelta(days=45)]
 
 
 def profiles_of(entity: Entity, cut: datetime) -> dict[str, dict[str, Any]]:

@@ -18,12 +18,12 @@ from pyspark.sql import SparkSession
 from datasets.lake import read_transactions, write_labels, write_transactions
 from feature_repo.aggregates.grid import cuts_between
 from feature_repo.aggregates.run import cut_folder, run_cuts
-from feature_repo.spark import spark_session
 from feature_repo.store import apply_definitions
 from feature_repo.velocity_log import build_velocity_log
 from fraud.entities import ENTITY_BY_NAME
 from fraud.features import VECTOR
 from fraud.settings import settings
+from tests.feature_repo.quick_spark import quick_spark
 from tests.feature_repo.small_lake import START, small_labels, small_transactions, write_lake
 from training.dataset import DatasetError, TrainingSet, build_dataset, rebuild
 
@@ -50,12 +50,10 @@ def prepare(spark: SparkSession) -> None:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     home = tmp_path_factory.mktemp("home")
+    spark = quick_spark(home)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TOLLGATE_HOME", str(home))
-        patch.setenv("TOLLGATE_SPARK_MEMORY", "1g")
         settings.cache_clear()
-        spark = spark_session("tests")
-        spark.conf.set("spark.sql.shuffle.partitions", "2")
         transactions = small_transactions(rows=900, days=20)
         write_lake(settings().lake, transactions, small_labels(transactions))
         apply_definitions()
