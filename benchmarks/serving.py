@@ -141,8 +141,8 @@ def _services(root: Path, url: str, turns: int, seconds: float, quick: bool) -> 
             "ratio_to_floor": round(_median(bulk["tollgate"]) / _median(bulk["floor"]), 3),
             "transactions_per_second": {name: round(_median(values), 1) for name, values in bulk.items()},
         }
-        # The same rate for both, half of what the slower one can take, counted from intended time.
-        rate = single["fastapi_onnx"] * 0.5
+        # The same rate for both, three quarters of what the slower can take, from intended time.
+        rate = single["fastapi_onnx"] * 0.75
         same = {
             name: _at(running[name], rate, 10 if not quick else 4) for name in ("tollgate", "fastapi_onnx")
         }

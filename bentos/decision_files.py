@@ -3,7 +3,8 @@
 `python -m bentos.decision_files` converts every closed segment, and every segment whose writer is
 gone, into `<home>/decisions/date=YYYY-MM-DD/hour=HH/<segment>.parquet` (date and hour of the
 *event*, UTC), then deletes the segment. Names are deterministic and files appear whole, so
-converting twice changes nothing. With `--follow` it keeps doing so until its parent is gone.
+converting twice changes nothing. With `--follow PID` it
+does so until its parent PID is gone.
 """
 
 from __future__ import annotations
@@ -133,19 +134,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bentos.decision_files", description=__doc__.split("\n\n")[0]
     )
+    # The worker names itself: asking for the parent here would come too late if it died meanwhile.
     parser.add_argument(
-        "--follow", action="store_true", help="keep converting until the parent process is gone"
+        "--follow", type=int, metavar="PID", help="keep converting until the parent PID is gone"
     )
     options = parser.parse_args(arguments)
     home = settings().home
-    parent = os.getppid()
-    if options.follow:
+    if options.follow is not None:
         os.nice(10)
         # The supervisor signals a worker's children with it: stay for what the worker closes last.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     while True:
-        last = not options.follow or os.getppid() != parent
+        last = options.follow is None or os.getppid() != options.follow
         try:
             converted = convert_all(home)
             convert_labels(home)
@@ -153,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"decision log: cannot write parquet: {error.strerror}", file=sys.stderr)
             converted = 0
         if last:
-            if not options.follow:
+            if options.follow is None:
                 print(f"{converted} decisions converted")
             return 0
         time.sleep(1.0)

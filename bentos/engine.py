@@ -199,7 +199,7 @@ class Engine:
     def _convert(self) -> None:
         """Run the conversion to parquet in a process of its own, with this worker's life."""
         self._converter = subprocess.Popen(
-            [sys.executable, "-m", "bentos.decision_files", "--follow"],
+            [sys.executable, "-m", "bentos.decision_files", "--follow", str(os.getpid())],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True,
             env={**os.environ, "TOLLGATE_HOME": str(self.settings.home)},
         )  # fmt: skip

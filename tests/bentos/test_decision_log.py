@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -302,3 +304,15 @@ def test_events_can_go_to_another_redis(tmp_path: Path, redis_server: RedisServe
     assert first.get(answer_key("p", "a")) is not None
     assert events(second) == [b"a"]
     assert events(first) == []
+
+
+def test_a_converter_whose_worker_is_gone_converts_the_rest_and_ends(tmp_path: Path) -> None:
+    log = DecisionLog(tmp_path)
+    log.append([row("a")])
+    log.close()
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    command = [sys.executable, "-m", "bentos.decision_files", "--follow", str(gone.pid)]
+    subprocess.run(command, env=os.environ | {"TOLLGATE_HOME": str(tmp_path)}, check=True, timeout=120)
+    assert audit(tmp_path, ["a"]).problems == []
+    assert len(list(tmp_path.rglob("*.parquet"))) == 1
