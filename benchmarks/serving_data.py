@@ -18,7 +18,7 @@ from fraud.redis_layout import encode_bytes, encode_double, encode_timestamp, en
 from fraud.velocity import VelocityState
 
 _START_MS = 1_772_366_400_000  # 2026-03-01T12:00:00Z
-_SIZES = {"customer": 2000, "card": 2000, "merchant": 300, "terminal": 300, "device": 2000, "ip": 2000}
+_PEOPLE, _SHOPS = 4000, 1000
 
 
 def build_model(home: Path, version: str = "bench", *, trees: int = 300, leaves: int = 63) -> None:
@@ -47,7 +47,10 @@ def build_model(home: Path, version: str = "bench", *, trees: int = 300, leaves:
 
 
 def _body(random: np.random.Generator, name: str, event_ms: int) -> Transaction:
-    ids = {entity.name: f"{entity.name}-{random.integers(_SIZES[entity.name]):05d}" for entity in ENTITIES}
+    # A customer keeps to one card, device and address, as most do.
+    person = random.integers(_PEOPLE)
+    places = {"merchant": random.integers(_SHOPS), "terminal": random.integers(_SHOPS)}
+    ids = {entity.name: f"{entity.name}-{places.get(entity.name, person):05d}" for entity in ENTITIES}
     event = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(event_ms // 1000)) + f".{event_ms % 1000:03d}Z"
     return parse_transaction(
         json.dumps(

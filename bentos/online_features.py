@@ -30,7 +30,8 @@ Floats = npt.NDArray[np.float64]
 
 _NULL_DOUBLE: Final = b"\x29" + np.float64("nan").tobytes()
 _DOUBLE_SIZE: Final = len(_NULL_DOUBLE)
-_DOUBLE_TAG: Final = 0x29
+_DOUBLE_TAG: Final = b"\x29"
+_TAGGED: Final = np.dtype([("tag", "u1"), ("number", "<f8")])
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,17 +110,27 @@ class OnlineRows:
 class _EntityReader:
     """Requests and replies of one entity."""
 
-    __slots__ = ("_head", "_key_fixed", "_prefix", "_suffix", "_tail", "features", "key", "plan", "width")
+    __slots__ = (
+        "_head",
+        "_key_fixed",
+        "_prefix",
+        "_suffix",
+        "_tail",
+        "features",
+        "key",
+        "nulls",
+        "plan",
+        "width",
+    )
 
     def __init__(self, project: str, plan: EntityPlan) -> None:
         self.plan = plan
         self.key = plan.key
         self.features = plan.profile.features
         self.width = len(self.features)
-        names = [field(plan.profile.name, feature) for feature in self.features] if self.width else []
-        if self.width:
-            names.append(ts_field(plan.profile.name))
-        names.append(ts_field(plan.velocity.name))
+        self.nulls: list[bytes | None] = [_NULL_DOUBLE] * self.width
+        names = [field(plan.profile.name, feature) for feature in self.features]
+        names += [ts_field(plan.profile.name), ts_field(plan.velocity.name)]
         names.append(field(plan.velocity.name, plan.velocity.features[0]))
         # An entity key is: prefix, length of the value, the value, the project.
         empty = entity_key(project, plan.key, "")
@@ -186,42 +197,37 @@ class OnlineFeatures:
         counts as timed out: the feature store could not answer for it.
         """
         count = len(transactions)
-        states: list[list[bytes | None]] = [[None] * count for _ in self._readers]
-        status: list[dict[str, FeatureStatus]] = [{} for _ in range(count)]
-        timestamps: list[dict[str, int]] = [{} for _ in range(count)]
-        found: list[tuple[list[int], list[Sequence[Any]]]] = [([], []) for _ in self._readers]
+        states: list[list[bytes | None]] = [[] for _ in self._readers]
+        status: list[dict[str, FeatureStatus]] = []
+        timestamps: list[dict[str, int]] = []
+        flat: list[bytes | None] = []  # every profile value of the batch, decoded at once
         at, arrived = 0, len(replies)
         for row, transaction in enumerate(transactions):
-            of_row = status[row]
+            of_row: dict[str, FeatureStatus] = {}
+            when: dict[str, int] = {}
+            event = event_us[row]
             for place, reader in enumerate(self._readers):
+                plan, width, state = reader.plan, reader.width, None
                 if getattr(transaction, reader.key) is None:
-                    if reader.width:
-                        of_row[reader.plan.profile.name] = "missing"
-                    of_row[reader.plan.velocity.name] = "missing"
-                    continue
-                reply = replies[at] if at < arrived else None
-                at += 1
-                if type(reply) is not list:
-                    if reader.width:
-                        of_row[reader.plan.profile.name] = "timeout"
-                    of_row[reader.plan.velocity.name] = "timeout"
-                    continue
-                rows, values = found[place]
-                # A velocity state: the last two fields of the reply.
-                states[place][row] = _state(
-                    reader.plan.velocity, reply[-2], reply[-1], event_us[row], of_row, timestamps[row]
-                )
-                if reader.width and _fresh(
-                    reader.plan.profile, reply[reader.width], event_us[row], of_row, timestamps[row]
-                ):
-                    rows.append(row)
-                    values.append(reply)
-        profiles = np.full((count, self._width), np.nan)
-        column = 0
-        for reader, (rows, values) in zip(self._readers, found, strict=True):
-            if rows:
-                profiles[rows, column : column + reader.width] = _doubles(values, reader.width)
-            column += reader.width
+                    of_row[plan.profile.name] = of_row[plan.velocity.name] = "missing"
+                    flat += reader.nulls
+                else:
+                    reply = replies[at] if at < arrived else None
+                    at += 1
+                    if type(reply) is list:
+                        # Profile values, their timestamp, the state's timestamp, the state.
+                        state = _state(plan.velocity, reply[-2], reply[-1], event, of_row, when)
+                        if _fresh(plan.profile, reply[width], event, of_row, when):
+                            flat += reply[:width]
+                        else:
+                            flat += reader.nulls
+                    else:
+                        of_row[plan.profile.name] = of_row[plan.velocity.name] = "timeout"
+                        flat += reader.nulls
+                states[place].append(state)
+            status.append(of_row)
+            timestamps.append(when)
+        profiles = _doubles(flat).reshape(count, self._width)
         inputs = {name: profiles[:, index] for name, index in self._inputs.items()}
         return OnlineRows(states, profiles, inputs, status, timestamps)
 
@@ -287,21 +293,25 @@ def _state(
         return None
 
 
-def _doubles(replies: list[Sequence[Any]], width: int) -> Floats:
-    """The first `width` values of each reply as an array (replies x width), NaN where null."""
-    flat = [value or _NULL_DOUBLE for reply in replies for value in reply[:width]]
-    data = b"".join(flat)
-    if len(data) == _DOUBLE_SIZE * len(flat):
-        raw = np.frombuffer(data, np.uint8).reshape(-1, _DOUBLE_SIZE)
-        if (raw[:, 0] == _DOUBLE_TAG).all():
-            return np.ascontiguousarray(raw[:, 1:]).view("<f8").reshape(len(replies), width)
-    return np.array([_number(value) for value in flat]).reshape(len(replies), width)
+def _doubles(values: list[bytes | None]) -> Floats:
+    """Feast numbers as an array, NaN where null or absent."""
+    try:
+        data = b"".join(values)  # type: ignore[arg-type]  # the common case: nothing is absent
+    except TypeError:
+        data = b""
+    if len(data) != _DOUBLE_SIZE * len(values):
+        values = [value or _NULL_DOUBLE for value in values]
+        data = b"".join(values)  # type: ignore[arg-type]
+    # Tag and eight bytes each: if every ninth byte is the tag, the rest are the numbers.
+    if len(data) == _DOUBLE_SIZE * len(values) and data[::_DOUBLE_SIZE] == _DOUBLE_TAG * len(values):
+        return np.frombuffer(data, _TAGGED)["number"].astype(np.float64)
+    return np.array([_number(value or _NULL_DOUBLE) for value in values], np.float64)
 
 
 def _number(value: bytes) -> float:
     """One Feast number of any type, for rows that somebody wrote with another type."""
     tag, rest = value[0], value[1:]
-    if tag == _DOUBLE_TAG:
+    if tag == _DOUBLE_TAG[0]:
         return float(np.frombuffer(rest, "<f8")[0])
     if tag == 0x35:  # float
         return float(np.frombuffer(rest, "<f4")[0])
