@@ -60,7 +60,7 @@ class Settings(BaseSettings):
     serve_queue: int = Field(2048, ge=1, le=100_000, description="most transactions that may wait in one worker before it answers 503")
     serve_wait_ms: int = Field(80, ge=1, le=60_000, description="longest that the oldest waiting transaction may have waited before new ones get 503")
     serve_batch: int = Field(64, ge=1, le=1024, description="most transactions in one micro-batch")
-    serve_in_flight: int = Field(2, ge=1, le=16, description="micro-batches that one worker has under way at once")
+    serve_in_flight: int = Field(1, ge=1, le=16, description="micro-batches that one worker has under way at once")
     serve_workers: int = Field(1, ge=1, le=64, description="worker processes of the scoring service")
     serve_tracing: bool = Field(False, description="make OpenTelemetry spans of scoring requests")
     tokens_file: Path | None = Field(None, description="JSON file of clients, token digests and scopes; without it only loopback callers are served")
