@@ -41,6 +41,8 @@ from monitoring.performance import performance
 from monitoring.thresholds import Thresholds, calibrate
 
 START: Final = date(2025, 1, 6)
+#: Every world is generated over the same days: with another span the same seed gives another world.
+DAYS: Final = 301
 TRAIN: Final = (5, 11)
 CALIBRATE: Final = range(11, 17)
 QUIET: Final = range(17, 43)
@@ -311,11 +313,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     change = (START + timedelta(weeks=CHANGE)).isoformat()
     say("the quiet world")
-    weeks_of(chosen.work / "quiet", TRAIN[0], QUIET[-1], 301)
+    weeks_of(chosen.work / "quiet", TRAIN[0], QUIET[-1], DAYS)
     for kind in chosen.kinds:
         say(f"the world with {kind}")
         last = WATCHED[-1]
-        weeks_of(chosen.work / kind, CHANGE - 1, last, 7 * (last + 1), [f"{kind}@{change}"])
+        weeks_of(chosen.work / kind, CHANGE - 1, last, DAYS, [f"{kind}@{change}"])
     found = exam(chosen.work, prepare(chosen.work / "quiet"), chosen.kinds, say)
     if not chosen.no_speed:
         found["speed"] = speed(say)

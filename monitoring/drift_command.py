@@ -44,7 +44,7 @@ def read_reference(path: Path) -> ModelReference:
     file = path / "reference.parquet" if path.is_dir() else path
     if not file.exists():
         raise DriftInputError(f"no reference at {file}: train and save a model first")
-    frame = pd.read_parquet(file)
+    frame = representative(pd.read_parquet(file))
     manifest = file.parent / "manifest.json"
     if not manifest.exists():
         return ModelReference(frame, None, {}, None)
@@ -57,6 +57,15 @@ def read_reference(path: Path) -> ModelReference:
     return ModelReference(
         frame, decide_at, facts.get("gain") or {}, facts.get("features"), text if text.exists() else None
     )
+
+
+def representative(frame: pd.DataFrame) -> pd.DataFrame:
+    """A reference as if it had not been thinned: where rows stand for `weight` transactions each, they
+    are drawn again in proportion to it, the same ones every time."""
+    if "weight" not in frame or frame["weight"].nunique() <= 1:
+        return frame.drop(columns="weight", errors="ignore")
+    drawn = frame.sample(len(frame), replace=True, weights="weight", random_state=20180401)
+    return drawn.drop(columns="weight").sort_values("event_timestamp", ignore_index=True)
 
 
 def champion_folder(home: Path) -> Path:

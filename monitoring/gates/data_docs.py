@@ -8,9 +8,11 @@ logo from the network; `publish` replaces all of that by a style of our own.
 from __future__ import annotations
 
 import re
-import shutil
+from html import escape
 from pathlib import Path
 from typing import Any, Final
+
+from monitoring import page
 
 _PROJECT: Final = "gx"
 _SITE: Final = Path("uncommitted/data_docs/local_site")
@@ -76,18 +78,39 @@ def publish(made: Any, docs: Path) -> Path:
     """Build the Data Docs into `docs`, free of anything remote; return their index."""
     made.build_data_docs()
     site = docs / ".store" / _PROJECT / _SITE
-    for page in site.rglob("*.html"):
-        target = docs / page.relative_to(site)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(offline(page.read_text(encoding="utf-8")), encoding="utf-8")
-    for name in ("static",):
-        if (site / name).exists():
-            shutil.copytree(site / name, docs / name, dirs_exist_ok=True)
-    return docs / "index.html"
+    for file in site.rglob("*.html"):
+        if file.name != "index.html":
+            page.write(docs / file.relative_to(site), offline(file.read_text(encoding="utf-8")))
+    return page.write(docs / "index.html", _index(docs))
 
 
-def offline(page: str) -> str:
+def _index(docs: Path) -> str:
+    """The list of runs. GX's own list is drawn by scripts from the network, so it would be empty here."""
+    rows = []
+    for file in sorted(
+        (docs / "validations").rglob("*.html"), key=lambda path: path.parent.name, reverse=True
+    ):
+        suite, moment = file.relative_to(docs / "validations").parts[0], file.parent.name
+        failed = (
+            "Failed" in file.read_text(encoding="utf-8").partition("Statistics")[0].partition("Status")[2]
+        )
+        link = f'<a href="{escape(file.relative_to(docs).as_posix())}">{escape(suite)}</a>'
+        when = f"{moment[:4]}-{moment[4:6]}-{moment[6:8]} {moment[9:11]}:{moment[11:13]}:{moment[13:15]} UTC"
+        rows.append([link, when, page.tag("bad", "failed") if failed else page.tag("good", "passed")])
+    suites = sorted((docs / "expectations").glob("*.html"))
+    listed = ", ".join(
+        f'<a href="expectations/{escape(path.name)}">{escape(path.stem)}</a>' for path in suites
+    )
+    body = (
+        "<h1>Gates</h1><p class='muted'>Every run of a gate as Great Expectations' Data Docs, the newest first. "
+        "Rows are checks of single rows, facts are checks of a batch as a whole.</p>"
+        + page.table(["Run", "When", "Result"], rows)
+        + f"<h2>Suites</h2><p>{listed}</p>"
+    )
+    return page.document("Gates", body)
+
+
+def offline(html: str) -> str:
     """A Data Docs page without anything fetched from the network."""
-    page = _BACKGROUND.sub("", _REMOTE.sub("", page))
-    page = _NEWSLETTER.sub("", page)
-    return page.replace("</head>", STYLE + "</head>", 1)
+    html = _NEWSLETTER.sub("", _BACKGROUND.sub("", _REMOTE.sub("", html)))
+    return html.replace("</head>", STYLE + "</head>", 1)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -212,3 +213,16 @@ def test_weeks_side_by_side_link_to_their_reports(
     assert page is not None
     text = page.read_text()
     assert "3 reports" in text and 'href="2018-W38/drift.html"' in text
+
+
+def test_a_thinned_reference_is_weighed_back_before_it_is_compared(make_decisions: MakeDecisions) -> None:
+    from monitoring.drift_command import representative
+
+    whole = make_decisions(40_000, seed=1)
+    genuine = whole["is_fraud"] == 0
+    kept = whole[~genuine | (whole.index % 10 == 0)]
+    thinned = kept.assign(weight=np.where(kept["is_fraud"] == 1, 1.0, 10.0))
+    again = representative(thinned)
+    assert "weight" not in again
+    assert again["score"].mean() == pytest.approx(whole["score"].mean(), rel=0.1)
+    assert thinned["score"].mean() > 1.5 * whole["score"].mean()
