@@ -20,6 +20,7 @@ install:
 demo: install ## the whole loop, end to end (DATA= and MAPPING= for your own transactions)
 	@$(PY) -m embedded.demo $(if $(DATA),--data "$(DATA)" --mapping "$(MAPPING)") $(ARGS)
 test: install ## every test: real Redis, Spark, service and broker
+	@embedded/test_tools.sh
 	@$(PY) -m pytest
 lint: install ## style and types
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from embedded.redis_server import RedisServer, start_redis
-from fraud.settings import settings
+from fraud.settings import REPOSITORY, settings
+
+# What embedded/test_tools.sh has fetched.
+os.environ["PATH"] += os.pathsep + str(REPOSITORY / ".venv" / "tools")
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# What a few tests need from the system: Prometheus' and Alertmanager's programs and a browser.
+# Where they cannot be had, those tests are skipped and say so; nothing else needs them.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+tools=.venv/tools
+has() { [ -x "$tools/$1" ] || command -v "$1" >/dev/null; }
+
+# The programs are taken out of Debian's packages: installing those would start servers on this machine.
+fetch() {
+  local folder
+  folder=$(mktemp -d)
+  if (cd "$folder" && apt-get download -qq "$1" 2>/dev/null) && dpkg-deb -x "$folder"/*.deb "$folder/x"; then
+    mkdir -p "$tools"
+    shift
+    for program in "$@"; do
+      cp "$folder/x/usr/bin/$program" "$tools/"
+    done
+    # Alertmanager reads its templates from this one place.
+    local templates=/usr/share/prometheus
+    if [ -d "$folder/x$templates/alertmanager" ]; then
+      mkdir -p $templates && cp -r "$folder/x$templates/alertmanager" $templates/ || rm -f "$tools/prometheus-alertmanager"
+    fi
+  fi
+  rm -rf "$folder"
+}
+
+lists_read=""
+read_lists() {
+  [ -n "$lists_read" ] && return
+  lists_read=1
+  [ "$(id -u)" != 0 ] || apt-get update -qq 2>/dev/null
+}
+
+if command -v apt-get >/dev/null; then
+  if ! has promtool; then
+    read_lists
+    fetch prometheus prometheus promtool
+  fi
+  if ! has amtool; then
+    read_lists
+    fetch prometheus-alertmanager prometheus-alertmanager amtool
+  fi
+  if ! has chromium && [ "$(id -u)" = 0 ]; then
+    echo "installing Chromium, which the tests of the pages look with"
+    read_lists
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null 2>&1
+  fi
+fi
+missing=""
+for program in promtool amtool chromium; do
+  has "$program" || missing="$missing $program"
+done
+[ -z "$missing" ] || echo "not on this machine, so the tests that need them are skipped:$missing"
+exit 0
