@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 import pyarrow as pa
 from feast import OnDemandFeatureView, RepoConfig
+from feast.errors import SavedDatasetLocationAlreadyExists
 from feast.infra.offline_stores.contrib.spark_offline_store.spark import SparkRetrievalJob
 from feast.infra.offline_stores.offline_store import RetrievalMetadata
+from feast.saved_dataset import SavedDatasetStorage
 
 from feature_repo.asof import ROW
+from feature_repo.saved_dataset import SavedFolder
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -89,6 +93,21 @@ class AsOfRetrievalJob(SparkRetrievalJob):
         frame.write.mode("overwrite").partitionBy(*partition).parquet(path)
         self._check(int(seen.get["rows"]))
         return self._rows
+
+    def persist(
+        self, storage: SavedDatasetStorage, allow_overwrite: bool | None = False, timeout: int | None = None
+    ) -> None:
+        """Write every column to `storage`, for `FeatureStore.create_saved_dataset`.
+
+        Raises SavedDatasetLocationAlreadyExists if it holds data that may not be overwritten.
+        """
+        if not isinstance(storage, SavedFolder):
+            super().persist(storage, allow_overwrite, timeout)
+            return
+        if not allow_overwrite and next(Path(storage.folder).glob("**/*.parquet"), None) is not None:
+            raise SavedDatasetLocationAlreadyExists(storage.folder)
+        partition = (storage.partition,) if storage.partition else ()
+        self.write_parquet(storage.folder, self.to_spark_df().columns, partition=partition)
 
     def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
         table = self._frame(None).toArrow().sort_by(ROW)

@@ -28,14 +28,16 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
 from feature_repo.asof import EmptyEntitiesError
+from feature_repo.sources import EVENT
 from feature_repo.spark import print_progress, spark_session
 from feature_repo.store import open_store
 from fraud.entities import FEATURE_SERVICE
 from fraud.features import VECTOR
 from fraud.settings import settings
-from training.dataset_manifest import Sampling, describe_inputs, manifest_of
+from training.dataset_manifest import Sampling, describe_inputs, manifest_of, saved_name
 from training.dataset_rows import (
     DESCRIPTIVE,
+    LABEL_COLUMNS,
     ORDER,
     entity_rows,
     entity_table,
@@ -61,9 +63,13 @@ class DatasetError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class TrainingSet:
-    """What was built: `frauds` are known frauds, `mature` rows whose label is final."""
+    """What was built: `frauds` are known frauds, `mature` rows whose label is final.
+
+    `name` is the set's name as a Feast saved dataset.
+    """
 
     folder: Path
+    name: str
     rows: int
     frauds: int
     mature: int
@@ -85,7 +91,8 @@ def build_dataset(
     A row is fraud if its latest label known at `as_of` says so, and `label_mature` once
     `label_maturity_days` have passed since the transaction. With `negatives`, all known frauds
     and about that many genuine rows are kept, each genuine one standing for `weight` of them;
-    which ones depends on `seed` and the transaction id alone. Raises DatasetError.
+    which ones depends on `seed` and the transaction id alone. The set becomes a saved dataset
+    of the feature store, read back by ``FeatureStore.get_saved_dataset``. Raises DatasetError.
     """
     started = time.monotonic()
     if not start < end <= as_of:
@@ -105,11 +112,13 @@ def build_dataset(
             f"training set: {low:%Y-%m-%d} to {high:%Y-%m-%d} joined ({number + 1} of {len(chunks)})"
         )
     files = _collect(parts, len(chunks), out)
-    built = _summary(out, files, started)
+    built = _summary(out, saved_name(inputs), files, started)
     if not built.rows:
         raise DatasetError(_NOTHING.format(start.isoformat(), end.isoformat()))
     figures = {name: value for name, value in asdict(built).items() if name in ("rows", "frauds", "mature")}
-    (out / MANIFEST).write_text(json.dumps(manifest_of(inputs, figures, files, out), indent=1) + "\n")
+    manifest = manifest_of(inputs, figures, files, out)
+    (out / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+    _register(built, manifest, (start, end))
     shutil.rmtree(parts)
     return built
 
@@ -157,6 +166,20 @@ def _historical(entities: DataFrame) -> AsOfRetrievalJob:
     return job
 
 
+def _register(built: TrainingSet, manifest: dict[str, Any], span: tuple[datetime, datetime]) -> None:
+    """Make the finished set a saved dataset of the feature store."""
+    from feature_repo.saved_dataset import SavedFolder, register
+
+    store = open_store()
+    beside = [name for name in (*ORDER, *DESCRIPTIVE, *LABEL_COLUMNS) if name != EVENT]
+    kept = ("as_of", "label_maturity_days", "rows", "frauds", "mature", "definitions")
+    register(
+        store, built.name, SavedFolder(built.folder.resolve(), "date"),
+        service=store.get_feature_service(FEATURE_SERVICE), columns=beside, span=span,
+        tags={name: str(manifest[name]) for name in kept},
+    )  # fmt: skip
+
+
 def _build_chunk(
     spark: SparkSession, span: tuple[datetime, datetime, datetime], thin: tuple[float, int], folder: Path
 ) -> None:
@@ -168,7 +191,7 @@ def _build_chunk(
         "date", F.to_date("event_timestamp").cast("string")
     )
     unfinished.mkdir(parents=True, exist_ok=True)
-    columns = [*ORDER, *DESCRIPTIVE, *VECTOR, "is_fraud", "label_mature", "weight", "date"]
+    columns = [*ORDER, *DESCRIPTIVE, *VECTOR, *LABEL_COLUMNS, "date"]
     # A month without transactions is a part without rows.
     with contextlib.suppress(EmptyEntitiesError):
         _historical(entities).write_parquet(str(unfinished), columns, partition=("date",), order=ORDER)
@@ -210,16 +233,16 @@ def _collect(parts: Path, chunks: int, out: Path) -> list[Path]:
     return sorted(files)
 
 
-def _summary(out: Path, files: Sequence[Path], started: float) -> TrainingSet:
+def _summary(out: Path, name: str, files: Sequence[Path], started: float) -> TrainingSet:
     counts = {"rows": 0, "is_fraud": 0, "label_mature": 0}
     if files:
         source = pads.dataset([str(path) for path in files], format="parquet")
         for batch in source.to_batches(columns=["is_fraud", "label_mature"]):
             counts["rows"] += batch.num_rows
-            for name in ("is_fraud", "label_mature"):
-                counts[name] += pc.sum(batch.column(name)).as_py() or 0
+            for flag in ("is_fraud", "label_mature"):
+                counts[flag] += pc.sum(batch.column(flag)).as_py() or 0
     seconds = time.monotonic() - started
-    return TrainingSet(out, counts["rows"], counts["is_fraud"], counts["label_mature"], seconds)
+    return TrainingSet(out, name, counts["rows"], counts["is_fraud"], counts["label_mature"], seconds)
 
 
 def main() -> None:
@@ -248,7 +271,7 @@ def main() -> None:
         parser.error(str(error))
     print(
         f"{built.rows:,} rows, {built.frauds:,} known frauds, {built.mature:,} mature, "
-        f"in {built.seconds:.1f} s: {built.folder}"
+        f"in {built.seconds:.1f} s: {built.folder}, saved dataset {built.name}"
     )
 
 

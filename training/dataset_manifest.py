@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
 from importlib.metadata import version
@@ -92,9 +93,17 @@ def describe_inputs(start: datetime, end: datetime, as_of: datetime, sampling: S
     }
 
 
+def saved_name(inputs: dict[str, Any]) -> str:
+    """The name of the saved dataset made of `inputs`: its span and a digest of everything else."""
+    digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+    first, last = (inputs[name][:10].replace("-", "") for name in ("from", "to"))
+    return f"training_{first}_{last}_{digest[:8]}"
+
+
 def manifest_of(
     inputs: dict[str, Any], figures: dict[str, int], files: list[Path], out: Path
 ) -> dict[str, Any]:
     """The manifest of a finished set: inputs, counts, features in order and each file's digest."""
     digests = {f"{path.relative_to(out)}": hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-    return {**inputs, **figures, "features": list(VECTOR), "files": digests}
+    known = {**inputs, **figures, "saved_dataset": saved_name(inputs)}
+    return {**known, "features": list(VECTOR), "files": digests}

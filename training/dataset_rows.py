@@ -31,6 +31,7 @@ _TRANSACTIONS: Final = (
 )
 _LABELS: Final = "transaction_id string, created_timestamp timestamp, is_fraud boolean"
 _LABELLED: Final = "is_fraud boolean, label_mature boolean, weight double"
+LABEL_COLUMNS: Final = ("is_fraud", "label_mature", "weight")
 
 
 def entity_rows(
@@ -127,7 +128,7 @@ def _with_request_fields(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Recor
     for batch in batches:
         columns = {name: batch.column(name) for name in (*ORDER, *_CARRIED)}
         columns |= _request(pa.Table.from_batches([batch]))
-        columns |= {name: batch.column(name) for name in ("is_fraud", "label_mature", "weight")}
+        columns |= {name: batch.column(name) for name in LABEL_COLUMNS}
         yield pa.RecordBatch.from_pydict(columns)
 
 

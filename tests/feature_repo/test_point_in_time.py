@@ -22,6 +22,7 @@ from feast import (
     RequestSource,
     ValueType,
 )
+from feast.errors import SavedDatasetLocationAlreadyExists
 from feast.infra.offline_stores.contrib.spark_offline_store.spark import SparkOfflineStoreConfig
 from feast.infra.offline_stores.contrib.spark_offline_store.spark_source import SparkSource
 from feast.types import Bytes, Float64, Int64, String
@@ -29,6 +30,7 @@ from pyspark.sql import SparkSession
 
 from feature_repo.offline_store import AsOfSparkOfflineStoreConfig
 from feature_repo.retrieval import AsOfRetrievalJob, RowCountError
+from feature_repo.saved_dataset import SavedFolder
 
 TIME = datetime(2026, 3, 1, tzinfo=UTC)
 STAMP = pa.timestamp("us", tz="UTC")
@@ -242,6 +244,27 @@ def test_a_result_goes_to_parquet_without_passing_through_the_driver(
     written = pq.read_table(tmp_path / "out").sort_by("number")
     assert written.column_names == ["number", "mean", "ratio"]
     assert written["mean"].to_pylist() == job.to_arrow()["mean"].to_pylist()
+
+
+def test_a_result_kept_as_a_saved_dataset_is_read_back_by_its_name(
+    ours: FeatureStore, tmp_path: Path
+) -> None:
+    job = ours.get_historical_features(entity_rows(60, 8), FEATURES)
+    (tmp_path / "manifest.json").write_text("{}")
+    ours.create_saved_dataset(job, "kept", SavedFolder(tmp_path), tags={"asked_by": "a test"})
+    again = FeatureStore(config=ours.config).get_saved_dataset("kept")
+    assert again.storage == SavedFolder(tmp_path) and again.tags == {"asked_by": "a test"}
+    columns = ["customer_id", "shop_id", "event_timestamp", "mean", "rate", "ratio", "size"]
+    found, expected = again.to_df()[columns], job.to_df()[columns]
+    expected["event_timestamp"] = expected["event_timestamp"].dt.tz_localize(None)
+    found["event_timestamp"] = found["event_timestamp"].dt.tz_localize(None)
+    pd.testing.assert_frame_equal(
+        found.sort_values(columns, ignore_index=True),
+        expected.sort_values(columns, ignore_index=True),
+        check_dtype=False,
+    )
+    with pytest.raises(SavedDatasetLocationAlreadyExists):
+        ours.create_saved_dataset(job, "kept", SavedFolder(tmp_path))
 
 
 def test_a_lost_row_is_an_error(ours: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from pyspark.sql import SparkSession
 from datasets.lake import read_transactions, write_labels, write_transactions
 from feature_repo.aggregates.grid import cuts_between
 from feature_repo.aggregates.run import cut_folder, run_cuts
-from feature_repo.store import apply_definitions
+from feature_repo.store import apply_definitions, open_store
 from feature_repo.velocity_log import build_velocity_log
 from fraud.entities import ENTITY_BY_NAME
 from fraud.features import VECTOR
@@ -104,6 +104,19 @@ def test_the_manifest_says_what_the_set_was_made_of(world: World) -> None:
     assert manifest["features"] == list(VECTOR)
     assert manifest["label_maturity_days"] == 7 and manifest["source"]["files"] > 0
     assert len(manifest["definitions"]) == 64 and len(manifest["files"]) == 2
+
+
+def test_the_set_is_a_saved_dataset_of_the_feature_store(world: World) -> None:
+    table = rows_of(world.built)
+    saved = open_store().get_saved_dataset(world.built.name)
+    assert saved.tags["rows"] == str(world.built.rows) and saved.feature_service_name == "fraud_scoring_v1"
+    found = pa.Table.from_pandas(saved.to_df()).sort_by(
+        [("event_timestamp", "ascending"), ("transaction_id", "ascending")]
+    )
+    assert found["transaction_id"].to_pylist() == table["transaction_id"].to_pylist()
+    for name in ("is_fraud", "label_mature", "weight", "country", *VECTOR):
+        pairs = zip(found[name].to_pylist(), table[name].to_pylist(), strict=True)
+        assert all(same(left, right) for left, right in pairs), name
 
 
 def test_parity_rebuilds_the_same_features_from_the_transactions_alone(world: World) -> None:
