@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fraud.entities import ENTITIES, VELOCITY_TTL, WINDOWS
-from fraud.feature_list import AMOUNT_AGAINST, DAY_AT, HOUR_AT, MOMENT_AT, OWN, TRANSACTION_FEATURES
+from fraud.feature_list import DAY_AT, HOUR_AT, MOMENT_AT, OWN, TRANSACTION_FEATURES
+from fraud.profiles import AMOUNT_AGAINST
 from fraud.request import NO_LOCATION
 from fraud.windows import TABLE_COUNT, Floats, Ints, WindowRead, read_windows
 
@@ -118,17 +119,19 @@ def _wide(read: WindowRead, requested: Ints, request: Mapping[str, Ints]) -> Flo
 
 def _against(matrix: Floats, read: WindowRead, amount: Ints, profiles: Mapping[str, Floats]) -> None:
     rows, compared = len(amount), len(AMOUNT_AGAINST)
-    mean, deviation, month = (
+    mean, deviation, largest, month = (
         np.stack([profiles[f"{name}_{column}"] for name in AMOUNT_AGAINST])
-        for column in ("amount_mean_30d", "amount_std_30d", "txn_count_30d")
+        for column in ("amount_mean_30d", "amount_std_30d", "amount_max_30d", "txn_count_30d")
     )
     mine = slice(0, compared * rows)
     count = np.where(read.present[mine, None], read.count[mine], np.nan).reshape(compared, rows, _W)
-    end = 4 * compared
-    matrix[:, 0:end:4] = ratio(amount - mean, deviation).T
-    matrix[:, 1:end:4] = ratio(np.broadcast_to(amount, mean.shape), mean).T
-    matrix[:, 2:end:4] = ratio(count[:, :, HOUR_AT] * 720.0, month).T
-    matrix[:, 3:end:4] = ratio(count[:, :, DAY_AT] * 30.0, month).T
+    amounts = np.broadcast_to(amount, mean.shape)
+    end = 5 * compared
+    matrix[:, 0:end:5] = ratio(amount - mean, deviation).T
+    matrix[:, 1:end:5] = ratio(amounts, mean).T
+    matrix[:, 2:end:5] = ratio(amounts, largest).T
+    matrix[:, 3:end:5] = ratio(count[:, :, HOUR_AT] * 720.0, month).T
+    matrix[:, 4:end:5] = ratio(count[:, :, DAY_AT] * 30.0, month).T
     above = amount - profiles["merchant_category_amount_mean_30d"]
     matrix[:, end] = ratio(above, profiles["merchant_category_amount_std_30d"])
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from fraud.entities import ENTITIES, WINDOWS, Entity
-from fraud.profiles import SERVED_PROFILES
+from fraud.profiles import AMOUNT_AGAINST, SERVED_PROFILES
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +26,6 @@ MOMENTS: Final = ("1h", "24h")  # windows with means, deviations and distinct co
 MOMENT_AT: Final = tuple(index for index, window in enumerate(WINDOWS) if window.name in MOMENTS)
 DAY_AT: Final = len(WINDOWS) - 1
 HOUR_AT: Final = [window.name for window in WINDOWS].index("1h")
-#: Entities whose own history an amount is held against.
-AMOUNT_AGAINST: Final = ("customer", "card", "merchant", "terminal")
 
 
 def entity_features(entity: Entity) -> list[Feature]:
@@ -97,6 +95,7 @@ AGAINST: Final = (
                 f"{name}_amount_zscore_30d", f"deviations of this amount from the {name}'s 30-day mean", name
             ),
             Feature(f"{name}_amount_ratio_30d", f"this amount over the {name}'s 30-day mean", name),
+            Feature(f"{name}_amount_of_max_30d", f"this amount over the {name}'s largest of 30 days", name),
             Feature(f"{name}_txn_rate_1h_30d", f"the {name}'s last hour over its 30-day hourly mean", name),
             Feature(
                 f"{name}_txn_rate_24h_30d", f"the {name}'s last 24 hours over its 30-day daily mean", name
@@ -126,7 +125,7 @@ PROFILE_INPUTS: Final[tuple[str, ...]] = (
     *(
         f"{name}_{column}"
         for name in AMOUNT_AGAINST
-        for column in ("amount_mean_30d", "amount_std_30d", "txn_count_30d")
+        for column in ("amount_mean_30d", "amount_std_30d", "amount_max_30d", "txn_count_30d")
     ),
     "merchant_category_amount_mean_30d",
     "merchant_category_amount_std_30d",

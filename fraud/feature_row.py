@@ -16,8 +16,9 @@ import numpy as np
 
 from fraud.entities import ENTITIES, WINDOWS
 from fraud.feature_batch import DAY_MS, HORIZON_MS, OLDEST_SECONDS, travel
-from fraud.feature_list import AMOUNT_AGAINST, DAY_AT, HOUR_AT, MOMENT_AT
+from fraud.feature_list import DAY_AT, HOUR_AT, MOMENT_AT
 from fraud.last_seen import ENTRY_BYTES, NEVER
+from fraud.profiles import AMOUNT_AGAINST
 from fraud.request import NO_LOCATION
 from fraud.state_layout import DISTINCT_LIMIT, HEADER_WORDS, STATE_VERSION
 from fraud.windows import NOVELTY, bucket_sums
@@ -198,9 +199,11 @@ def _against(
     for name, (hour, day) in zip(AMOUNT_AGAINST, counts, strict=False):
         mean = profiles[f"{name}_amount_mean_30d"]
         deviation = profiles[f"{name}_amount_std_30d"]
+        largest = profiles[f"{name}_amount_max_30d"]
         month = profiles[f"{name}_txn_count_30d"]
         row.append((amount - mean) / deviation if deviation > 0 else nan)
         row.append(amount / mean if mean > 0 else nan)
+        row.append(amount / largest if largest > 0 else nan)
         row.append(hour * 720.0 / month if month > 0 else nan)
         row.append(day * 30.0 / month if month > 0 else nan)
     deviation = profiles["merchant_category_amount_std_30d"]

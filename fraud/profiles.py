@@ -1,7 +1,8 @@
 """The batch features: what Spark computes for every entity at each cut.
 
 Windows are whole days back from the cut, ``[cut - days, cut)`` over event time, and only what
-was known before the cut counts. Amounts are reference cents.
+was known before the cut counts. Amounts are reference cents. Days since an event are counted
+in steps of the interval between cuts.
 """
 
 from __future__ import annotations
@@ -10,6 +11,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from fraud.entities import ENTITIES, PROFILE_DAYS, Entity
+
+#: Entities whose own history an amount is held against.
+AMOUNT_AGAINST: Final = ("customer", "card", "merchant", "terminal")
+#: A fraud risk is taken as if so many more genuine transactions had been seen.
+RISK_PRIOR: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +42,9 @@ def _profile(entity: Entity) -> tuple[ProfileFeature, ...]:
         ]
         features += [
             ProfileFeature(
-                f"{name}_distinct_{other}s_{days}d", f"different {other}s it dealt with {back}", served=days > 1
+                f"{name}_distinct_{other}s_{days}d",
+                f"different {other}s it dealt with {back}",
+                served=days > 1,
             )
             for other in entity.counterparties
         ]
@@ -48,13 +56,35 @@ def _profile(entity: Entity) -> tuple[ProfileFeature, ...]:
                 "that were known to be fraud",
             ),
         ]
+    features += [
+        ProfileFeature(
+            f"{name}_fraud_risk_30d",
+            f"{name}_fraud_rate_30d as if {RISK_PRIOR} more genuine transactions had been seen",
+        ),
+        ProfileFeature(
+            f"{name}_days_genuine_minus_fraud",
+            "days since its newest transaction that ripened without a fraud report, less days since its newest "
+            "known fraud: above 0 if the fraud is the newer; null without a known fraud",
+        ),
+        ProfileFeature(
+            f"{name}_days_since_first_fraud_30d",
+            "days since the first known of its frauds of the last 30 days; null without one",
+        ),
+    ]
+    if name in AMOUNT_AGAINST:
+        features.append(ProfileFeature(f"{name}_amount_max_30d", "largest of its amounts over 30 days"))
     if name == "merchant":
         features += [
-            ProfileFeature("merchant_share_30d", "share of all transactions that are the merchant's, over 30 days"),
-            ProfileFeature("merchant_category_share_30d", "share of all transactions in its category, over 30 days"),
+            ProfileFeature(
+                "merchant_share_30d", "share of all transactions that are the merchant's, over 30 days"
+            ),
+            ProfileFeature(
+                "merchant_category_share_30d", "share of all transactions in its category, over 30 days"
+            ),
             ProfileFeature("merchant_category_amount_mean_30d", "mean amount in its category over 30 days"),
             ProfileFeature(
-                "merchant_category_amount_std_30d", "standard deviation of amounts in its category over 30 days"
+                "merchant_category_amount_std_30d",
+                "standard deviation of amounts in its category over 30 days",
             ),
         ]
     return tuple(features)

@@ -155,7 +155,9 @@ def feature_reference(rows: Rows, *, most_rows: int = REFERENCE_ROWS) -> dict[st
 
 def reference_table(trained: Trained, rows: Rows, *, most_rows: int = REFERENCE_ROWS) -> pa.Table:
     """Rows that drift is measured against: the test period, scored by a model that never saw
-    it, and thinned evenly to `most_rows`. Columns: the features, score, is_fraud, event_timestamp."""
+    it, and thinned evenly to `most_rows`. Columns: the features, score, is_fraud, event_timestamp,
+    and `weight`: how many transactions of the period each row stands for beside the others (1 in a
+    set that was not thinned)."""
     late = rows.take(rows.mature & trained.split.test.mask(rows.event_us))
     step = max(-(-len(late) // most_rows), 1)
     picked = np.zeros(len(late), dtype=bool)
@@ -168,6 +170,7 @@ def reference_table(trained: Trained, rows: Rows, *, most_rows: int = REFERENCE_
     columns["score"] = pa.array(score)
     columns["is_fraud"] = pa.array(sample.label.astype(bool))
     columns["event_timestamp"] = pa.array(sample.event_us, pa.timestamp("us", "UTC"))
+    columns["weight"] = pa.array(np.ones(len(sample)) if sample.weight is None else sample.weight)
     return pa.table(columns)
 
 

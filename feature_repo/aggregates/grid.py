@@ -97,6 +97,29 @@ def distinct(rows: Ints, values: Ints, low: Ints, high: Ints, shape: tuple[int, 
     return running(rows[keep], start[keep], high[keep], 1, shape)
 
 
+#: Where no value covers a cell of `largest`.
+NOTHING: Final = int(np.iinfo(np.int64).min)
+
+
+def largest(rows: Ints, low: Ints, high: Ints, values: Ints, shape: tuple[int, int]) -> Ints:
+    """A (rows, cuts) matrix of the largest of `values` whose ``[low, high)`` covers each cut.
+
+    Cells that none covers hold `NOTHING`. Each run is covered by two overlapping blocks of a
+    power of two, and blocks are halved down to cells (a sparse table, Bender and Farach-Colton
+    2000, filled backwards): linear in values, and in cells times the logarithm of the cuts.
+    """
+    best = np.full(shape, NOTHING, dtype=np.int64)
+    power = np.frexp(high - low)[1] - 1  # of two, the largest that fits; -1 for an empty run
+    for level in range(int(power.max(initial=-1)), -1, -1):
+        here = np.flatnonzero(power == level)
+        np.maximum.at(best, (rows[here], low[here]), values[here])
+        np.maximum.at(best, (rows[here], high[here] - (1 << level)), values[here])
+        if level:
+            half = 1 << level - 1
+            best[:, half:] = np.maximum(best[:, half:], best[:, :-half])
+    return best
+
+
 #: Squares are summed in two halves, ``x^2 & LOW`` and ``x^2 >> HALF``, which cannot overflow.
 HALF: Final = 31
 LOW: Final = (1 << HALF) - 1

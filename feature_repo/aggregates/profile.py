@@ -15,8 +15,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from feature_repo.aggregates.grid import CUTS_PER_DAY, HALF, LOW, Grid, Ints, deviation, distinct, running
+from feature_repo.aggregates.grid import (
+    CUTS_PER_DAY,
+    HALF,
+    LOW,
+    NOTHING,
+    Grid,
+    Ints,
+    deviation,
+    distinct,
+    largest,
+    running,
+)
 from fraud.entities import PROFILE_DAYS, Entity
+from fraud.profiles import AMOUNT_AGAINST, RISK_PRIOR
 
 Floats = NDArray[np.float64]
 
@@ -178,9 +190,56 @@ def _block(
             features[f"{name}_fraud_count_{days}d"] = frauds.astype(np.float64)
             features[f"{name}_fraud_rate_{days}d"] = np.where(mature > 0, confirmed / mature, np.nan)
             active |= (count > 0) | (frauds > 0) | (mature > 0)
+        features[f"{name}_fraud_risk_{_LONGEST}d"] = confirmed / (mature + RISK_PRIOR)
+    features |= _fraud_ages(name, moves, reports, ripe, told, shape, request)
+    if name in AMOUNT_AGAINST:
+        most = largest(
+            moves.row, *grid.visible(start, moves.bucket + _LONGEST * CUTS_PER_DAY), moves.amount, shape
+        )
+        features[f"{name}_amount_max_{_LONGEST}d"] = np.where(most == NOTHING, np.nan, most)
     if name == "merchant":
         features |= _peer_features(moves, start, features, shape, request)
     return active, features
+
+
+def _fraud_ages(
+    name: str, moves: _Rows, reports: _Rows, ripe: Ints, told: Ints, shape: tuple[int, int], request: Request
+) -> dict[str, Floats]:
+    """How long ago the newest genuine transaction and the newest and first known frauds were."""
+    grid, recent = request.grid, _LONGEST * CUTS_PER_DAY
+    longest = request.maturity + recent
+    cuts = np.arange(grid.first, grid.last + 1)[None, :]
+    # Once reported, never again an example of a genuine one, even if the report is withdrawn.
+    suspect = _first_told(moves.tx, reports.tx, told)
+    genuine = largest(
+        moves.row, *grid.visible(ripe, np.minimum(moves.bucket + longest, suspect - 1)), moves.bucket, shape
+    )
+    newest = largest(
+        reports.row, *grid.visible(told, np.minimum(reports.bucket + longest, reports.until - 1)),
+        reports.bucket, shape,
+    )  # fmt: skip
+    first = largest(
+        reports.row, *grid.visible(told, np.minimum(reports.bucket + recent, reports.until - 1)),
+        -reports.bucket, shape,
+    )  # fmt: skip
+    lead = newest - np.maximum(genuine, cuts - longest)  # without a genuine one, as if at the edge
+    return {
+        f"{name}_days_genuine_minus_fraud": np.where(newest == NOTHING, np.nan, lead / CUTS_PER_DAY),
+        f"{name}_days_since_first_fraud_{_LONGEST}d": np.where(
+            first == NOTHING, np.nan, (cuts + first) / CUTS_PER_DAY
+        ),
+    }
+
+
+def _first_told(tx: Ints, reported: Ints, told: Ints) -> Ints:
+    """For each of `tx`, the first of the cuts `told` of its reports; far ahead without any."""
+    order = np.lexsort((told, reported))
+    known, first = np.unique(reported[order], return_index=True)
+    result = np.full(tx.size, np.iinfo(np.int64).max, dtype=np.int64)
+    if known.size:
+        place = np.minimum(np.searchsorted(known, tx), known.size - 1)
+        result = np.where(known[place] == tx, told[order][first[place]], result)
+    return result
 
 
 def _sorted_party(row: Ints, party: Ints, start: Ints) -> Ints:

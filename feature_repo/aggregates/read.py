@@ -84,6 +84,8 @@ def reports(spark: SparkSession, root: Path, grid: Grid, maturity_days: int) -> 
             (_bucket("created_timestamp") + 1).alias("known"),
             F.coalesce(_bucket("next") + 1, F.lit(_NEVER)).alias("until"),
         )
+        # A word that the next one replaced before any cut, or a second copy of it.
+        .where("known < until")
     )
     old = words.where(F.col("is_fraud") & (F.col("event_timestamp") < F.lit(start)))
     folders = [

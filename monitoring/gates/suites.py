@@ -122,7 +122,7 @@ def profile_suite(entity: Entity) -> list[Check]:
     for name in features:
         if "_rate_" in name or "_share_" in name:
             checks.append(_between("impossible values", name, 0, 1, _REBUILD))
-        elif "zscore" not in name:
+        elif "zscore" not in name and "_minus_" not in name:
             checks.append(_between("impossible values", name, 0, None, _REBUILD))
     checks += [
         Check(

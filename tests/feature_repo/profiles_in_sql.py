@@ -13,6 +13,7 @@ import duckdb
 import pyarrow as pa
 
 from fraud.entities import ENTITIES, PROFILE_DAYS, Entity
+from fraud.profiles import AMOUNT_AGAINST
 
 _MATURITY_DAYS = 7
 
@@ -76,9 +77,43 @@ def oracle_profiles(
             f"SELECT {key}, avg((reported IS NOT NULL)::INT) FROM moves "
             f"LEFT JOIN fraud USING (transaction_id) WHERE {window} GROUP BY 1", low - delay, cut - delay,
         )  # fmt: skip
+    _fraud_ages(put, entity, cut)
+    if name in AMOUNT_AGAINST:
+        put(
+            [f"{name}_amount_max_30d"],
+            f"SELECT {key}, max(amount_reference) FROM moves WHERE {window} GROUP BY 1", low, cut,
+        )  # fmt: skip
     if name == "merchant":
         _peers(put, cut - timedelta(days=max(PROFILE_DAYS)), cut)
     return profiles
+
+
+def _fraud_ages(put: Any, entity: Entity, cut: datetime) -> None:
+    """Days are quarters: the interval between cuts is six hours."""
+    key, name = entity.key, entity.name
+    month, delay = timedelta(days=max(PROFILE_DAYS)), timedelta(days=_MATURITY_DAYS)
+    ripe = "event_timestamp >= $1 AND event_timestamp < $2"
+    put(
+        [f"{name}_fraud_risk_30d"],
+        # Every key has a profile if it has one at all in these 37 days or a newer report.
+        f"SELECT {key}, count(reported) FILTER ({ripe}) / (count(*) FILTER ({ripe}) + 10) FROM moves "
+        f"LEFT JOIN fraud USING (transaction_id) GROUP BY 1 "
+        "HAVING count(*) FILTER (event_timestamp >= $1) > 0", cut - month - delay, cut - delay,
+    )  # fmt: skip
+    quarter = "floor(epoch(event_timestamp) / 21600)"
+    put(
+        [f"{name}_days_since_first_fraud_30d"],
+        f"SELECT {key}, (floor(epoch($2::TIMESTAMPTZ) / 21600) - min({quarter})) / 4 FROM moves "
+        "JOIN fraud USING (transaction_id) WHERE event_timestamp >= $1 GROUP BY 1", cut - month, cut,
+    )  # fmt: skip
+    put(
+        [f"{name}_days_genuine_minus_fraud"],
+        f"SELECT {key}, (max({quarter}) FILTER (reported IS NOT NULL) - coalesce(max({quarter}) FILTER ("
+        "transaction_id NOT IN (SELECT transaction_id FROM words WHERE is_fraud AND created_timestamp < $3) "
+        "AND event_timestamp < $2), floor(epoch($1::TIMESTAMPTZ) / 21600))) / 4 FROM moves "
+        "LEFT JOIN fraud USING (transaction_id) WHERE event_timestamp >= $1 GROUP BY 1 "
+        "HAVING count(reported) > 0", cut - month - delay, cut - delay, cut,
+    )  # fmt: skip
 
 
 def _peers(put: Any, low: datetime, cut: datetime) -> None:

@@ -14,7 +14,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from datasets.lake import write_labels, write_transactions
-from feature_repo.aggregates.grid import cut_number, cut_time, cuts_between
+from feature_repo.aggregates.grid import NOTHING, cut_number, cut_time, cuts_between, largest
 from feature_repo.aggregates.run import cut_folder, profile_schema, run_cuts
 from fraud.entities import ENTITIES, ENTITY_BY_NAME, Entity
 from fraud.settings import settings
@@ -47,6 +47,7 @@ def lake(home: Path) -> tuple[pa.Table, pa.Table]:
     transactions = small_transactions()
     labels = small_labels(transactions)
     write_lake(settings().lake, transactions, labels)
+    write_labels(labels.slice(20, 30), settings().lake, name="again")
     return transactions, labels
 
 
@@ -65,7 +66,10 @@ def test_every_profile_of_every_entity_equals_duckdb(
                 for name, value in features.items():
                     # What DuckDB's grouped queries do not return is a count of nothing.
                     wanted = expected[key].get(
-                        name, 0 if "_count_" in name or "_sum_" in name or "_distinct_" in name else None
+                        name,
+                        0
+                        if any(part in name for part in ("_count_", "_sum_", "_distinct_", "_risk_"))
+                        else None,
                     )
                     same = (
                         value is None
@@ -134,6 +138,47 @@ def test_an_entity_that_fell_silent_loses_its_profile_when_nothing_of_it_is_left
     customer = ENTITY_BY_NAME["customer"]
     assert len(profiles_of(customer, last)) == 1
     assert profiles_of(customer, last + timedelta(hours=6)) == {}
+
+
+def test_days_since_frauds_move_with_what_was_known(spark: SparkSession, home: Path) -> None:
+    rows = small_transactions(rows=40, days=1).slice(0, 3).to_pylist()
+    day = START + timedelta(days=10)
+    events = [day - timedelta(days=5), day - timedelta(days=2), day - timedelta(days=1)]
+    for place, (row, event) in enumerate(zip(rows, events, strict=True)):
+        row |= {"transaction_id": f"t{place}", "customer_id": "c", "event_timestamp": event}
+        row |= {"created_timestamp": event, "amount_reference": 100 * (place + 1)}
+    write_transactions(
+        pa.Table.from_pylist(rows, small_transactions(rows=40, days=1).schema), settings().lake, name="three"
+    )
+    words = [(1, day + timedelta(hours=1), True), (1, day + timedelta(days=1, hours=1), False)]
+    reports = [
+        {"transaction_id": f"t{place}", "event_timestamp": events[place], "created_timestamp": known,
+         "is_fraud": fraud, "source": "analyst"}
+        for place, known, fraud in words
+    ]  # fmt: skip
+    write_labels(pa.Table.from_pylist(reports), settings().lake, name="words")
+    cuts = [day, day + timedelta(hours=6), day + timedelta(days=3), day + timedelta(days=9)]
+    run_cuts(cuts, spark)
+    found = [profiles_of(ENTITY_BY_NAME["customer"], cut)["c"] for cut in cuts]
+    lead = [profile["customer_days_genuine_minus_fraud"] for profile in found]
+    # Nothing has ripened when the fraud becomes known: as if the last genuine one were at the edge, 37 days back.
+    assert lead == [None, 37 - 2.25, None, None]
+    assert [profile["customer_days_since_first_fraud_30d"] for profile in found] == [None, 2.25, None, None]
+    assert [profile["customer_fraud_risk_30d"] for profile in found] == [0, 0, 0, 0]
+    assert {profile["customer_amount_max_30d"] for profile in found} == {300.0}
+
+
+def test_the_largest_of_overlapping_runs_is_what_looking_at_each_cell_gives() -> None:
+    random = np.random.default_rng(3)
+    for width in (1, 2, 5, 124):
+        low = random.integers(0, width + 1, 200)
+        high = np.minimum(low + random.integers(0, width + 1, 200), width)
+        rows, values = random.integers(0, 7, 200), random.integers(-50, 50, 200)
+        found = largest(rows, low, high, values, (7, width))
+        for row in range(7):
+            for cell in range(width):
+                inside = values[(rows == row) & (low <= cell) & (cell < high)]
+                assert found[row, cell] == (inside.max() if inside.size else NOTHING)
 
 
 def test_a_cut_off_the_grid_is_refused_in_a_sentence() -> None:

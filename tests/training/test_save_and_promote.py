@@ -15,13 +15,14 @@ import pytest
 
 from bentos.deployment import _decode
 from bentos.model import Model as ServedModel
+from monitoring.drift_command import representative
 from training import promote
 from training.evidence import gather, with_fraud_types, write_evidence
 from training.gates import card_path, replay_gate
 from training.plan import Plan, Trained
 from training.promote import PromotionError, read_deployment, read_history
 from training.rows import Rows
-from training.save import model_folder, newest_version, save
+from training.save import model_folder, newest_version, reference_table, save
 from training.train import main, train
 
 
@@ -67,10 +68,23 @@ def test_the_manifest_says_what_the_model_was_judged_by_and_made_of(saved: str, 
 
 def test_the_reference_rows_are_the_test_period_scored(saved: str, trained: Trained) -> None:
     table = pq.read_table(model_folder(saved) / "reference.parquet")
-    assert set(trained.model.names) | {"score", "is_fraud", "event_timestamp"} == set(table.column_names)
+    beside = {"score", "is_fraud", "event_timestamp", "weight"}
+    assert set(trained.model.names) | beside == set(table.column_names)
+    assert set(table.column("weight").to_pylist()) == {1.0}
     times = table.column("event_timestamp").cast("int64").to_numpy()
     assert times.min() >= trained.split.test.start
     assert len(table) == trained.metrics["rows"]
+
+
+def test_the_reference_of_a_thinned_set_says_what_each_row_stands_for(
+    trained: Trained, session_rows: Rows
+) -> None:
+    thinned = replace(session_rows, weight=np.where(session_rows.label > 0, 1.0, 4.0))
+    table = reference_table(trained, thinned)
+    stands_for = table.column("weight").to_numpy()
+    assert np.array_equal(stands_for, np.where(table.column("is_fraud").to_numpy(), 1.0, 4.0))
+    whole = representative(table.to_pandas())
+    assert whole["is_fraud"].mean() < table.to_pandas()["is_fraud"].mean()
 
 
 def test_saving_the_same_model_again_replaces_it(saved: str, trained: Trained, session_rows: Rows) -> None:
