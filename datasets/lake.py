@@ -8,6 +8,7 @@ writing again under the same name replaces what that name held before, on every 
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -169,6 +170,19 @@ def replace_transactions(tables: Iterable[pa.Table], root: Path, *, name: str) -
     return rows
 
 
+def by_event_date(table: pa.Table, by: str = "event_timestamp") -> Iterator[tuple[str, pa.Table]]:
+    """The rows of each UTC date of the time column `by`, oldest date first, and its folder's name."""
+    days = epoch_us(table.column(by)) // _DAY_US
+    if days.size and np.any(days[1:] < days[:-1]):
+        order = np.argsort(days, kind="stable")
+        table, days = table.take(order), days[order]
+    distinct, first = np.unique(days, return_index=True)
+    bounds = [*first.tolist(), table.num_rows]
+    for place, day in enumerate(distinct.tolist()):
+        rows = table.slice(bounds[place], bounds[place + 1] - bounds[place])
+        yield f"date={moment(day * _DAY_US):%Y-%m-%d}", rows
+
+
 def write_labels(table: pa.Table, root: Path, *, name: str) -> list[Path]:
     """Write `table` under `root`/labels by the date of known-at; return the files."""
     files = _write(table, LABEL_SCHEMA, root / LABELS, "created_timestamp", name)
@@ -208,8 +222,37 @@ def parquet_history(root: Path, kind: str = TRANSACTIONS) -> dict[date, int]:
     counts: dict[date, int] = {}
     for folder in sorted((root / kind).glob("date=*")):
         day = date.fromisoformat(folder.name.removeprefix("date="))
-        counts[day] = sum(pq.read_metadata(path).num_rows for path in folder.glob("[!._]*.parquet"))
+        counts[day] = sum(pq.read_metadata(path).num_rows for path in data_files(folder))
     return counts
+
+
+def data_files(folder: Path) -> list[Path]:
+    """The files that hold the rows of one date folder, each row in one of them, by name.
+
+    A compaction names its sources in a plan before the merged file appears; from then until
+    they are deleted, both are in the folder. Plans are read before and after the files are
+    listed, so that one that comes or goes meanwhile is known.
+    """
+    plans = read_plans(folder)
+    files = {path.name: path for path in folder.glob("[!._]*.parquet")}
+    plans |= read_plans(folder)
+    for target, sources in plans.items():
+        if target in files:
+            for name in sources:
+                files.pop(name, None)
+    return [files[name] for name in sorted(files)]
+
+
+def read_plans(folder: Path) -> dict[str, list[str]]:
+    """Names of merged files, here or to come, with the names of the files that each replaces."""
+    plans = {}
+    for path in folder.glob("_compact-*.json"):
+        try:
+            planned = json.loads(path.read_bytes())
+        except FileNotFoundError:  # just completed
+            continue
+        plans[planned["target"]] = planned["sources"]
+    return plans
 
 
 def write_parquet(table: pa.Table, path: Path, *, durable: bool = True) -> Path:
@@ -252,18 +295,8 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
 def _write(table: pa.Table, schema: pa.Schema, folder: Path, by: str, name: str) -> list[Path]:
     if not _NAME.fullmatch(name):
         raise LakeError(f"file name {name!r} should be letters, digits and . _ + - only")
-    table = conform(table, schema)
-    days = epoch_us(table.column(by)) // _DAY_US
-    if days.size and np.any(days[1:] < days[:-1]):
-        order = np.argsort(days, kind="stable")
-        table, days = table.take(order), days[order]
-    distinct, first = np.unique(days, return_index=True)
-    bounds = [*first.tolist(), table.num_rows]
-    written = []
-    for place, day in enumerate(distinct.tolist()):
-        path = folder / f"date={moment(day * _DAY_US):%Y-%m-%d}" / f"{name}.parquet"
-        written.append(write_parquet(table.slice(bounds[place], bounds[place + 1] - bounds[place]), path))
-    return written
+    days = by_event_date(conform(table, schema), by)
+    return [write_parquet(rows, folder / day / f"{name}.parquet") for day, rows in days]
 
 
 def _remove_stale(folder: Path, name: str, written: set[Path]) -> None:
@@ -283,7 +316,7 @@ def _read(folder: Path, schema: pa.Schema, by: str, start: datetime | None, end:
     for day_folder in sorted(folder.glob("date=*")):
         day = datetime.fromisoformat(day_folder.name.removeprefix("date=")).replace(tzinfo=UTC)
         if (start is None or day + timedelta(days=1) > start) and (end is None or day < end):
-            files += sorted(day_folder.glob("[!._]*.parquet"))
+            files += data_files(day_folder)
     if not files:
         return schema.empty_table()
     dataset = pads.dataset([str(path) for path in files], schema=schema, format="parquet")

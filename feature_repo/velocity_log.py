@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from datasets.lake import data_files
 from feature_repo.spark import print_progress, spark_session
 from feature_repo.velocity_replay import shard_worker
 from fraud.entities import ENTITIES, TRACKED_FIELDS, Entity
@@ -105,14 +106,14 @@ def _arrivals(spark: SparkSession, root: Path, first: date, last: date) -> DataF
     """Transactions that arrived on the days, with hashed ids; late ones come from older dates."""
     from pyspark.sql import functions as F
 
-    folders = [
-        str(folder)
+    files = [
+        str(path)
         for folder in sorted((root / "transactions").glob("date=*"))
         if first - LATEST_ARRIVAL <= date.fromisoformat(folder.name.removeprefix("date=")) <= last
-        and next(folder.glob("[!._]*.parquet"), None) is not None
+        for path in data_files(folder)
     ]
     reader = spark.read.schema(_TRANSACTIONS)
-    rows = reader.parquet(*folders) if folders else spark.createDataFrame([], _TRANSACTIONS)
+    rows = reader.parquet(*files) if files else spark.createDataFrame([], _TRANSACTIONS)
     arrived = F.datediff(F.to_date("created_timestamp"), F.lit(_EPOCH))
     rows = rows.withColumn("arrived", arrived).where(
         F.col("arrived").between((first - _EPOCH).days, (last - _EPOCH).days)

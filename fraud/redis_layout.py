@@ -135,32 +135,50 @@ def _murmur3(data: bytes) -> int:
 #: serialized timestamp, n values. Returns how many rows were written. Versions are exact up to
 #: 2**53 microseconds (the year 2255), as numbers are in Lua.
 NEWEST_WINS: Final = """
+local byte, floor, call = string.byte, math.floor, redis.call
 local ts_field, n = ARGV[1], tonumber(ARGV[2])
 local written, at = 0, 3 + n
-for i, key in ipairs(KEYS) do
-  local stored, known = redis.call('HGET', key, ts_field), 0
-  if stored then
-    local position = 1
-    while position <= #stored do
-      local tag, value, scale = string.byte(stored, position), 0, 1
+
+local function microseconds(stored)
+  local known, position = 0, 1
+  while position <= #stored do
+    local tag, value, scale = byte(stored, position), 0, 1
+    position = position + 1
+    while true do
+      local next = byte(stored, position) or 0
       position = position + 1
-      while true do
-        local byte = string.byte(stored, position) or 0
-        position = position + 1
-        value = value + (byte % 128) * scale
-        if byte < 128 then break end
-        scale = scale * 128
-      end
-      if tag == 8 then known = known + value * 1000000 else known = known + math.floor(value / 1000) end
+      value = value + (next % 128) * scale
+      if next < 128 then break end
+      scale = scale * 128
     end
+    if tag == 8 then known = known + value * 1000000 else known = known + floor(value / 1000) end
   end
-  if tonumber(ARGV[at]) >= known then
-    local row = {'HSET', key, ts_field, ARGV[at + 1]}
-    for f = 1, n do
-      row[3 + 2 * f] = ARGV[2 + f]
-      row[4 + 2 * f] = ARGV[at + 1 + f]
+  return known
+end
+
+for i, key in ipairs(KEYS) do
+  local stored, version = call('HGET', key, ts_field), tonumber(ARGV[at])
+  local newest = true
+  if stored then
+    -- Whole seconds of today take five bytes, and mostly decide.
+    local tag, a, b, c, d, e = byte(stored, 1, 6)
+    local seconds = -1
+    if e and tag == 8 and a > 127 and b > 127 and c > 127 and d > 127 and e < 128 then
+      seconds = (a - 128) + (b - 128) * 128 + (c - 128) * 16384 + (d - 128) * 2097152 + e * 268435456
     end
-    redis.call(unpack(row))
+    if seconds < 0 or version < (seconds + 1) * 1000000 then newest = version >= microseconds(stored) end
+  end
+  if newest then
+    if n == 1 then
+      call('HSET', key, ts_field, ARGV[at + 1], ARGV[3], ARGV[at + 2])
+    else
+      local row = {'HSET', key, ts_field, ARGV[at + 1]}
+      for f = 1, n do
+        row[3 + 2 * f] = ARGV[2 + f]
+        row[4 + 2 * f] = ARGV[at + 1 + f]
+      end
+      call(unpack(row))
+    end
     written = written + 1
   end
   at = at + 2 + n

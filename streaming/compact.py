@@ -1,9 +1,9 @@
 """Compaction of the arrival log: the small files of closed hours become one per date.
 
 The flow writes a file per partition and snapshot. Files that have not changed for a while are
-merged per date and run; the merged file carries the first and last ingest sequence of each of
-its sources in its name's digest, so a run that is interrupted leaves either the sources or,
-once the plan is on disk, everything needed to finish: the next run completes it.
+merged per date and run. A plan says first which files the merged one will replace: readers that
+list a date by `datasets.lake.data_files` see each row once at any moment, and a run that is
+interrupted is completed by the next. Run one at a time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from datasets.lake import TRANSACTIONS, write_parquet
+from datasets.lake import TRANSACTIONS, data_files, write_parquet
 from fraud.settings import settings
 from streaming.arrival_log import ARRIVAL_FILE
 
@@ -33,7 +33,7 @@ def compact(lake: Path, *, older_than_s: float = 3_600, now: float | None = None
         finish_interrupted(folder)
         sources = [
             path
-            for path in sorted(folder.glob("arrival-*.parquet"))
+            for path in data_files(folder)
             if ARRIVAL_FILE.fullmatch(path.name) and path.stat().st_mtime < now - older_than_s
         ]
         if len(sources) >= _FEWEST:

@@ -17,6 +17,7 @@ import bytewax.operators as op
 from bytewax.dataflow import Dataflow
 
 from fraud.settings import Settings, settings
+from streaming.disk import Disk
 from streaming.ingest import Ingested
 from streaming.redis_sink import OnlineStoreSink
 from streaming.shard_batch import ShardBatch
@@ -29,10 +30,14 @@ def build_flow(
 ) -> Dataflow:
     """The dataflow for `configured`; it ends when `stopping` is set (with `drain`: at the log's end)."""
     flow = Dataflow("velocity")
-    ingested = op.input("log", flow, EventLogSource(configured, stopping, drain=drain, keep_log=keep_log))
+    disk = Disk()
+    source = EventLogSource(configured, stopping, disk, drain=drain, keep_log=keep_log)
+    online = OnlineStoreSink(configured, stopping)
+    ingested = op.input("log", flow, source)
     updates = op.flat_map("updates", ingested, _updates)
-    states = op.stateful_batch("states", updates, ShardLogic.builder(configured, stopping))
-    op.output("online", states, OnlineStoreSink(configured, stopping))
+    shards = ShardLogic.builder(configured, stopping, disk, online.settle)
+    states = op.stateful_batch("states", updates, shards)
+    op.output("online", states, online)
     return flow
 
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Final
 
 import hiredis
@@ -32,10 +33,13 @@ from streaming.shard_batch import Writes
 #: Most keys in one script call: long calls would hold up the scoring service's reads.
 MOST_KEYS: Final = 128
 #: Most calls sent before their replies are read, so that neither side's buffer fills.
-_MOST_CALLS: Final = 32
+_MOST_CALLS: Final = 64
+#: Smaller batches wait for their answers at once: then nothing is behind them to do meanwhile.
+_SETTLED_AT_ONCE: Final = 512
 #: Seconds of writes kept for writing again after an outage.
 _REWRITE_S: Final = 3.0
 _MOST_READS: Final = 1_000
+_KEYS_KEPT: Final = 1 << 17
 _SHA: Final = hashlib.sha1(NEWEST_WINS.encode(), usedforsecurity=False).hexdigest()
 _log = logging.getLogger(__name__)
 
@@ -50,7 +54,10 @@ class OnlineWriter:
         self._cluster = connect_cluster(url) if is_cluster(url) else None
         self._client = None if self._cluster else connect(url)
         self._connection: Any = None
-        self._key = KeyEncoder(project).key
+        self._unread: deque[Call] = deque()
+        self._unknown: list[Call] = []
+        self._written = 0
+        self._key = lru_cache(_KEYS_KEPT)(KeyEncoder(project).key)
         self._fixed = [
             (ts_field(entity.velocity_view), b"1", field(entity.velocity_view, entity.state_feature))
             for entity in ENTITIES
@@ -61,18 +68,39 @@ class OnlineWriter:
 
         Raises what redis-py raises when the server is away; writing again is harmless.
         """
+        self.send(writes)
+        return self.settle()
+
+    def send(self, writes: list[Writes]) -> None:
+        """Write every state without waiting for the server, which works while the flow does."""
         if self._cluster is not None:
-            return self._write_cluster(writes)
-        written = 0
-        calls: list[Call] = []
+            self._written += self._write_cluster(writes)
+            return
         for place, rows in self._rows(writes).items():
-            calls.extend((place, rows[at : at + MOST_KEYS]) for at in range(0, len(rows), MOST_KEYS))
-        for at in range(0, len(calls), _MOST_CALLS):
-            written += self._exchange(calls[at : at + _MOST_CALLS])
+            for at in range(0, len(rows), MOST_KEYS):
+                if len(self._unread) >= _MOST_CALLS:
+                    self._read_reply()
+                call = place, rows[at : at + MOST_KEYS]
+                self._connected().send_packed_command([self._command(("EVALSHA", _SHA), call)])
+                self._unread.append(call)
+
+    def settle(self) -> int:
+        """Wait for the answers to all that was sent; return how many states were newer."""
+        while self._unread:
+            self._read_reply()
+        for call in self._unknown:  # a restarted server has forgotten the script: EVAL loads it again
+            connection = self._connected()
+            connection.send_packed_command([self._command(("EVAL", NEWEST_WINS), call)])
+            self._written += connection.read_response()
+        self._unknown.clear()
+        written, self._written = self._written, 0
         return written
 
     def disconnect(self) -> None:
-        """Drop the connection; the next write opens another."""
+        """Drop the connection and what was not answered; the next write opens another."""
+        self._unread.clear()
+        self._unknown.clear()
+        self._written = 0
         if self._connection is not None:
             self._connection.disconnect()
 
@@ -105,32 +133,19 @@ class OnlineWriter:
         packed: bytes = hiredis.pack_command(tuple(arguments))
         return packed
 
-    def _exchange(self, calls: list[Call]) -> int:
-        """Send all `calls`, then read their replies: the server works while we encode."""
+    def _connected(self) -> Any:
         assert self._client is not None
         if self._connection is None:
             self._connection = self._client.connection_pool.get_connection()
-        connection = self._connection
-        for call in calls:
-            connection.send_packed_command([self._command(("EVALSHA", _SHA), call)])
-        written = 0
-        unknown: list[Call] = []
-        failure: redis.RedisError | None = None
-        for call in calls:
-            try:
-                written += connection.read_response()
-            except redis.exceptions.NoScriptError:
-                unknown.append(call)
-            except AWAY:
-                raise
-            except redis.ResponseError as error:  # read the other replies before raising it
-                failure = error
-        if failure is not None:
-            raise failure
-        for call in unknown:  # a restarted server has forgotten the script: EVAL loads it again
-            connection.send_packed_command([self._command(("EVAL", NEWEST_WINS), call)])
-            written += connection.read_response()
-        return written
+        return self._connection
+
+    def _read_reply(self) -> None:
+        """Read the oldest answer that is due."""
+        call = self._unread.popleft()
+        try:
+            self._written += self._connection.read_response()
+        except redis.exceptions.NoScriptError:
+            self._unknown.append(call)
 
     def _write_cluster(self, writes: list[Writes]) -> int:
         """One call per key: in a cluster a call may touch one slot only."""
@@ -180,22 +195,30 @@ class OnlineStorePartition(StatelessSinkPartition[tuple[str, Writes]]):
         self._writer = OnlineWriter(configured.redis_url, configured.feast_project)
         self._backoff = Backoff(configured.stream_patience_seconds, "the online store")
         self._stopping = stopping
+        self._unsettled: list[Writes] = []
         self._recent: deque[tuple[float, list[Writes]]] = deque()
 
     def write_batch(self, items: list[tuple[str, Writes]]) -> None:
+        self.settle()
         writes = [item[1] for item in items]
-        while True:
-            try:
-                written = self._writer.write(writes)
-                break
-            except AWAY as error:
-                metrics.SINK_RETRIES.inc()
-                if not self._backoff.waiting:
-                    _log.warning("the online store is away (%s); the flow waits for it", type(error).__name__)
-                self._writer.disconnect()
-                self._backoff.wait(self._stopping)
-        if self._backoff.waiting:
-            self._recover()
+        self._unsettled = writes
+        try:
+            self._writer.send(writes)
+        except AWAY as error:
+            self._write_again(error)
+        if sum([len(batch.values) for batch in writes]) <= _SETTLED_AT_ONCE:
+            self.settle()
+
+    def settle(self) -> None:
+        """Wait until what was written is visible."""
+        if not self._unsettled:
+            return
+        try:
+            written = self._writer.settle()
+        except AWAY as error:
+            self._write_again(error)
+            written = self._writer.settle()
+        writes, self._unsettled = self._unsettled, []
         self._remember(writes)
         now_ms = time.time_ns() / 1e6
         sent = 0
@@ -207,30 +230,46 @@ class OnlineStorePartition(StatelessSinkPartition[tuple[str, Writes]]):
         metrics.REFUSED.inc(max(0, sent - written))
 
     def close(self) -> None:
+        self.settle()
         self._writer.close()
 
+    def _write_again(self, error: Exception) -> None:
+        """Wait for the server; write what it has not answered, and what it may have forgotten."""
+        _log.warning("the online store is away (%s); the flow waits for it", type(error).__name__)
+        recent = [batch for _, writes in self._recent for batch in writes]
+        while True:
+            metrics.SINK_RETRIES.inc()
+            self._writer.disconnect()
+            self._backoff.wait(self._stopping)
+            try:
+                self._writer.write([*recent, *self._unsettled])
+                break
+            except AWAY:
+                continue
+        self._backoff.reset()
+        _log.warning("the online store is back")
+
     def _remember(self, writes: list[Writes]) -> None:
+        """Keep `writes` for a while: a server that crashes may lose its last second."""
         now = time.monotonic()
         self._recent.append((now, writes))
         while self._recent[0][0] < now - _REWRITE_S:
             self._recent.popleft()
 
-    def _recover(self) -> None:
-        """Write again what a crashed server may have lost: it syncs its file once a second."""
-        _log.warning("the online store is back")
-        self._backoff.reset()
-        recent = [batch for _, writes in self._recent for batch in writes]
-        self._recent.clear()
-        if recent:
-            self.write_batch([("", batch._replace(appended_ms=0)) for batch in recent])
-
 
 class OnlineStoreSink(DynamicSink[tuple[str, Writes]]):
-    """One writer per worker."""
+    """One writer per worker, of which a process has one."""
 
     def __init__(self, configured: Settings, stopping: threading.Event) -> None:
         self._configured = configured
         self._stopping = stopping
+        self._built: list[OnlineStorePartition] = []
 
     def build(self, step_id: str, worker_index: int, worker_count: int) -> OnlineStorePartition:
-        return OnlineStorePartition(self._configured, self._stopping)
+        self._built.append(OnlineStorePartition(self._configured, self._stopping))
+        return self._built[-1]
+
+    def settle(self) -> None:
+        """Wait until what this process has written is visible."""
+        for partition in self._built:
+            partition.settle()

@@ -7,6 +7,7 @@ restart may change how many there are.
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import socket
@@ -49,6 +50,7 @@ def run(
     addresses = _addresses(configured, processes) if processes > 1 else []
     stopping = _stop_event()
     metrics.serve(configured.stream_metrics_port and configured.stream_metrics_port + (process_id or 0))
+    _keep_collections_short()
     _log.info("the flow starts (process %s of %s)", (process_id or 0) + 1, processes)
     cluster_main(  # type: ignore[no-untyped-call]
         build(stopping), addresses, process_id or 0,
@@ -66,6 +68,22 @@ def prepare_recovery(folder: Path) -> Path:
         recovery.mkdir(parents=True, exist_ok=True)
         init_db_dir(recovery, RECOVERY_PARTS)  # type: ignore[no-untyped-call]
     return recovery
+
+
+def _keep_collections_short() -> None:
+    """Take what survives a collection out of later ones.
+
+    The flow's lasting objects are states, without cycles; going through all of them again and
+    again held the flow up for a tenth of a second.
+    """
+
+    def set_aside(phase: str, found: dict[str, int]) -> None:
+        if phase == "stop" and found["generation"] > 0:
+            gc.freeze()
+
+    gc.collect()
+    gc.freeze()
+    gc.callbacks.append(set_aside)
 
 
 def _stop_event() -> threading.Event:

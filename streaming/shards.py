@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any, Final
 
 from bytewax.operators import StatefulBatchLogic
 
 from fraud.entities import ENTITIES, VELOCITY_TTL
 from fraud.settings import Settings
-from fraud.velocity import STATE_VERSION, VERSION, VelocityState
+from fraud.velocity import STATE_VERSION, VelocityState
 from streaming import metrics
+from streaming.disk import Disk
 from streaming.redis_sink import stored_version_reader
 from streaming.shard_batch import SHARD_KEYS, SHARDS, ShardBatch, Writes
 from streaming.snapshots import SNAPSHOT_VERSION, SnapshotError, check_version
@@ -22,7 +24,8 @@ _TTL_MS: Final = int(VELOCITY_TTL.total_seconds()) * 1000
 _SWEEP_MS: Final = 3_600_000
 #: States kept unpacked per shard; the others live as packed bytes and are unpacked on touch.
 MOST_LIVE: Final = 20_000
-#: A base is written at most every so many snapshots, once this share of the states has changed.
+#: A base is written at most every so many snapshots (the shards take turns), once this share of
+#: the states has changed.
 _BASE_EVERY: Final = 10
 _BASE_SHARE: Final = 0.25
 
@@ -34,8 +37,12 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
     """States of the entity values of one shard.
 
     `packed` is the truth; `live` are the states unpacked so far, `changed` those that differ from
-    the last base. An entity
+    the last base, `later` those that changed since the writing of the next base began. An entity
     idle for VELOCITY_TTL of event time (by the shard's clock) is forgotten.
+
+    Writes to the online store are answered later: a snapshot settles what was sent before, and
+    names the entities of its own interval and the one before, whose last states may not be in
+    the store yet. They are looked up when a run resumes from it.
     """
 
     def __init__(
@@ -43,14 +50,20 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
         partitions: int,
         stored_versions: StoredVersions,
         bases: StateBases,
+        settle: Callable[[], None],
         resume: tuple[Any, ...] | None = None,
     ) -> None:
         self._shard = -1
         self._stored_versions = stored_versions
         self._bases = bases
+        self._settle = settle
         self._base = 0
         self._since_base = 0
+        self._base_under_way: Future[None] | None = None
         self._changed: dict[str, bytes] = {}
+        self._later: dict[str, bytes] = {}
+        self._fresh: set[str] = set()
+        self._unsure: tuple[str, ...] = ()
         self._replaying = set(range(partitions))
         self._replayed: set[str] = set()
         self._packed: dict[str, bytes] = {}
@@ -66,19 +79,19 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
                 )
             self._name(resume[2])
             self._clock = self._swept = resume[3]
-            self._base, self._changed, self._replayed = resume[4], dict(resume[5]), set(resume[6])
+            self._base, self._changed, self._replayed = resume[4], dict(resume[5]), {*resume[6], *resume[7]}
             if self._base:
                 self._packed = bases.read(SHARD_KEYS[self._shard], self._base)
             self._packed.update(self._changed)
 
     @classmethod
     def builder(
-        cls, configured: Settings, stopping: threading.Event
+        cls, configured: Settings, stopping: threading.Event, disk: Disk, settle: Callable[[], None]
     ) -> Callable[[tuple[Any, ...] | None], ShardLogic]:
         """What Bytewax calls for each shard, with the shard's snapshot if there is one."""
         stored_versions = stored_version_reader(configured, stopping)
-        bases = StateBases(configured.home / "stream" / "states")
-        return lambda resume: cls(configured.partitions, stored_versions, bases, resume)
+        bases = StateBases(configured.home / "stream" / "states", disk)
+        return lambda resume: cls(configured.partitions, stored_versions, bases, settle, resume)
 
     def on_batch(self, values: list[ShardBatch]) -> tuple[list[Writes], bool]:
         if self._shard < 0:
@@ -108,6 +121,9 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
         changed = dict(zip(touched, packed_states, strict=True))
         self._packed.update(changed)
         self._changed.update(changed)
+        if self._base_under_way is not None:
+            self._later.update(changed)
+        self._fresh.update(changed)
         newest = max([state.newest_ms for state in touched.values()])
         if newest > self._clock:
             self._clock = newest
@@ -119,13 +135,10 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
         return [Writes(place, list(touched), versions, packed_states, oldest)], StatefulBatchLogic.RETAIN
 
     def snapshot(self) -> tuple[Any, ...]:
-        self._since_base += 1
-        if self._since_base >= _BASE_EVERY and len(self._changed) > _BASE_SHARE * len(self._packed):
-            self._base += 1
-            self._bases.write(SHARD_KEYS[self._shard], self._base, self._packed)
-            self._changed.clear()
-            self._since_base = 0
+        self._settle()
+        self._renew_base()
         metrics.ENTITIES_HELD.labels(*self._labels).set(len(self._packed))
+        unsure, self._unsure, self._fresh = self._unsure, tuple(self._fresh), set()
         return (
             SNAPSHOT_VERSION,
             STATE_VERSION,
@@ -134,21 +147,38 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
             self._base,
             tuple(self._changed.items()),
             tuple(self._replayed),
+            (*unsure, *self._unsure),
         )
 
-    def _catch_up(self, touched: dict[str, VelocityState]) -> None:
-        """Lift states above what a crashed run has stored, and add those to `touched`.
+    def _renew_base(self) -> None:
+        """Begin the next base if it is time, and continue from it once it is on disk."""
+        self._since_base += 1
+        if self._base_under_way is not None:
+            if not self._base_under_way.done():
+                return
+            self._base_under_way.result()
+            self._base_under_way = None
+            self._base += 1
+            self._bases.drop(SHARD_KEYS[self._shard], self._base)
+            self._changed, self._later = self._later, {}
+        if self._since_base >= _BASE_EVERY and len(self._changed) > _BASE_SHARE * len(self._packed):
+            self._base_under_way = self._bases.write(SHARD_KEYS[self._shard], self._base + 1, self._packed)
+            self._since_base = 0
 
-        That run may have interleaved partitions differently, so that its version of the same
-        events is a little higher. All it saw has been replayed by now: our state holds at
-        least as much, takes over the stored version and replaces what was stored under it.
+    def _catch_up(self, touched: dict[str, VelocityState]) -> None:
+        """Add to `touched` what the online store holds in another version than we do.
+
+        An older one is from before a crash that cut a write off. A newer one was stored by the
+        crashed run, which may have interleaved partitions differently, so that its version of
+        the same events is a little higher. All it saw has been replayed by now: our state holds
+        at least as much, takes over the stored version and replaces what was stored under it.
         """
         values = sorted(self._replayed)
         self._replayed.clear()
         for value, stored in zip(values, self._stored_versions(self._place, values), strict=True):
             state = self._state(value)
-            if stored > state.version:
-                state.header[VERSION] = stored
+            if stored != state.version:
+                state.raise_version(stored)
                 touched[value] = state
 
     def _name(self, shard: int) -> None:
@@ -157,6 +187,7 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
         self._place = shard // SHARDS
         self._entity = ENTITIES[self._place]
         self._labels = (self._entity.name, str(shard % SHARDS))
+        self._since_base = shard % _BASE_EVERY  # so that bases of all shards do not fall together
 
     def _state(self, value: str) -> VelocityState:
         state = self._live.get(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 #: Raised whenever the layout of a snapshot changes.
-SNAPSHOT_VERSION: Final = 1
+SNAPSHOT_VERSION: Final = 2
 
 
 class SnapshotError(RuntimeError):

@@ -21,6 +21,7 @@ from streaming.arrival_log import ArrivalLog
 from streaming.backoff import Backoff
 from streaming.batch import Batch, LogAwayError, PartitionReader
 from streaming.dead_letters import LetterBox, letters_folder
+from streaming.disk import Disk
 from streaming.ingest import Ingest, Ingested, IngestSnapshot
 from streaming.redis_source import RedisStreamReader
 from streaming.snapshots import SNAPSHOT_VERSION, check_version
@@ -59,18 +60,18 @@ class IngestPartition(StatefulSourcePartition[Ingested, tuple[Any, ...]]):
 
     def __init__(
         self, configured: Settings, open_reader: OpenReader, partition: int, resume: tuple[Any, ...] | None,
-        stopping: threading.Event, *, drain: bool, keep_log: bool = True,
+        stopping: threading.Event, disk: Disk, *, drain: bool, keep_log: bool = True,
     ) -> None:  # fmt: skip
-        position, ingested = None, None
+        position, ingested, unwritten = None, None, ()
         if resume is not None:
             check_version("source", resume[0])
-            position, ingested = resume[1], IngestSnapshot(*resume[2])
+            position, ingested, unwritten = resume[1], IngestSnapshot(*resume[2]), resume[3]
         self._reader = open_reader(partition, position)
         _log.info("partition %s is read from %s", partition, position or "its start")
         self._ingest = Ingest(
             partition, configured.stream_dedupe_ids, int(configured.stream_dedupe_hours * 3_600_000), ingested
         )
-        self._arrivals = ArrivalLog(configured.lake, partition) if keep_log else None
+        self._arrivals = ArrivalLog(configured.lake, partition, disk, unwritten) if keep_log else None
         self._letters = LetterBox(letters_folder(configured) / f"{partition:03d}")
         self._stopping = stopping
         self._drain = drain
@@ -115,10 +116,11 @@ class IngestPartition(StatefulSourcePartition[Ingested, tuple[Any, ...]]):
         return self._awake
 
     def snapshot(self) -> tuple[Any, ...]:
-        self._flush()
+        unwritten = self._arrivals.roll() if self._arrivals is not None else ()
+        self._letters.flush()
         position = self._reader.position()
         self._release(position)
-        return (SNAPSHOT_VERSION, position, tuple(self._ingest.snapshot()))
+        return (SNAPSHOT_VERSION, position, tuple(self._ingest.snapshot()), unwritten)
 
     def close(self) -> None:
         self._reader.close()
@@ -130,13 +132,10 @@ class IngestPartition(StatefulSourcePartition[Ingested, tuple[Any, ...]]):
         self._letters.add(ingested.letters)
         return ingested
 
-    def _flush(self) -> None:
+    def _finish(self) -> None:
         if self._arrivals is not None:
             self._arrivals.flush()
         self._letters.flush()
-
-    def _finish(self) -> None:
-        self._flush()
         raise StopIteration
 
     def _release(self, position: str) -> None:
@@ -165,9 +164,11 @@ class EventLogSource(FixedPartitionedSource[Ingested, tuple[Any, ...]]):
     """
 
     def __init__(
-        self, configured: Settings, stopping: threading.Event, *, drain: bool = False, keep_log: bool = True
-    ) -> None:
+        self, configured: Settings, stopping: threading.Event, disk: Disk, *,
+        drain: bool = False, keep_log: bool = True,
+    ) -> None:  # fmt: skip
         self._configured = configured
+        self._disk = disk
         self._open = reader_opener(configured)
         self._stopping = stopping
         self._drain = drain
@@ -180,7 +181,7 @@ class EventLogSource(FixedPartitionedSource[Ingested, tuple[Any, ...]]):
         self, step_id: str, for_part: str, resume_state: tuple[Any, ...] | None
     ) -> IngestPartition:
         return IngestPartition(
-            self._configured, self._open, int(for_part), resume_state, self._stopping,
+            self._configured, self._open, int(for_part), resume_state, self._stopping, self._disk,
             drain=self._drain, keep_log=self._keep_log,
         )  # fmt: skip
 

@@ -8,13 +8,14 @@ Bases live in a folder that every process of the flow can read.
 
 from __future__ import annotations
 
-import os
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Final
 from zlib import crc32
 
 import msgspec
 
+from streaming.disk import Disk
 from streaming.snapshots import SnapshotError
 
 #: Newest bases kept: a crash resumes from a snapshot at most a few intervals old.
@@ -24,21 +25,22 @@ _KEPT: Final = 3
 class StateBases:
     """The base files of all shards."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, disk: Disk) -> None:
         self._folder = folder
+        self._disk = disk
 
-    def write(self, shard: str, generation: int, states: dict[str, bytes]) -> None:
-        """Write the base `generation` of `shard`, on disk when this returns; drop much older ones."""
-        path = self._path(shard, generation)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        data = msgspec.msgpack.encode(states)
-        unfinished = path.with_suffix(".tmp")
-        with unfinished.open("wb") as file:
-            file.write(crc32(data).to_bytes(4, "little"))
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
+    def write(self, shard: str, generation: int, states: dict[str, bytes]) -> Future[None]:
+        """Begin to write the base `generation` of `shard`; done once it is on disk."""
+        copy = dict(states)
+
+        def content() -> bytes:
+            data = msgspec.msgpack.encode(copy)
+            return crc32(data).to_bytes(4, "little") + data
+
+        return self._disk.write(self._path(shard, generation), content)
+
+    def drop(self, shard: str, generation: int) -> None:
+        """Delete the base that no snapshot to resume from names, now that `generation` is the newest."""
         if generation > _KEPT:
             self._path(shard, generation - _KEPT).unlink(missing_ok=True)
 

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 
-from datasets.lake import read_transactions
+from datasets.lake import parquet_history, read_transactions
 from fraud.settings import Settings
 from streaming.arrival_log import ArrivalLog
 from streaming.batch import Batch
 from streaming.compact import compact, finish_interrupted
 from streaming.dead_letters import LetterBox, letters_folder, main, read_letters
+from streaming.disk import Disk
 from streaming.ingest import Ingest, Ingested
 from streaming.load import Load, events
 from streaming.publish import open_writer
 from streaming.source import reader_opener
+
+
+@pytest.fixture
+def disk() -> Iterator[Disk]:
+    started = Disk()
+    yield started
+    started.close()
 
 
 def ingested(count: int, *, broken: float = 0.0, size: int = 10) -> list[Ingested]:
@@ -32,14 +43,14 @@ def ingested(count: int, *, broken: float = 0.0, size: int = 10) -> list[Ingeste
     ]
 
 
-def test_rows_written_beyond_the_snapshot_are_replaced_by_the_replay(tmp_path: Path) -> None:
+def test_rows_written_beyond_the_snapshot_are_replaced_by_the_replay(tmp_path: Path, disk: Disk) -> None:
     batches = ingested(60)
-    crashed = ArrivalLog(tmp_path, 0)
+    crashed = ArrivalLog(tmp_path, 0, disk)
     for batch in batches[:5]:  # flushed after 0-1, 2-3, 4; the last snapshot that was stored is after 0-1
         crashed.add(batch.arrivals)
         if batch in (batches[1], batches[3], batches[4]):
             crashed.flush()
-    resumed = ArrivalLog(tmp_path, 0)
+    resumed = ArrivalLog(tmp_path, 0, disk)
     for batch in batches[2:]:
         resumed.add(batch.arrivals)
     resumed.flush()
@@ -48,18 +59,49 @@ def test_rows_written_beyond_the_snapshot_are_replaced_by_the_replay(tmp_path: P
     assert len(set(rows.column("transaction_id").to_pylist())) == 60
 
 
-def test_another_partitions_files_are_left_alone(tmp_path: Path) -> None:
-    other = ArrivalLog(tmp_path, 7)
+def test_what_the_disk_had_not_taken_is_written_by_the_run_that_resumes(tmp_path: Path, disk: Disk) -> None:
+    #  rows   0..19 in a snapshot | 20..  replayed; the file of 0..19 never came to the disk
+    batches = ingested(60)
+    crashed = ArrivalLog(tmp_path / "lost", 0, disk)
+    for batch in batches[:2]:
+        crashed.add(batch.arrivals)
+    hold = threading.Event()
+    held = disk.write(tmp_path / "held", lambda: bytes(hold.wait(20)))
+    snapshot = crashed.roll()
+    assert len(snapshot) == 1
+    hold.set()
+    held.result()
+    resumed = ArrivalLog(tmp_path, 0, disk, snapshot)
+    for batch in batches[2:]:
+        resumed.add(batch.arrivals)
+    resumed.flush()
+    assert resumed.roll() == ()
+    rows = read_transactions(tmp_path)
+    assert sorted(rows.column("ingest_seq").to_pylist()) == [
+        sequence for batch in batches for sequence in batch.arrivals.sequences
+    ]
+
+
+def test_a_disk_that_refuses_ends_the_flow(tmp_path: Path, disk: Disk) -> None:
+    (tmp_path / "transactions").write_text("a file where a folder should be")
+    log = ArrivalLog(tmp_path, 0, disk)
+    log.add(ingested(10)[0].arrivals)
+    with pytest.raises(OSError, match="transactions"):
+        log.flush()
+
+
+def test_another_partitions_files_are_left_alone(tmp_path: Path, disk: Disk) -> None:
+    other = ArrivalLog(tmp_path, 7, disk)
     other.add(ingested(10)[0].arrivals)
     other.flush()
-    log = ArrivalLog(tmp_path, 0)
+    log = ArrivalLog(tmp_path, 0, disk)
     log.add(ingested(10)[0].arrivals)
     log.flush()
     assert read_transactions(tmp_path).num_rows == 20
 
 
-def test_compaction_keeps_every_row_and_leaves_recent_files_alone(tmp_path: Path) -> None:
-    log = ArrivalLog(tmp_path, 0)
+def test_compaction_keeps_every_row_and_leaves_recent_files_alone(tmp_path: Path, disk: Disk) -> None:
+    log = ArrivalLog(tmp_path, 0, disk)
     for batch in ingested(200):
         log.add(batch.arrivals)
         log.flush()
@@ -72,8 +114,8 @@ def test_compaction_keeps_every_row_and_leaves_recent_files_alone(tmp_path: Path
     assert len(list(tmp_path.rglob("*.parquet"))) == 1
 
 
-def test_a_compaction_that_was_cut_short_is_finished_by_the_next(tmp_path: Path) -> None:
-    log = ArrivalLog(tmp_path, 0)
+def test_a_compaction_that_was_cut_short_is_finished_by_the_next(tmp_path: Path, disk: Disk) -> None:
+    log = ArrivalLog(tmp_path, 0, disk)
     for batch in ingested(100):
         log.add(batch.arrivals)
         log.flush()
@@ -87,6 +129,29 @@ def test_a_compaction_that_was_cut_short_is_finished_by_the_next(tmp_path: Path)
     finish_interrupted(folder)
     assert read_transactions(tmp_path).equals(before)
     assert not list(folder.glob("_compact*"))
+
+
+@pytest.mark.parametrize("moment", ["planned", "merged", "half deleted", "deleted", "done"])
+def test_a_reader_sees_each_row_once_at_every_moment_of_a_compaction(
+    tmp_path: Path, disk: Disk, moment: str
+) -> None:
+    log = ArrivalLog(tmp_path, 0, disk)
+    for batch in ingested(100):
+        log.add(batch.arrivals)
+        log.flush()
+    before = read_transactions(tmp_path)
+    folder = next((tmp_path / "transactions").iterdir())
+    sources = sorted(folder.glob("*.parquet"))
+    plan = folder / "_compact-00.json"
+    plan.write_text(json.dumps({"target": "arrivals-00.parquet", "sources": [path.name for path in sources]}))
+    if moment != "planned":
+        pq.write_table(before, folder / "arrivals-00.parquet")
+    for path in {"half deleted": sources[:5], "deleted": sources, "done": sources}.get(moment, []):
+        path.unlink()
+    if moment == "done":
+        plan.unlink()
+    assert read_transactions(tmp_path).equals(before)
+    assert parquet_history(tmp_path).popitem()[1] == before.num_rows
 
 
 def test_a_letter_written_twice_by_a_replay_is_one_letter(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +13,7 @@ from fraud.contract import Transaction
 from fraud.entities import ENTITIES
 from fraud.observation import observe
 from fraud.velocity import VelocityState
+from streaming.disk import Disk
 from streaming.load import Load, events
 from streaming.shard_batch import ShardBatch, Writes
 from streaming.shards import ShardLogic
@@ -22,13 +25,17 @@ Start = Callable[..., ShardLogic]
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Start:
+def start(tmp_path: Path) -> Iterator[Start]:
     """A shard over one partition, whose online store holds `stored` versions."""
 
-    def build(snapshot: tuple[object, ...] | None = None, stored: int = 0) -> ShardLogic:
-        return ShardLogic(1, lambda _place, values: [stored] * len(values), StateBases(tmp_path), snapshot)
+    disk = Disk()
 
-    return build
+    def build(snapshot: tuple[object, ...] | None = None, stored: int = 0) -> ShardLogic:
+        bases = StateBases(tmp_path, disk)
+        return ShardLogic(1, lambda _place, values: [stored] * len(values), bases, lambda: None, snapshot)
+
+    yield build
+    disk.close()
 
 
 def history(count: int, customers: int = 3, seed: int = 1) -> list[Transaction]:
@@ -50,6 +57,15 @@ def states(transactions: list[Transaction]) -> dict[str, bytes]:
 
 def written(writes: list[Writes]) -> dict[str, bytes]:
     return {value: state for batch in writes for value, state in zip(batch.values, batch.states, strict=True)}
+
+
+def take_base(shard: ShardLogic) -> tuple[Any, ...]:
+    """Snapshots until one names a base."""
+    deadline = time.monotonic() + 20
+    while not (snapshot := shard.snapshot())[4]:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    return snapshot
 
 
 def test_many_updates_of_a_key_in_one_batch_are_written_once(start: Start) -> None:
@@ -92,8 +108,7 @@ def test_a_snapshot_does_not_change_when_the_shard_goes_on(start: Start) -> None
 def test_snapshots_hold_only_what_changed_since_the_base(start: Start) -> None:
     shard = start()
     shard.on_batch([updates(history(2_000, customers=500), reached=0)])
-    for _ in range(12):
-        shard.snapshot()
+    take_base(shard)
     shard.on_batch([updates(history(3, customers=500, seed=2))])
     assert len(shard.snapshot()[5]) <= 3
 
@@ -101,8 +116,7 @@ def test_snapshots_hold_only_what_changed_since_the_base(start: Start) -> None:
 def test_a_lost_base_is_named_with_what_to_do(start: Start, tmp_path: Path) -> None:
     shard = start()
     shard.on_batch([updates(history(20))])
-    for _ in range(10):
-        snapshot = shard.snapshot()
+    snapshot = take_base(shard)
     for path in tmp_path.iterdir():
         path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(SnapshotError, match="damaged"):
@@ -135,6 +149,31 @@ def test_after_the_replay_states_are_lifted_above_what_the_crashed_run_stored(st
     assert lifted[0].versions == [stored]
     late, _ = shard.on_batch([updates(history(1, customers=1, seed=9))])
     assert late[0].versions == [stored + 1]
+
+
+def test_what_changes_while_a_base_is_written_is_in_the_snapshot_after_it(start: Start) -> None:
+    transactions = history(800, customers=100)
+    shard = start()
+    for at in range(0, 800, 10):  # bases begin and end at any of these
+        shard.on_batch([updates(transactions[at : at + 10], reached=0)])
+        snapshot = shard.snapshot()
+    assert take_base(shard)[4]
+    for held in (snapshot, shard.snapshot()):
+        assert start(held)._packed == states(transactions)
+
+
+def test_the_last_states_of_a_crashed_run_are_written_if_the_store_lacks_them(start: Start) -> None:
+    #  interval   1        2        3 | crash: what was sent in 2 and 3 may not have arrived
+    shard = start()
+    shard.on_batch([updates(history(5, customers=1), reached=0)])
+    shard.snapshot()
+    last = history(30, customers=20, seed=2)
+    for at in (0, 15):
+        shard.on_batch([updates(last[at : at + 15])])
+        snapshot = shard.snapshot()
+    missing = written(start(snapshot, stored=0).on_batch([updates([], reached=0)])[0])
+    assert missing.keys() == states(last).keys()
+    assert missing.items() <= shard._packed.items()
 
 
 def test_an_entity_idle_for_its_ttl_is_forgotten(start: Start) -> None:
