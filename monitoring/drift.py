@@ -93,6 +93,7 @@ def drift_report(
     costs: Costs | None = None,
     model: Path | None = None,
     evidently: bool = True,
+    workspace: Path | None = None,
 ) -> DriftResult:
     """Compare `current` decisions with the model's `reference` and write the report to `out`.
 
@@ -102,7 +103,8 @@ def drift_report(
     weeks) or, without one, against the reference's own labels. `decide_at` are the model's
     REVIEW and BLOCK thresholds, with which the reference's decision mix is known.
     `importance` weighs features (any scale). `model` is the model's LightGBM text, with which the
-    shares of its reasons are compared; it reads `features` in that order. Raises `DriftInputError`.
+    shares of its reasons are compared; it reads `features` in that order. With `workspace`, the plots
+    are kept in Evidently's workspace in that folder too. Raises `DriftInputError`.
     """
     thresholds = thresholds or Thresholds()
     importance = dict(importance or {})
@@ -148,8 +150,11 @@ def drift_report(
     results: dict[str, Any] = {}
     title = f"Drift report {week}"
     if evidently:
-        run = evidently_report.run(reference, current, columns, always=outputs)
+        last = pd.to_datetime(current["event_timestamp"], utc=True).max().to_pydatetime(warn=False)
+        run = evidently_report.run(reference, current, columns, always=outputs, week=week, at=last)
         results = run.results
+        if workspace is not None:
+            evidently_report.keep(run, workspace)
         page = evidently_report.with_first_page(run.html, drift_page.embedded(first_page), title)
     else:
         page = drift_page.alone(first_page, title)

@@ -102,6 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             model.frame, current, out, week=week, features=model.features, labelled=labelled,
             baseline=earlier or None,
             thresholds=thresholds, decide_at=model.decide_at, importance=model.importance, model=model.model,
+            workspace=settings().results / "drift" / "workspace",
         )  # fmt: skip
     except (DecisionLogError, DriftInputError, ValueError) as error:
         print(f"drift: {error}", file=sys.stderr)

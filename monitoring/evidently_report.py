@@ -6,6 +6,8 @@ import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
@@ -22,6 +24,8 @@ from monitoring.measures import (
 
 #: Our measures by the names of Evidently's tests.
 METHODS: Final = {"psi": DECILE_PSI, "wasserstein": "wasserstein", "js": "jensenshannon"}
+#: The workspace's project that the weeks' runs lie in.
+PROJECT: Final = "Tollgate"
 #: Columns with plots: each costs about 40 kB of page and a third of a second.
 MOST_PLOTS: Final = 20
 #: An Evidently page without any metric; it leaves 1.3 MB for plots under the 5 MB limit.
@@ -38,6 +42,7 @@ class EvidentlyRun:
 
     html: str
     results: dict[str, Any]
+    snapshot: Any
 
 
 def run(
@@ -46,11 +51,13 @@ def run(
     drifts: Sequence[ColumnDrift],
     *,
     always: Sequence[str] = (),
+    week: str = "latest",
+    at: datetime | None = None,
 ) -> EvidentlyRun:
     """Evidently's value drift and missing values for the columns that most deserve a plot.
 
     `drifts` comes strongest first; `always` names columns that are plotted whatever they did.
-    Results hold a test for each metric, with our limits.
+    Results hold a test for each metric, with our limits. `week` and `at` (UTC) name the run in a workspace.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Evidently's own imports warn about pydantic and numpy
@@ -87,9 +94,24 @@ def run(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         snapshot = Report(metrics, include_tests=True).run(
-            Dataset.from_pandas(frames[1], definition), Dataset.from_pandas(frames[0], definition)
-        )
-        return EvidentlyRun(snapshot.get_html_str(as_iframe=False), as_results(snapshot))
+            Dataset.from_pandas(frames[1], definition), Dataset.from_pandas(frames[0], definition),
+            name=week, timestamp=at,
+        )  # fmt: skip
+        return EvidentlyRun(snapshot.get_html_str(as_iframe=False), as_results(snapshot), snapshot)
+
+
+def keep(run: EvidentlyRun, workspace: Path) -> None:
+    """Put a run into Evidently's workspace (`evidently ui --workspace ...` shows it), in place of one of its name."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from evidently.ui.workspace import Workspace
+
+        opened = Workspace.create(str(workspace))
+        project = next(iter(opened.search_project(PROJECT)), None) or opened.create_project(PROJECT)
+        for earlier in opened.list_runs(project.id):
+            if opened.get_run(project.id, earlier).name == run.snapshot.get_name():
+                opened.delete_run(project.id, earlier)
+        opened.add_run(project.id, run.snapshot)
 
 
 def choose(drifts: Sequence[ColumnDrift], always: Sequence[str]) -> list[ColumnDrift]:

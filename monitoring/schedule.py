@@ -1,7 +1,7 @@
 """The 6-hour and weekly runs on one machine: `python -m monitoring.schedule`.
 
     profiles  00, 06, 12, 18 UTC, after the cut's lag   python -m monitoring.materialize --cut ...
-    parity    03:40 UTC every day                       python -m monitoring.parity, over the last day
+    parity    00:45, 06:45, 12:45, 18:45 UTC            python -m monitoring.skew, over the last 6 hours
     drift     Monday 04:10 UTC                          python -m monitoring.drift --week <last week>
 
 Each run is a process of its own. A run that was missed while this was not running is caught up
@@ -48,16 +48,7 @@ def _profiles(due: datetime) -> list[str]:
 
 
 def _parity(due: datetime) -> list[str]:
-    end = due.replace(hour=0, minute=0, second=0, microsecond=0)
-    return [
-        "monitoring.parity",
-        "--start",
-        (end - timedelta(days=1)).isoformat(),
-        "--end",
-        end.isoformat(),
-        "--limit",
-        "20000",
-    ]
+    return ["monitoring.skew", "--until", newest_cut(due).isoformat()]
 
 
 def _drift(due: datetime) -> list[str]:
@@ -66,7 +57,7 @@ def _drift(due: datetime) -> list[str]:
 
 JOBS: Final = (
     Job("profiles", {"hour": "0,6,12,18", "minute": "20"}, _profiles),
-    Job("parity", {"hour": "3", "minute": "40"}, _parity),
+    Job("parity", {"hour": "0,6,12,18", "minute": "45"}, _parity),
     Job("drift", {"day_of_week": "mon", "hour": "4", "minute": "10"}, _drift),
 )
 

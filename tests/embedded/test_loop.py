@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,19 @@ def test_the_model_ranks_frauds_far_above_chance(loop: Loop) -> None:
 def test_the_demo_leaves_nothing_running(loop: Loop) -> None:
     running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert str(loop.home) not in running
+
+
+def test_the_sampled_parity_of_the_schedule_rebuilds_the_last_hours(loop: Loop) -> None:
+    times = read_decisions(loop.home / "decisions", columns=["event_timestamp"])["event_timestamp"]
+    until = max(times.to_pylist()) + timedelta(seconds=1)
+    done = subprocess.run(
+        [sys.executable, "-m", "monitoring.skew", "--until", until.isoformat(), "--sample", "40", "--no-docs"],
+        cwd=REPOSITORY, env=loop.environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert "decisions rebuilt, 0 differ" in done.stdout
+    published = (loop.home / "metrics" / "parity.prom").read_text()
+    assert "tollgate_parity_mismatched_share 0" in published
 
 
 def test_feasts_own_commands_work_from_a_shell(loop: Loop, online: dict[str, str]) -> None:

@@ -97,9 +97,11 @@ def test_an_empty_week_is_refused_in_words(reference: pd.DataFrame, tmp_path: Pa
 def test_the_page_opens_with_words_and_holds_evidently_in_under_five_megabytes(
     reference: pd.DataFrame, make_decisions: MakeDecisions, tmp_path: Path
 ) -> None:
+    workspace = tmp_path / "workspace"
     result = drift_report(
-        reference, make_decisions(seed=2, amounts=1.5), tmp_path, week="2018-W36", decide_at=(0.2, 0.4)
-    )
+        reference, make_decisions(seed=2, amounts=1.5), tmp_path, week="2018-W36", decide_at=(0.2, 0.4),
+        workspace=workspace,
+    )  # fmt: skip
     page = result.report.read_text()
     assert len(page.encode()) < LARGEST_PAGE
     assert page.index("What changed") < page.index("drawDashboard")
@@ -111,6 +113,21 @@ def test_the_page_opens_with_words_and_holds_evidently_in_under_five_megabytes(
     assert any("txn_amount" in name and status == "FAIL" for name, status in tested.items())
     assert any("device_age" in name and status == "SUCCESS" for name, status in tested.items())
     assert "tollgate_drift_action 1" in (tmp_path / "drift.prom").read_text()
+    kept = list(workspace.rglob("snapshots/*.json"))
+    assert len(kept) == 1 and "2018-W36" in kept[0].read_text()
+
+
+def test_a_week_that_is_reported_again_replaces_itself_in_the_workspace(tmp_path: Path) -> None:
+    from monitoring.evidently_report import keep, run
+    from monitoring.measures import measure
+    from monitoring.thresholds import Thresholds
+
+    generator = np.random.default_rng(3)
+    earlier, later = (pd.DataFrame({"amount": generator.random(500)}) for _ in range(2))
+    found = measure(earlier, later, ["amount"], Thresholds())
+    for week in ("2018-W36", "2018-W37", "2018-W36"):
+        keep(run(earlier, later, found, week=week), tmp_path)
+    assert len(list(tmp_path.rglob("snapshots/*.json"))) == 2
 
 
 def test_the_command_reads_model_folder_log_and_labels_and_returns_the_verdict(
