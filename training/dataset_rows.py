@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pyarrow as pa
 
+from datasets.lake import data_files
 from fraud.entities import ENTITIES
 from fraud.features import REQUEST_FIELDS, request_columns
 from fraud.settings import settings
@@ -120,8 +122,8 @@ def _folders(kind: str, start: datetime | None, end: datetime) -> list[str]:
 
 def _read(spark: SparkSession, kind: str, schema: str, start: datetime | None, end: datetime) -> DataFrame:
     """`kind` of the lake, its date folders from `start` until `end`."""
-    folders = _folders(kind, start, end)
-    return spark.read.schema(schema).parquet(*folders) if folders else spark.createDataFrame([], schema)
+    files = [str(path) for folder in _folders(kind, start, end) for path in data_files(Path(folder))]
+    return spark.read.schema(schema).parquet(*files) if files else spark.createDataFrame([], schema)
 
 
 def _with_request_fields(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pyarrow as pa
 
+from datasets.lake import data_files
 from feature_repo.aggregates.grid import CUTS_PER_DAY, HALF, INTERVAL_US, LOW, Grid, Ints, cut_time, running
 from feature_repo.aggregates.profile import Peers
 from fraud.entities import ENTITIES, PROFILE_DAYS, Entity
@@ -41,8 +42,8 @@ def _dates(root: Path, kind: str, first: date, last: date) -> list[str]:
 
 
 def _load(spark: SparkSession, schema: str, folders: list[str]) -> DataFrame:
-    reader = spark.read.schema(schema)
-    return reader.parquet(*folders) if folders else spark.createDataFrame([], schema)
+    files = [str(path) for folder in folders for path in data_files(Path(folder))]
+    return spark.read.schema(schema).parquet(*files) if files else spark.createDataFrame([], schema)
 
 
 def _bucket(column: str) -> Column:
