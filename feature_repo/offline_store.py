@@ -2,8 +2,9 @@
 
 Stock Spark retrieval joins every view row of a key with every training row of that key and
 runs on-demand views over the whole result on the driver. Here each join is one ordered pass
-over a key (`feature_repo.asof`), always as known at the time, and on-demand views run inside
-the executors. Tests hold the results equal to stock.
+over keys and times (`feature_repo.asof`), always as known at the time; wide columns are fetched
+(`feature_repo.late_columns`) and on-demand views run inside the executors. Tests hold the
+results equal to stock.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -28,14 +30,16 @@ from feast.infra.offline_stores.contrib.spark_offline_store.spark import (
 from feast.infra.offline_stores.contrib.spark_offline_store.spark_source import SparkSource
 from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
 from feast.infra.registry.base_registry import BaseRegistry
+from feast.type_map import feast_value_type_to_pa
 
 from feature_repo.asof import EmptyEntitiesError, View, join_as_of, number_rows
-from feature_repo.on_demand import apply_on_demand
+from feature_repo.completion import completion
+from feature_repo.late_columns import LateColumns, hashed_files, place_columns
 from feature_repo.retrieval import AsOfRetrievalJob, LatestRetrievalJob
 from feature_repo.spark import spark_session
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import Column, DataFrame, SparkSession
 
 
 class AsOfSparkOfflineStoreConfig(SparkOfflineStoreConfig):
@@ -81,12 +85,17 @@ class AsOfSparkOfflineStore(SparkOfflineStore):
         entities = number_rows(entities)
         count, span = _extent(entities, time)
         views = _views(spark, registry, project, feature_refs, feature_views, span, full_feature_names)
-        joined = join_as_of(entities, time, views)
+        joined = join_as_of(entities, time, [view.joined for view in views])
+        outputs = [output for view in views for output in view.outputs]
+        late = [view.late for view in views if view.late is not None]
         on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
         return AsOfRetrievalJob(
             spark=spark,
             rows=count,
-            frame=lambda wanted: apply_on_demand(joined, on_demand, feature_refs, full_feature_names, wanted),
+            joined=joined,
+            completion=lambda wanted: completion(
+                joined, outputs, late, on_demand, feature_refs, full_feature_names, wanted
+            ),
             config=config,
             full_feature_names=full_feature_names,
             metadata=RetrievalMetadata(
@@ -180,6 +189,15 @@ def _extent(entities: DataFrame, time: str) -> tuple[int, tuple[datetime, dateti
     return count, (epoch + timedelta(microseconds=low), epoch + timedelta(microseconds=high))
 
 
+@dataclass(frozen=True, slots=True)
+class _Requested:
+    """A requested view: its output columns, and how they are joined and fetched."""
+
+    outputs: tuple[str, ...]
+    joined: View
+    late: LateColumns | None
+
+
 def _views(
     spark: SparkSession,
     registry: BaseRegistry,
@@ -188,7 +206,7 @@ def _views(
     feature_views: list[FeatureView],
     span: tuple[datetime, datetime],
     full_feature_names: bool,
-) -> list[View]:
+) -> list[_Requested]:
     """The requested views with their rows, limited to the time that entity rows can see."""
     by_name = {_name(view): view for view in feature_views}
     # Asking Feast for its query context would load every source, and fail on an empty lake.
@@ -206,59 +224,89 @@ def _views(
             column_of.get(key.name, key.name): view.projection.join_key_map.get(key.name, key.name)
             for key in view.entity_columns
         }
-        outputs = {
-            column_of.get(feature, feature): f"{name}__{feature}" if full_feature_names else feature
-            for feature in features
-        }
         kinds = {feature.name: feature.dtype for feature in view.features}
-        views.append(
-            View(
-                name=name,
-                keys=tuple(keys.values()),
-                outputs=tuple(outputs.values()),
-                kinds=tuple([_spark_type(kinds[feature]) for feature in features]),
-                ttl=view.ttl or timedelta(0),
-                rows=None
-                if _is_empty(source)
-                else _view_rows(spark, source, keys, outputs, kinds, view.ttl, span),
+        columns = [
+            _Column(
+                column_of.get(feature, feature),
+                f"{name}__{feature}" if full_feature_names else feature,
+                feast_value_type_to_pa(kinds[feature].to_value_type()),
             )
-        )
+            for feature in features
+        ]
+        views.append(_requested(spark, view, name, source, keys, columns, span))
     return views
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """A value column: its name in the source, the output it becomes, its type."""
+
+    name: str
+    output: str
+    kind: pa.DataType
+
+    @property
+    def spark(self) -> str:
+        from pyspark.sql.pandas.types import from_arrow_type
+
+        return from_arrow_type(self.kind).simpleString()
+
+
+def _requested(
+    spark: SparkSession,
+    view: FeatureView,
+    name: str,
+    source: SparkSource,
+    keys: dict[str, str],
+    columns: list[_Column],
+    span: tuple[datetime, datetime],
+) -> _Requested:
+    """One view, whose `keys` pair the source's key columns with those of the entity rows."""
+    from pyspark.sql import functions as F
+
+    outputs, kinds = tuple([each.output for each in columns]), tuple([each.spark for each in columns])
+    ttl, asked = view.ttl or timedelta(0), tuple(keys.values())
+    if _is_empty(source):
+        return _Requested(outputs, View(name, asked, outputs, kinds, ttl, None), None)
+    if not (source.path and source.file_format == "parquet"):
+        rows = spark.sql(f"SELECT * FROM {source.get_table_query_string()}")
+        values = {each.output: F.col(each.name) for each in columns}
+        joined = View(name, asked, outputs, kinds, ttl, _view_rows(rows, source, keys, values, ttl, span))
+        return _Requested(outputs, joined, None)
+    event, known = source.timestamp_field, source.created_timestamp_column or source.timestamp_field
+    schema = [f"`{key}` string" for key in keys]
+    schema += [f"`{time}` timestamp" for time in dict.fromkeys((event, known))]
+    rows = spark.read.schema(", ".join(schema)).parquet(source.path)
+    late = LateColumns(
+        view=name,
+        event=event,
+        keys=tuple(keys.items()),
+        columns=tuple([(each.name, each.output, each.kind) for each in columns]),
+        files=hashed_files(rows),
+    )
+    places = dict(zip(late.place, place_columns(event), strict=True))
+    joined = View(
+        name, asked, late.place, ("bigint",) * 3, ttl, _view_rows(rows, source, keys, places, ttl, span)
+    )
+    return _Requested(outputs, joined, late)
 
 
 def _name(view: FeatureView) -> str:
     return str(view.projection.name_to_use())  # type: ignore[no-untyped-call]
 
 
-def _spark_type(kind: Any) -> str:
-    from feast.type_map import feast_value_type_to_pa
-    from pyspark.sql.pandas.types import from_arrow_type
-
-    return from_arrow_type(feast_value_type_to_pa(kind.to_value_type())).simpleString()
-
-
 def _view_rows(
-    spark: SparkSession,
+    rows: DataFrame,
     source: SparkSource,
     keys: dict[str, str],
-    outputs: dict[str, str],
-    kinds: dict[str, Any],
-    ttl: timedelta | None,
+    values: dict[str, Column],
+    ttl: timedelta,
     span: tuple[datetime, datetime],
 ) -> DataFrame:
-    """Rows of one source: keys and features under their final names, `event` and `known`."""
+    """Rows of one source: keys under the entity rows' names, `event`, `known` and `values`."""
     from pyspark.sql import functions as F
 
     event, known = source.timestamp_field, source.created_timestamp_column or source.timestamp_field
-    if source.path and source.file_format == "parquet":
-        columns = [f"`{key}` string" for key in keys]
-        columns += [f"`{name}` timestamp" for name in dict.fromkeys((event, known))]
-        columns += [
-            f"`{name}` {_spark_type(kinds[source.field_mapping.get(name, name)])}" for name in outputs
-        ]
-        rows = spark.read.schema(", ".join(columns)).parquet(source.path)
-    else:
-        rows = spark.sql(f"SELECT * FROM {source.get_table_query_string()}")
     low = span[0] - ttl if ttl else None
     rows = rows.where(F.col(event) <= F.lit(span[1]))
     if low is not None:
@@ -276,5 +324,5 @@ def _view_rows(
         *[F.col(key).alias(name) for key, name in keys.items()],
         F.col(event).alias("event"),
         F.col(known).alias("known"),
-        *[F.col(column).alias(name) for column, name in outputs.items()],
+        *[column.alias(name) for name, column in values.items()],
     )

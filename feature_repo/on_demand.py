@@ -1,4 +1,4 @@
-"""On-demand feature views inside Spark's executors, a batch of rows at a time.
+"""On-demand feature views as Spark's workers run them, a batch of rows at a time.
 
 Stock Feast collects the joined rows on the driver and runs every on-demand view there. Here a
 worker gets what a python-mode view is (its registered source text, the columns it reads and
@@ -8,7 +8,7 @@ sent as a whole and run by Feast in the worker.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -17,15 +17,14 @@ import pyarrow as pa
 
 if TYPE_CHECKING:
     from feast import OnDemandFeatureView
-    from pyspark.sql import DataFrame
 
 
 @dataclass(frozen=True, slots=True)
-class _Call:
+class Call:
     """One view as a worker runs it.
 
     `text` defines `function`, which gets a dict of lists with the names of `inputs` (each from
-    the frame's column beside it) and returns one; `outputs` are its results by name and the
+    the rows' column beside it) and returns one; `outputs` are its results by name and the
     columns they become. Without `text`, `proto` is Feast's serialized definition.
     """
 
@@ -37,25 +36,20 @@ class _Call:
     full_names: bool
 
 
-def apply_on_demand(
-    frame: DataFrame,
+def on_demand_calls(
     views: Sequence[OnDemandFeatureView],
+    columns: Sequence[str],
     feature_refs: Sequence[str],
     full_feature_names: bool,
-    wanted: Sequence[str] | None,
-) -> DataFrame:
-    """`frame` with the requested features of `views`; only the columns `wanted`, if given."""
-    if not views:
-        return frame.select(*wanted) if wanted is not None else frame
-    fields = {field.name: field.dataType for field in frame.schema.fields}
-    calls = []
+) -> tuple[tuple[Call, ...], dict[str, Any]]:
+    """What workers run on rows with `columns`, and the Spark types of the columns that it adds."""
+    calls: list[Call] = []
+    fields: dict[str, Any] = {}
     for view in views:
         outputs = _outputs(view, feature_refs, full_feature_names)
-        calls.append(_call(view, list(frame.columns), outputs, full_feature_names))
+        calls.append(_call(view, columns, outputs, full_feature_names))
         fields |= {column: _spark_type(view, name) for name, column in outputs.items()}
-    names = list(fields) if wanted is None else list(wanted)
-    schema = ", ".join(f"`{name}` {fields[name].simpleString()}" for name in names)
-    return frame.mapInArrow(_worker(calls, names), schema)
+    return tuple(calls), fields
 
 
 def _outputs(view: OnDemandFeatureView, feature_refs: Sequence[str], full: bool) -> dict[str, str]:
@@ -74,7 +68,7 @@ def _spark_type(view: OnDemandFeatureView, feature: str) -> Any:
     return from_arrow_type(feast_value_type_to_pa(kind.to_value_type()))
 
 
-def _call(view: OnDemandFeatureView, columns: list[str], outputs: dict[str, str], full: bool) -> _Call:
+def _call(view: OnDemandFeatureView, columns: Sequence[str], outputs: dict[str, str], full: bool) -> Call:
     """What a worker needs of `view`, whose inputs come under short and full names alike."""
     inputs: dict[str, str] = {}
     for projection in view.source_feature_view_projections.values():
@@ -90,7 +84,7 @@ def _call(view: OnDemandFeatureView, columns: list[str], outputs: dict[str, str]
     )
     if not text.startswith("def "):  # decorated, or nothing but a pickle: Feast knows what to do
         text = ""
-    return _Call(
+    return Call(
         text=text,
         function=transformation.udf.__name__ if text and transformation is not None else "",
         proto=b"" if text else view.to_proto().SerializeToString(),
@@ -119,7 +113,7 @@ def _view(proto: bytes) -> OnDemandFeatureView:
     return view
 
 
-def _compute(call: _Call, table: pa.Table) -> dict[str, Any]:
+def compute(call: Call, table: pa.Table) -> dict[str, pa.Array]:
     """The view's columns for `table`, under their final names."""
     if not call.text:
         computed = _view(call.proto).transform_arrow(table, call.full_names)
@@ -129,20 +123,3 @@ def _compute(call: _Call, table: pa.Table) -> dict[str, Any]:
         lists[column] = table.column(column).to_pylist()
     found = _function(call.text, call.function)({name: lists[column] for name, column in call.inputs})
     return {column: pa.array(found[name]) for name, column in call.outputs}
-
-
-def _worker(
-    calls: list[_Call], names: list[str]
-) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            if not batch.num_rows:
-                continue
-            table = pa.Table.from_batches([batch])
-            added: dict[str, Any] = {}
-            for call in calls:
-                added |= _compute(call, table)
-            columns = [added[name] if name in added else table.column(name) for name in names]
-            yield from pa.table(columns, names=names).combine_chunks().to_batches()
-
-    return work

@@ -15,6 +15,7 @@ from feast.infra.offline_stores.offline_store import RetrievalMetadata
 from feast.saved_dataset import SavedDatasetStorage
 
 from feature_repo.asof import ROW
+from feature_repo.completion import Completion
 from feature_repo.saved_dataset import SavedFolder
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ class AsOfRetrievalJob(SparkRetrievalJob):
         *,
         spark: SparkSession,
         rows: int,
-        frame: Callable[[Sequence[str] | None], DataFrame],
+        joined: DataFrame,
+        completion: Callable[[Sequence[str] | None], Completion],
         config: RepoConfig,
         full_feature_names: bool,
         metadata: RetrievalMetadata,
@@ -60,7 +62,8 @@ class AsOfRetrievalJob(SparkRetrievalJob):
             metadata=metadata,
         )
         self._rows = rows
-        self._frame = frame
+        self._joined = joined
+        self._completion = completion
 
     @property
     def on_demand_feature_views(self) -> list[OnDemandFeatureView]:
@@ -70,28 +73,27 @@ class AsOfRetrievalJob(SparkRetrievalJob):
     def to_spark_df(self, columns: Sequence[str] | None = None) -> DataFrame:
         """The result as a lazy frame, in no order; with `columns`, only those."""
         if columns is not None:
-            return self._frame(columns)
-        return self._frame(None).drop(ROW)
+            return self._completion(columns).frame(self._joined)
+        return self._completion(None).frame(self._joined).drop(ROW)
 
     def write_parquet(
-        self, path: str, columns: Sequence[str], *, partition: Sequence[str] = (), order: Sequence[str] = ()
+        self,
+        path: Path,
+        columns: Sequence[str] | None = None,
+        *,
+        partition: str | None = None,
+        order: Sequence[str] = (),
     ) -> int:
-        """Write `columns` to `path` from the executors; return the number of rows.
+        """Write `columns` (or all) to the folder `path` from the executors; return the row count.
 
-        With `partition` each of its values gets one folder with one file; rows in a file are in
-        `order`. Raises RowCountError if a row was lost or doubled on the way.
+        With `partition`, a string column, each of its values gets a folder with one file; rows of
+        a file are in `order`, columns of the entity rows. What was in the folder is replaced.
+        Raises RowCountError if a row was lost or doubled on the way.
         """
-        from pyspark.sql import Observation
-        from pyspark.sql import functions as F
-
-        seen = Observation("rows")
-        frame = self.to_spark_df(columns).observe(seen, F.count(F.lit(1)).alias("rows"))
-        if partition:
-            frame = frame.repartition(*partition)
-        if partition or order:
-            frame = frame.sortWithinPartitions(*partition, *order)
-        frame.write.mode("overwrite").partitionBy(*partition).parquet(path)
-        self._check(int(seen.get["rows"]))
+        names = (
+            [name for name in self._completion(None).columns if name != ROW] if columns is None else columns
+        )
+        self._check(self._completion(names).write(self._joined, path, partition, order))
         return self._rows
 
     def persist(
@@ -106,11 +108,10 @@ class AsOfRetrievalJob(SparkRetrievalJob):
             return
         if not allow_overwrite and next(Path(storage.folder).glob("**/*.parquet"), None) is not None:
             raise SavedDatasetLocationAlreadyExists(storage.folder)
-        partition = (storage.partition,) if storage.partition else ()
-        self.write_parquet(storage.folder, self.to_spark_df().columns, partition=partition)
+        self.write_parquet(Path(storage.folder), partition=storage.partition)
 
     def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
-        table = self._frame(None).toArrow().sort_by(ROW)
+        table = self._completion(None).frame(self._joined).toArrow().sort_by(ROW)
         self._check(table.num_rows)
         return table.drop_columns([ROW]).combine_chunks()
 

@@ -194,7 +194,7 @@ def _build_chunk(
     columns = [*ORDER, *DESCRIPTIVE, *VECTOR, *LABEL_COLUMNS, "date"]
     # A month without transactions is a part without rows.
     with contextlib.suppress(EmptyEntitiesError):
-        _historical(entities).write_parquet(str(unfinished), columns, partition=("date",), order=ORDER)
+        _historical(entities).write_parquet(unfinished, columns, partition="date", order=ORDER)
     unfinished.replace(folder)
 
 

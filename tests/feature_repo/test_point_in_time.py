@@ -28,6 +28,7 @@ from feast.infra.offline_stores.contrib.spark_offline_store.spark_source import 
 from feast.types import Bytes, Float64, Int64, String
 from pyspark.sql import SparkSession
 
+from feature_repo.late_columns import LateColumns, MovedRowsError, fetch
 from feature_repo.offline_store import AsOfSparkOfflineStoreConfig
 from feature_repo.retrieval import AsOfRetrievalJob, RowCountError
 from feature_repo.saved_dataset import SavedFolder
@@ -78,12 +79,19 @@ def definitions(folder: Path) -> list[Any]:
             Field(name="rate", dtype=Float64),
         ],
     )  # fmt: skip
+    again = FeatureView(
+        name="again", entities=[customer, shop], ttl=timedelta(0), schema=risk.schema,
+        source=SparkSource(
+            name="again_rows", query=f"SELECT * FROM parquet.`{folder / 'risk'}`",
+            timestamp_field="event_timestamp", created_timestamp_column="created_timestamp",
+        ),
+    )  # fmt: skip
     request = RequestSource(name="request", schema=[Field(name="amount", dtype=Float64)])
     on_demand = OnDemandFeatureView(
         name="ratio", sources=[request, spend], mode="python", udf=ratio, udf_string=RATIO,
         schema=[Field(name="ratio", dtype=Float64), Field(name="size", dtype=Int64)],
     )  # fmt: skip
-    return [customer, shop, spend, risk, on_demand]
+    return [customer, shop, spend, risk, again, on_demand]
 
 
 def view_rows(
@@ -220,6 +228,34 @@ def test_rows_from_sql_and_full_names_give_the_same_values(
         pd.testing.assert_series_equal(named[f"{view}__{feature}"], plain[feature], check_names=False)
 
 
+def test_a_source_that_is_a_query_gives_what_its_files_give(ours: FeatureStore) -> None:
+    # Files are joined by place and their columns fetched afterwards; a query's columns are joined whole.
+    found = ours.get_historical_features(
+        entity_rows(200, 9), ["risk:rate", "again:rate"], full_feature_names=True
+    ).to_df()
+    pd.testing.assert_series_equal(found["risk__rate"], found["again__rate"], check_names=False)
+    assert found["risk__rate"].notna().any()
+
+
+def test_values_are_refused_when_the_file_is_no_longer_what_the_join_saw(tmp_path: Path) -> None:
+    at = int(TIME.timestamp()) * 1_000_000
+    rows = pa.table({"id": ["a", "b"], "at": pa.array([at, at]).cast(STAMP), "value": [1.0, 2.0]})
+    pq.write_table(rows, tmp_path / "rows.parquet")
+    late = LateColumns(
+        view="v", event="at", keys=(("id", "id"),), columns=(("value", "value", pa.float64()),),
+        files={7: f"file://{tmp_path}/rows.parquet"},
+    )  # fmt: skip
+
+    def joined(key: str, row: int, time: int) -> pa.Table:
+        place = [pa.array([7, None], pa.int64()), pa.array([row, None], pa.int64()), pa.array([time, None])]
+        return pa.table({"id": [key, "c"], **dict(zip(late.place, place, strict=True))})
+
+    assert fetch(late, joined("b", 1, at))["value"].to_pylist() == [2.0, None]
+    for other in (joined("a", 1, at), joined("b", 1, at + 1), joined("b", 2, at)):
+        with pytest.raises(MovedRowsError, match="run the join again"):
+            fetch(late, other)
+
+
 def test_an_entity_row_without_its_key_keeps_its_place_and_gets_nulls(ours: FeatureStore) -> None:
     rows = entity_rows(20, 3)
     rows.loc[4, "customer_id"] = None
@@ -240,7 +276,7 @@ def test_a_result_goes_to_parquet_without_passing_through_the_driver(
 ) -> None:
     job = ours.get_historical_features(entity_rows(60, 5), FEATURES)
     assert isinstance(job, AsOfRetrievalJob)
-    assert job.write_parquet(str(tmp_path / "out"), ["number", "mean", "ratio"]) == 60
+    assert job.write_parquet(tmp_path / "out", ["number", "mean", "ratio"]) == 60
     written = pq.read_table(tmp_path / "out").sort_by("number")
     assert written.column_names == ["number", "mean", "ratio"]
     assert written["mean"].to_pylist() == job.to_arrow()["mean"].to_pylist()

@@ -1,0 +1,181 @@
+"""The last stage of a point-in-time join, in Spark's workers: fetch, compute, choose, write.
+
+Joined rows come narrow: what the entity rows carried, values of small views and the places of
+wide ones. A worker fetches the wide columns, runs the on-demand views and keeps the columns that
+were asked for; either Spark takes them back, or the worker writes them to parquet at once, which
+spares the rows a way through the JVM, a shuffle and a sort at their full width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from feature_repo.late_columns import LateColumns, fetch
+from feature_repo.on_demand import Call, compute, on_demand_calls
+
+if TYPE_CHECKING:
+    from feast import OnDemandFeatureView
+    from pyspark.sql import DataFrame
+
+#: Rows computed at once: enough for numpy, little enough for memory.
+STEP_ROWS: Final = 16_384
+#: Rows of a row group of a written file; fixed, so that equal rows give equal bytes.
+GROUP_ROWS: Final = 65_536
+_WRITTEN: Final = "file string, rows bigint"
+
+Work = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """How joined rows become the result: `columns` are the result's names with Spark types."""
+
+    late: tuple[LateColumns, ...]
+    calls: tuple[Call, ...]
+    columns: dict[str, str]
+
+    def frame(self, joined: DataFrame) -> DataFrame:
+        """The result as a lazy frame."""
+        names = list(self.columns)
+        if not self.late and not self.calls:
+            return joined.select(*names)
+        schema = ", ".join(f"`{name}` {kind}" for name, kind in self.columns.items())
+        return joined.mapInArrow(_give(self), schema)
+
+    def write(self, joined: DataFrame, folder: Path, partition: str | None, order: Sequence[str]) -> int:
+        """Write the result under `folder`, replacing parquet files there; return the row count.
+
+        With `partition` (a string column), each of its values gets a folder ``partition=value``
+        with one file. Rows of a file are in `order`, whose columns the joined rows must have.
+        """
+        keys = ([partition] if partition else []) + list(order)
+        if partition:
+            joined = joined.repartition(partition)
+        if keys:
+            joined = joined.sortWithinPartitions(*keys)
+        written = joined.mapInArrow(_write(self, folder, partition), _WRITTEN).collect()
+        kept = {folder / row["file"] for row in written}
+        for path in folder.glob("**/*.parquet"):
+            if path not in kept:  # of an earlier result, or of a task that was run again
+                path.unlink()
+        return sum(row["rows"] for row in written)
+
+    def tables(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
+        """The result's rows for `batches` of joined rows, in their order."""
+        for batch in batches:
+            if not batch.num_rows:
+                continue
+            whole = pa.Table.from_batches([batch])
+            late = {name: column for each in self.late for name, column in fetch(each, whole).items()}
+            for name, column in late.items():
+                whole = whole.append_column(name, column)
+            for at in range(0, whole.num_rows, STEP_ROWS):
+                table = whole.slice(at, STEP_ROWS)
+                added: dict[str, Any] = {}
+                for call in self.calls:
+                    added |= compute(call, table)
+                names = list(self.columns)
+                columns = [added[name] if name in added else table.column(name) for name in names]
+                yield pa.table(columns, names=names).combine_chunks()
+
+
+def completion(
+    joined: DataFrame,
+    outputs: Sequence[str],
+    late: Sequence[LateColumns],
+    views: Sequence[OnDemandFeatureView],
+    feature_refs: Sequence[str],
+    full_feature_names: bool,
+    wanted: Sequence[str] | None,
+) -> Completion:
+    """The completion of `joined`, whose views have `outputs`; the columns `wanted`, or all."""
+    from pyspark.sql.pandas.types import from_arrow_type
+
+    places = {name for each in late for name in each.place}
+    kinds = {field.name: field.dataType for field in joined.schema.fields if field.name not in places}
+    kinds |= {output: from_arrow_type(kind) for each in late for _, output, kind in each.columns}
+    known = [name for name in kinds if name not in outputs]
+    calls, computed = on_demand_calls(views, [*known, *outputs], feature_refs, full_feature_names)
+    kinds |= computed
+    names = [*known, *outputs, *computed] if wanted is None else list(wanted)
+    return Completion(tuple(late), calls, {name: kinds[name].simpleString() for name in names})
+
+
+def _give(result: Completion) -> Work:
+    def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for table in result.tables(batches):
+            yield from table.to_batches()
+
+    return work
+
+
+def _write(result: Completion, folder: Path, partition: str | None) -> Work:
+    def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        from pyspark import TaskContext
+
+        task = TaskContext.get()
+        assert task is not None
+        file = f"part-{task.partitionId():05d}-{task.taskAttemptId()}.parquet"
+        written: list[tuple[str, int]] = []
+        for value, tables in _runs(result.tables(batches), partition):
+            name = f"{partition}={quote(value, safe='')}/{file}" if partition else file
+            written.append((name, _write_file(tables, folder / name)))
+        names, rows = zip(*written, strict=True) if written else ((), ())
+        yield pa.RecordBatch.from_arrays(
+            [pa.array(names, pa.string()), pa.array(rows, pa.int64())], names=["file", "rows"]
+        )
+
+    return work
+
+
+def _runs(tables: Iterator[pa.Table], partition: str | None) -> Iterator[tuple[str, Iterator[pa.Table]]]:
+    """Consecutive rows by their value of `partition`, without that column."""
+    if partition is None:
+        first = next(tables, None)
+        if first is not None:
+            yield "", _chain(first, tables)
+        return
+    held: list[pa.Table] = []
+    current: str | None = None
+    for table in tables:
+        ends = pc.run_end_encode(table.column(partition).combine_chunks())
+        low = 0
+        for value, high in zip(ends.values.to_pylist(), ends.run_ends.to_pylist(), strict=True):
+            if value != current and held:
+                yield str(current), iter(held)
+                held = []
+            current = value
+            held.append(table.slice(low, high - low).drop_columns([partition]))
+            low = high
+    if held:
+        yield str(current), iter(held)
+
+
+def _chain(first: pa.Table, rest: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    yield first
+    yield from rest
+
+
+def _write_file(tables: Iterator[pa.Table], path: Path) -> int:
+    """Write `tables` to `path` in row groups of one size; return the row count."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    held = next(tables)
+    rows = 0
+    with pq.ParquetWriter(path, held.schema, compression="zstd") as writer:
+        for table in tables:
+            held = pa.concat_tables([held, table])
+            while held.num_rows >= GROUP_ROWS:
+                writer.write_table(held.slice(0, GROUP_ROWS), row_group_size=GROUP_ROWS)
+                rows, held = rows + GROUP_ROWS, held.slice(GROUP_ROWS)
+        if held.num_rows or not rows:
+            writer.write_table(held, row_group_size=GROUP_ROWS)
+            rows += held.num_rows
+    return rows
