@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import redis
 
 from benchmarks.streaming_flow import platform
+from benchmarks.velocity_proof import prove
 from fraud.entities import ENTITIES
 from fraud.redis_layout import decode_bytes, entity_key, field
 from fraud.settings import REPOSITORY, settings
 
 
-def measure_backfill(data: Path, mapping: Path, days: int | None) -> dict[str, object]:
+def measure_backfill(
+    data: Path, mapping: Path, days: int | None, proof_rows: int
+) -> tuple[dict[str, object], dict[str, object]]:
     """Import `data`, rebuild its velocity log, send the same events through the flow, compare.
 
     `days` takes only the first so many. `equal_bytes` says whether every newest state of the log
-    equals the bytes that the flow has put into Redis.
+    equals the bytes that the flow has put into Redis. The second result is what
+    `velocity_proof.prove` says of `proof_rows` transactions.
     """
     from datasets.importer import import_data
     from datasets.lake import parquet_history, read_transactions, transactions_from_table
     from datasets.load import load
     from datasets.mapping import load_mapping
     from feature_repo.spark import spark_session
-    from feature_repo.velocity_log import build_velocity_log, newest_states
+    from feature_repo.velocity_log import build_velocity_log
     from streaming.publish import publish_all
 
     with platform(TOLLGATE_EVENT_LOG="jsonl", TOLLGATE_PARTITIONS="1", TOLLGATE_STREAM_BATCH="2000"):
@@ -44,21 +51,18 @@ def measure_backfill(data: Path, mapping: Path, days: int | None) -> dict[str, o
         rows = build_velocity_log(start, end, spark)
         seconds = time.perf_counter() - began
         spark.stop()
+        print(f"backfill: {seconds:.1f} s", flush=True)
         history = read_transactions(configured.lake, start, end)
-        publish_all(configured, transactions_from_table(history))
-        flow = [sys.executable, "-m", "streaming.flow", "--drain"]
-        began = time.perf_counter()
-        subprocess.run(flow, cwd=REPOSITORY, check=True)
-        flow_seconds = time.perf_counter() - began
-        compared = different = 0
-        with redis.Redis.from_url(configured.redis_url) as client:
-            for entity in ENTITIES:
-                name = field(entity.velocity_view, entity.state_feature)
-                for value, state in newest_states(entity, end + timedelta(days=1)):
-                    key = entity_key(configured.feast_project, entity.key, value)
-                    stored = client.hget(key, name)
-                    compared += 1
-                    different += stored is None or decode_bytes(stored) != state
+        with home(configured.home / "live"):  # a lake of the flow's own
+            publish_all(settings(), transactions_from_table(history))
+            began = time.perf_counter()
+            flow = [sys.executable, "-m", "streaming.flow", "--drain"]
+            subprocess.run(flow, cwd=REPOSITORY, check=True)
+            flow_seconds = time.perf_counter() - began
+        print(f"flow: {flow_seconds:.1f} s", flush=True)
+        compared, different = compare_states(end)
+        with home(configured.home / "live"):
+            proof = prove(history, start, end, proof_rows)
     return {
         "rows": history.num_rows,
         "seconds": round(seconds, 1),
@@ -67,4 +71,33 @@ def measure_backfill(data: Path, mapping: Path, days: int | None) -> dict[str, o
         "states_compared": compared,
         "states_different": different,
         "flow_seconds": round(flow_seconds, 1),
-    }
+    }, proof
+
+
+def compare_states(end: datetime) -> tuple[int, int]:
+    """How many newest states the log has, and how many of them Redis holds in other bytes."""
+    from feature_repo.velocity_log import newest_states
+
+    configured = settings()
+    compared = different = 0
+    with redis.Redis.from_url(configured.redis_url) as client:
+        for entity in ENTITIES:
+            name = field(entity.velocity_view, entity.state_feature)
+            for value, state in newest_states(entity, end + timedelta(days=1)):
+                stored = client.hget(entity_key(configured.feast_project, entity.key, value), name)
+                compared += 1
+                different += stored is None or decode_bytes(stored) != state
+    return compared, different
+
+
+@contextmanager
+def home(folder: Path) -> Iterator[None]:
+    """Another home for this process and those it starts."""
+    before = os.environ["TOLLGATE_HOME"]
+    os.environ["TOLLGATE_HOME"] = str(folder)
+    settings.cache_clear()
+    try:
+        yield
+    finally:
+        os.environ["TOLLGATE_HOME"] = before
+        settings.cache_clear()

@@ -8,7 +8,7 @@ from typing import Protocol, Self
 from fraud.contract import Transaction, encode_transaction
 from fraud.event_log import partition_of, stream_name
 from fraud.settings import Settings
-from streaming.redis_link import connect
+from streaming.redis_link import many_keys
 
 _FLUSH_AT = 500
 
@@ -80,14 +80,12 @@ def open_writer(configured: Settings, topic: str | None = None) -> EventLogWrite
         from streaming.jsonl_source import jsonl_appender
 
         return _Writer(configured.partitions, *jsonl_appender(configured.home / "events", topic))
-    client = connect(configured.event_log_redis)
+    client = many_keys(configured.event_log_redis)
 
     def append(events: list[tuple[int, bytes]]) -> None:
         pipeline = client.pipeline(transaction=False)
         for partition, payload in events:
-            pipeline.execute_command(  # type: ignore[no-untyped-call]
-                "XADD", stream_name(topic, partition), "*", "v", payload
-            )
+            pipeline.execute_command("XADD", stream_name(topic, partition), "*", "v", payload)
         pipeline.execute()
 
     return _Writer(configured.partitions, append, client.close)

@@ -8,11 +8,19 @@ from urllib.parse import SplitResult, urlsplit
 import redis
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
+from redis.exceptions import ClusterDownError, MovedError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 #: What redis-py raises while a server is away, restarting, loading or handing over.
-AWAY = (redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError, redis.ReadOnlyError)
+AWAY = (
+    redis.ConnectionError,
+    redis.TimeoutError,
+    redis.BusyLoadingError,
+    redis.ReadOnlyError,
+    ClusterDownError,
+    MovedError,
+)
 
 _TIMEOUT_S = 5.0
 
@@ -45,6 +53,19 @@ def connect_cluster(url: str) -> RedisCluster:
         ssl=parts.scheme.startswith("rediss"),
         socket_timeout=_TIMEOUT_S,
     )
+
+
+def node_of(url: str, key: bytes | str) -> redis.Redis:
+    """A client of the one server that holds `key`: of a cluster the key's node, as known just now."""
+    if not is_cluster(url):
+        return connect(url)
+    cluster = connect_cluster(url)
+    return cluster.get_redis_connection(cluster.get_node_from_key(key))  # type: ignore[no-untyped-call]
+
+
+def many_keys(url: str) -> Any:
+    """A client whose pipelines may hold commands on any keys, of a cluster too."""
+    return connect_cluster(url) if is_cluster(url) else connect(url)
 
 
 def _sentinel_master(parts: SplitResult) -> redis.Redis:

@@ -148,15 +148,28 @@ class OnlineWriter:
             self._unknown.append(call)
 
     def _write_cluster(self, writes: list[Writes]) -> int:
-        """One call per key: in a cluster a call may touch one slot only."""
+        """One script call per key, since a call may touch one slot only; sent to all nodes at once."""
         assert self._cluster is not None
-        script: Any = self._cluster.register_script(NEWEST_WINS)  # type: ignore[misc]
+        rows = [(place, row) for place, many in self._rows(writes).items() for row in many]
         written = 0
-        for place, rows in self._rows(writes).items():
-            for key, version, state in rows:
-                arguments = [*self._fixed[place], version, timestamp(version), value_bytes(state)]
-                written += script(keys=[key], args=arguments)
+        for at in range(0, len(rows), MOST_KEYS):
+            calls = [
+                (key, *self._fixed[place], version, timestamp(version), value_bytes(state))
+                for place, (key, version, state) in rows[at : at + MOST_KEYS]
+            ]
+            try:
+                written += self._call_each(calls)
+            except redis.exceptions.NoScriptError:  # a node is new, or was restarted
+                self._cluster.script_load(NEWEST_WINS)
+                written += self._call_each(calls)
         return written
+
+    def _call_each(self, calls: list[tuple[Any, ...]]) -> int:
+        pipeline: Any = self._cluster.pipeline()  # type: ignore[union-attr]
+        for call in calls:
+            # Not `evalsha`: the cluster's pipeline forbids it, not knowing that every node has the script.
+            pipeline.execute_command("EVALSHA", _SHA, 1, *call)
+        return sum(pipeline.execute())
 
     def versions(self, place: int, values: list[str]) -> list[int]:
         """The stored version (microseconds, 0 if none) of each of `values` of an entity."""

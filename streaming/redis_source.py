@@ -6,7 +6,7 @@ from typing import Any
 
 from fraud.event_log import stream_name
 from streaming.batch import Batch, LogAwayError
-from streaming.redis_link import AWAY, connect
+from streaming.redis_link import AWAY, node_of
 
 _EMPTY = Batch([], [], [])
 
@@ -15,7 +15,8 @@ class RedisStreamReader:
     """One stream, read from after a given entry id. Implements `PartitionReader`."""
 
     def __init__(self, url: str, topic: str, partition: int, position: str | None, count: int) -> None:
-        self._client = connect(url)
+        self._url = url
+        self._client: Any = None
         self._connection: Any = None
         self._stream = stream_name(topic, partition)
         self._last = position or "0-0"
@@ -52,21 +53,25 @@ class RedisStreamReader:
         self._call("XTRIM", self._stream, "MINID", "~", f"{milliseconds}-{sequence + 1}")
 
     def close(self) -> None:
-        if self._connection is not None:
-            self._connection.disconnect()
-        self._client.close()
+        self._disconnect()
 
     def _call(self, *command: str | int) -> Any:
         """One command on a connection of our own: redis-py's parsed replies cost more than the read."""
         try:
             if self._connection is None:
+                self._client = node_of(self._url, self._stream)
                 self._connection = self._client.connection_pool.get_connection()
             self._connection.send_command(*command)
             return self._connection.read_response()
         except AWAY as error:
-            if self._connection is not None:
-                self._connection.disconnect()
+            self._disconnect()  # and ask anew which node has the stream
             raise LogAwayError(str(error)) from None
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.disconnect()
+            self._client.close()
+            self._connection = None
 
 
 def _order(entry_id: str) -> tuple[int, int]:

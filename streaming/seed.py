@@ -15,8 +15,6 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-import redis
-
 from fraud.entities import ENTITY_BY_NAME
 from fraud.event_log import partition_of
 from fraud.redis_layout import decode_timestamp, entity_key, ts_field
@@ -24,7 +22,7 @@ from fraud.settings import Settings, settings
 from fraud.velocity import VelocityState
 from streaming.ingest import encode_seed
 from streaming.publish import open_writer
-from streaming.redis_link import connect
+from streaming.redis_link import many_keys
 
 _CHUNK = 2000
 
@@ -53,13 +51,13 @@ def seed_states(
                 redis_key = entity_key(configured.feast_project, entity.key, key)
                 waiting.append((redis_key, ts_field(entity.velocity_view), version))
     if wait_seconds is not None:
-        _wait(connect(configured.redis_url), waiting, time.monotonic() + wait_seconds)
+        _wait(many_keys(configured.redis_url), waiting, time.monotonic() + wait_seconds)
     return count
 
 
-def _wait(client: redis.Redis, waiting: list[tuple[bytes, bytes, int]], deadline: float) -> None:
+def _wait(client: Any, waiting: list[tuple[bytes, bytes, int]], deadline: float) -> None:
     while waiting:
-        pipeline: Any = client.pipeline(transaction=False)
+        pipeline = client.pipeline(transaction=False)
         for key, view_field, _ in waiting[:_CHUNK]:
             pipeline.hget(key, view_field)
         stored = pipeline.execute()

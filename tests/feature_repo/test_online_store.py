@@ -24,6 +24,9 @@ from embedded.redis_server import RedisServer
 from feature_repo.online_store import NewestWinsRedisOnlineStore, NewestWinsRedisOnlineStoreConfig
 from feature_repo.redis_client import parse_redis_url
 from feature_repo.sources import BY_CUT, lake_source
+from tests.bentos.test_redis_servers import Server, cluster, url_of
+
+__all__ = ["cluster"]  # a fixture
 
 TIME = datetime(2026, 3, 1, 6, tzinfo=UTC)
 
@@ -110,6 +113,29 @@ def test_the_asynchronous_write_is_the_same(stores: SimpleNamespace, view: Featu
     asyncio.run(stores.ours.online_write_batch_async(stores.config, view, rows, None))
     stores.stock.online_write_batch(stores.stock_config, view, rows, None)
     assert contents(stores.client) == contents(stores.stock_client)
+
+
+async def write_async(config: RepoConfig, view: FeatureView, rows: list[Any]) -> None:
+    store = NewestWinsRedisOnlineStore()
+    await store.online_write_batch_async(config, view, rows, None)
+    assert store._client_async is not None
+    await store._client_async.aclose()
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_cluster_is_written_and_read_by_the_same_store(
+    cluster: list[Server], view: FeatureView, asynchronous: bool
+) -> None:
+    config = repo_config(NewestWinsRedisOnlineStoreConfig(redis_url=url_of(cluster)))
+    store = NewestWinsRedisOnlineStore()
+    for mean, at in ((1.0, TIME), (2.0, TIME + timedelta(hours=1)), (3.0, TIME)):
+        rows = [row(f"{asynchronous}-{i}", mean, b"x", at) for i in range(60)]
+        if asynchronous:
+            asyncio.run(write_async(config, view, rows))
+        else:
+            store.online_write_batch(config, view, rows, None)
+    read = store.online_read(config, view, [key(f"{asynchronous}-{i}") for i in range(60)], ["mean"])
+    assert [values["mean"].double_val for _, values in read if values] == [2.0] * 60
 
 
 @hypothesis_settings(

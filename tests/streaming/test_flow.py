@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import random
 import time
+import urllib.error
+import urllib.request
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
 import redis
 
 from datasets.lake import read_transactions
-from fraud.contract import Transaction
+from embedded.redis_server import free_port
+from fraud.contract import ContractError, Transaction
 from fraud.entities import ENTITIES
 from fraud.event_log import partition_of
 from fraud.settings import Settings, settings
 from fraud.velocity import VelocityState
-from streaming.dead_letters import letters_folder, read_letters
+from streaming.dead_letters import LetterBox, dead_letter, letters_folder, read_letters
+from streaming.dead_letters import main as replay_letters
 from streaming.ingest import encode_seed
 from streaming.load import Event, Load, events
 from streaming.publish import open_writer
@@ -140,3 +145,48 @@ def test_a_seed_joins_live_events_and_sending_it_again_changes_nothing(
         kept = VelocityState.unpack(ENTITIES[key[0]], stored[key])
         assert sorted(kept.events[::2]) == sorted(state.events[::2])
     assert not list(read_letters(letters_folder(configured)))
+
+
+def test_an_operator_sees_what_the_flow_does_and_replays_a_letter_after_a_fix(
+    configured: Settings, flow: StartFlow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_port()
+    monkeypatch.setenv("TOLLGATE_STREAM_METRICS_PORT", str(port))
+    settings.cache_clear()
+    configured = settings()
+    published = publish(configured, Load(600, customers=50, duplicates=0.05, late=0.05, broken=0.02))
+    # A letter from before a fix: what was refused then is valid now.
+    mended = next(iter(events(Load(1, seed=77, customers=1), configured.partitions)))
+    assert mended.transaction is not None
+    box = LetterBox(letters_folder(configured) / f"{mended.partition:03d}")
+    refused = ContractError("currency", "should be an ISO 4217 code that is configured")
+    box.add([dead_letter(mended.partition, "1-1", refused, mended.payload)])
+    box.flush()
+    running = flow()
+    kinds = Counter(event.kind for event in published)
+    eventually(lambda: metric(port, "tollgate_stream_events_total") == kinds["new"] + kinds["late"])
+    assert metric(port, "tollgate_stream_duplicates_total") == kinds["duplicate"]
+    assert metric(port, "tollgate_stream_dead_letters_total") == kinds["broken"]
+    assert metric(port, "tollgate_stream_late_events_total") > 0
+    eventually(lambda: metric(port, "tollgate_stream_entities") > 100)
+    assert metric(port, "tollgate_stream_states_written_total") > 100
+    assert metric(port, "tollgate_stream_freshness_seconds_count") > 0
+    eventually(lambda: metric(port, "tollgate_stream_lag") == 0)
+    assert replay_letters(["replay"]) == 0
+    eventually(lambda: metric(port, "tollgate_stream_events_total") == kinds["new"] + kinds["late"] + 1)
+    running.stop()
+    assert differences(configured, plain_loop([*accepted(published), mended.transaction])) == []
+    # The broken ones came back as new letters at new positions; the mended one did not.
+    letters = [letter for _, letter in read_letters(letters_folder(configured))]
+    assert len(letters) == kinds["broken"]
+
+
+def metric(port: int, name: str) -> float:
+    """The sum of a metric over its labels, as Prometheus would read it now; -1 before it is there."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+    except urllib.error.URLError:
+        return -1.0
+    found = [line.rpartition(" ") for line in lines if line.split("{")[0].split(" ")[0] == name]
+    return sum([float(value) for _, _, value in found]) if found else -1.0
