@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
+from fraud.entities import VELOCITY_TTL
+
 _U32: Final = struct.Struct("<I")
 _DOUBLE: Final = struct.Struct("<d")
 _DOUBLE_TAG: Final = b"\x29"
@@ -129,13 +131,19 @@ def _murmur3(data: bytes) -> int:
     return state ^ state >> 16
 
 
+#: An entity's hash is dropped when nothing has been written to it for so long by Redis's clock: by
+#: then all of its values are past their ttl.
+IDLE_SECONDS: Final = int(VELOCITY_TTL.total_seconds()) + 2 * 86_400
+
 #: Writes rows of one view unless a newer one is stored; an equal version is written again, so
-#: that a corrected batch row replaces the one it corrects. KEYS: one per row. ARGV: the ts
+#: that a corrected batch row replaces the one it corrects. The first write of a day of versions
+#: postpones the key's expiry to `IDLE_SECONDS` from now. KEYS: one per row. ARGV: the ts
 #: field, the number n of features, their n fields, then per row: version (microseconds),
 #: serialized timestamp, n values. Returns how many rows were written. Versions are exact up to
 #: 2**53 microseconds (the year 2255), as numbers are in Lua.
 NEWEST_WINS: Final = """
 local byte, floor, call = string.byte, math.floor, redis.call
+local day = 86400000000
 local ts_field, n = ARGV[1], tonumber(ARGV[2])
 local written, at = 0, 3 + n
 
@@ -158,7 +166,7 @@ end
 
 for i, key in ipairs(KEYS) do
   local stored, version = call('HGET', key, ts_field), tonumber(ARGV[at])
-  local newest = true
+  local newest, known = true, -1
   if stored then
     -- Whole seconds of today take five bytes, and mostly decide.
     local tag, a, b, c, d, e = byte(stored, 1, 6)
@@ -166,7 +174,11 @@ for i, key in ipairs(KEYS) do
     if e and tag == 8 and a > 127 and b > 127 and c > 127 and d > 127 and e < 128 then
       seconds = (a - 128) + (b - 128) * 128 + (c - 128) * 16384 + (d - 128) * 2097152 + e * 268435456
     end
-    if seconds < 0 or version < (seconds + 1) * 1000000 then newest = version >= microseconds(stored) end
+    known = seconds * 1000000
+    if seconds < 0 or version < known + 1000000 then
+      known = microseconds(stored)
+      newest = version >= known
+    end
   end
   if newest then
     if n == 1 then
@@ -179,12 +191,13 @@ for i, key in ipairs(KEYS) do
       end
       call(unpack(row))
     end
+    if floor(version / day) > floor(known / day) then call('EXPIRE', key, IDLE_SECONDS) end
     written = written + 1
   end
   at = at + 2 + n
 end
 return written
-"""
+""".replace("IDLE_SECONDS", str(IDLE_SECONDS))
 
 
 def newest_wins_args(

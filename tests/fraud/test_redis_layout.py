@@ -157,3 +157,16 @@ def test_a_version_of_the_epoch_itself_is_a_version(store: redis.Redis) -> None:
     key = layout.entity_key(PROJECT, "customer_id", "c-1")
     for version, written in ((0, 1), (0, 1), (1, 1), (0, 0)):
         assert write(store, {key: (version, [b"", b""])}) == written
+
+
+def test_a_key_that_nothing_writes_to_is_dropped_and_each_day_of_writes_postpones_it(
+    store: redis.Redis,
+) -> None:
+    #  day      0 (written)     0 (again)      1            2 (an older version)
+    #  expiry   set             left alone     set anew     left alone
+    key, day = layout.entity_key(PROJECT, "customer_id", "c-1"), 86_400_000_000
+    for shift, renewed in ((0, True), (5, False), (day, True), (day // 2, False), (3 * day, True)):
+        if store.exists(key):
+            store.expire(key, 100)
+        write(store, {key: (NOW + shift, [b"a", b"b"])})
+        assert (store.ttl(key) > 30 * 86_400) is renewed
