@@ -36,8 +36,8 @@ MOST_KEYS: Final = 128
 _MOST_CALLS: Final = 64
 #: Smaller batches wait for their answers at once: then nothing is behind them to do meanwhile.
 _SETTLED_AT_ONCE: Final = 512
-#: Seconds of writes kept for writing again after an outage.
-_REWRITE_S: Final = 3.0
+#: Seconds of writes that are written again after an outage: a crashed server syncs once a second.
+REWRITE_S: Final = 3.0
 _MOST_READS: Final = 1_000
 _KEYS_KEPT: Final = 1 << 17
 _SHA: Final = hashlib.sha1(NEWEST_WINS.encode(), usedforsecurity=False).hexdigest()
@@ -266,7 +266,7 @@ class OnlineStorePartition(StatelessSinkPartition[tuple[str, Writes]]):
         """Keep `writes` for a while: a server that crashes may lose its last second."""
         now = time.monotonic()
         self._recent.append((now, writes))
-        while self._recent[0][0] < now - _REWRITE_S:
+        while self._recent[0][0] < now - REWRITE_S:
             self._recent.popleft()
 
 

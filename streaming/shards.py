@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Final
@@ -14,7 +16,7 @@ from fraud.settings import Settings
 from fraud.velocity import STATE_VERSION, VelocityState
 from streaming import metrics
 from streaming.disk import Disk
-from streaming.redis_sink import stored_version_reader
+from streaming.redis_sink import REWRITE_S, stored_version_reader
 from streaming.shard_batch import SHARD_KEYS, SHARDS, ShardBatch, Writes
 from streaming.snapshots import SNAPSHOT_VERSION, SnapshotError, check_version
 from streaming.state_bases import StateBases
@@ -40,9 +42,10 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
     the last base, `later` those that changed since the writing of the next base began. An entity
     idle for VELOCITY_TTL of event time (by the shard's clock) is forgotten.
 
-    Writes to the online store are answered later: a snapshot settles what was sent before, and
-    names the entities of its own interval and the one before, whose last states may not be in
-    the store yet. They are looked up when a run resumes from it.
+    Writes to the online store are answered later, and a server that crashes may lose its last
+    second: a snapshot settles what was sent before, and names the entities written lately (in
+    its own interval, the one before, and those of `REWRITE_S`). A run that resumes from it looks
+    them up in the store.
     """
 
     def __init__(
@@ -63,7 +66,7 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
         self._changed: dict[str, bytes] = {}
         self._later: dict[str, bytes] = {}
         self._fresh: set[str] = set()
-        self._unsure: tuple[str, ...] = ()
+        self._unsure: deque[tuple[float, frozenset[str]]] = deque()
         self._replaying = set(range(partitions))
         self._replayed: set[str] = set()
         self._packed: dict[str, bytes] = {}
@@ -138,7 +141,11 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
         self._settle()
         self._renew_base()
         metrics.ENTITIES_HELD.labels(*self._labels).set(len(self._packed))
-        unsure, self._unsure, self._fresh = self._unsure, tuple(self._fresh), set()
+        now, unsure = time.monotonic(), self._unsure
+        unsure.append((now, frozenset(self._fresh)))
+        self._fresh.clear()
+        while len(unsure) > 2 and unsure[0][0] < now - REWRITE_S:
+            unsure.popleft()
         return (
             SNAPSHOT_VERSION,
             STATE_VERSION,
@@ -147,7 +154,7 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
             self._base,
             tuple(self._changed.items()),
             tuple(self._replayed),
-            (*unsure, *self._unsure),
+            tuple(frozenset().union(*[names for _, names in unsure])),
         )
 
     def _renew_base(self) -> None:
