@@ -22,7 +22,7 @@ HORIZON_MS: Final = int(VELOCITY_TTL.total_seconds() * 1000)
 #: The age of an entity counts up to this, so that it means the same however long the log is.
 OLDEST_SECONDS: Final = 30 * 86_400.0
 DAY_MS: Final = 86_400_000
-_EARTH_KM: Final = 6371.0088
+EARTH_KM: Final = 6371.0088
 _PLACES: Final = np.arange(len(ENTITIES), dtype=np.int64)
 _MOMENTS: Final = slice(MOMENT_AT[0], None)
 
@@ -52,6 +52,14 @@ _CHOSEN: Final = np.array(
 )  # fmt: skip
 _OWN_END: Final = len(OWN)
 _ENTITY_END: Final = _OWN_END + len(_CHOSEN)
+#: Profiles that the amount and the counts are held against: by column, then by entity; and which
+#: of them divides each of the five figures.
+_COMPARED: Final = [
+    f"{name}_{column}"
+    for column in ("amount_mean_30d", "amount_std_30d", "amount_max_30d", "txn_count_30d")
+    for name in AMOUNT_AGAINST
+]
+_BELOW: Final = np.array([1, 0, 2, 3, 3])
 _LOCATED: Final = [entity.located for entity in ENTITIES].index(False)
 
 
@@ -68,7 +76,7 @@ def batch_features(
     requested = by_place.reshape(-1, TABLE_COUNT)
     read = read_windows(
         [state for column in states for state in column],
-        np.repeat(_PLACES, rows), np.tile(at_ms, len(ENTITIES)), requested, HORIZON_MS,
+        np.repeat(_PLACES, rows), _repeated(at_ms, len(ENTITIES)), requested, HORIZON_MS,
     )  # fmt: skip
     matrix = np.empty((rows, len(TRANSACTION_FEATURES)))
     _own(matrix, request)
@@ -105,13 +113,13 @@ def _wide(read: WindowRead, requested: Ints, request: Mapping[str, Ints]) -> Flo
     wide[:, _DISTINCT:_LAST] = read.distinct[:, :, _MOMENTS].reshape(states, _LAST - _DISTINCT)
     wide[:, _LAST] = read.since_last
     wide[:, _FIRST] = np.minimum(read.since_first, OLDEST_SECONDS)
-    amounts = np.tile(request["amount_reference"], len(ENTITIES))
+    amounts = _repeated(request["amount_reference"], len(ENTITIES))
     wide[:, _ZSCORE] = ratio(amounts - mean[:, -1], deviation[:, -1])
     wide[:, _NEW:_KM] = np.where(requested != 0, 1.0 - read.seen, np.nan)
     located = slice(0, _LOCATED * rows)
     wide[located, _KM:] = travel(
         read.location[located], read.located_ms[located],
-        np.tile(request["location"], _LOCATED), np.tile(request["event_ms"], _LOCATED),
+        _repeated(request["location"], _LOCATED), _repeated(request["event_ms"], _LOCATED),
     )  # fmt: skip
     wide[~read.present] = np.nan
     return wide
@@ -119,26 +127,29 @@ def _wide(read: WindowRead, requested: Ints, request: Mapping[str, Ints]) -> Flo
 
 def _against(matrix: Floats, read: WindowRead, amount: Ints, profiles: Mapping[str, Floats]) -> None:
     rows, compared = len(amount), len(AMOUNT_AGAINST)
-    mean, deviation, largest, month = (
-        np.stack([profiles[f"{name}_{column}"] for name in AMOUNT_AGAINST])
-        for column in ("amount_mean_30d", "amount_std_30d", "amount_max_30d", "txn_count_30d")
-    )
+    known = np.concatenate([profiles[name] for name in _COMPARED]).reshape(4, compared, rows)
     mine = slice(0, compared * rows)
     count = np.where(read.present[mine, None], read.count[mine], np.nan).reshape(compared, rows, _W)
-    amounts = np.broadcast_to(amount, mean.shape)
+    above = np.empty((5, compared, rows))
+    above[0] = amount - known[0]
+    above[1:3] = amount
+    above[3] = count[:, :, HOUR_AT] * 720.0
+    above[4] = count[:, :, DAY_AT] * 30.0
     end = 5 * compared
-    matrix[:, 0:end:5] = ratio(amount - mean, deviation).T
-    matrix[:, 1:end:5] = ratio(amounts, mean).T
-    matrix[:, 2:end:5] = ratio(amounts, largest).T
-    matrix[:, 3:end:5] = ratio(count[:, :, HOUR_AT] * 720.0, month).T
-    matrix[:, 4:end:5] = ratio(count[:, :, DAY_AT] * 30.0, month).T
-    above = amount - profiles["merchant_category_amount_mean_30d"]
-    matrix[:, end] = ratio(above, profiles["merchant_category_amount_std_30d"])
+    matrix[:, :end] = ratio(above, known[_BELOW]).transpose(2, 1, 0).reshape(rows, end)
+    category = amount - profiles["merchant_category_amount_mean_30d"]
+    matrix[:, end] = ratio(category, profiles["merchant_category_amount_std_30d"])
+
+
+def _repeated(values: Ints, times: int) -> Ints:
+    """`np.tile`, without its overhead."""
+    return np.concatenate((values,) * times)
 
 
 def ratio(above: Any, below: Floats) -> Floats:
     """`above / below`, NaN where there is nothing above 0 to divide by."""
-    result = np.full(below.shape, np.nan)
+    result = np.empty(below.shape)
+    result.fill(np.nan)
     np.divide(above, below, out=result, where=below > 0)
     return result
 
@@ -153,7 +164,7 @@ def travel(here: Ints, here_ms: Floats, there: Ints, there_ms: Ints) -> Floats:
     cosines = np.cos(angles[:2])
     half = sines[0] * sines[0] + cosines[0] * cosines[1] * (sines[1] * sines[1])
     travelled = np.empty((len(here), 2))
-    travelled[:, 0] = 2 * _EARTH_KM * np.arcsin(np.sqrt(np.minimum(half, 1.0)))
+    travelled[:, 0] = 2 * EARTH_KM * np.arcsin(np.sqrt(np.minimum(half, 1.0)))
     travelled[:, 1] = travelled[:, 0] / ((there_ms - here_ms) / 3_600_000.0)
     travelled[np.isnan(here_ms) | (there == NO_LOCATION)] = np.nan
     return travelled

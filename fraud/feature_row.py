@@ -9,13 +9,14 @@ from __future__ import annotations
 import struct
 from bisect import bisect_left
 from collections.abc import Mapping
-from math import nan, sqrt
+from itertools import accumulate
+from math import nan, radians, sqrt
 from typing import Final
 
 import numpy as np
 
 from fraud.entities import ENTITIES, WINDOWS
-from fraud.feature_batch import DAY_MS, HORIZON_MS, OLDEST_SECONDS, travel
+from fraud.feature_batch import DAY_MS, EARTH_KM, HORIZON_MS, OLDEST_SECONDS
 from fraud.feature_list import DAY_AT, HOUR_AT, MOMENT_AT
 from fraud.last_seen import ENTRY_BYTES, NEVER
 from fraud.profiles import AMOUNT_AGAINST
@@ -26,7 +27,7 @@ from fraud.windows import NOVELTY, bucket_sums
 _HEADER: Final = struct.Struct(f"<{HEADER_WORDS}q").unpack_from
 _HEADER_BYTES: Final = 8 * HEADER_WORDS
 _LENGTHS: Final = tuple(window.milliseconds for window in WINDOWS)
-_NO_BUCKETS: Final = ([0] * len(WINDOWS),) * 3
+_NO_SQUARES: Final = [0] * len(WINDOWS)
 #: Per entity: the request fields that its tables are asked for, how many are counterparties.
 _ASKED: Final = tuple(tuple(f"{name}_hash" for name in entity.tracked) for entity in ENTITIES)
 _COUNTERPARTIES: Final = tuple(len(entity.counterparties) for entity in ENTITIES)
@@ -61,15 +62,7 @@ def row_features(
     travels: list[_Travel] = []
     counts = [_entity(row, travels, state, place, request) for place, state in enumerate(states)]
     if travels:
-        number = len(travels)
-        travelled = travel(
-            np.array([to.location for to in travels]),
-            np.array([to.located_ms for to in travels], dtype=np.float64),
-            np.array([request["location"]] * number),
-            np.array([at] * number),
-        ).tolist()
-        for to, pair in zip(travels, travelled, strict=True):
-            row[to.column : to.column + 2] = pair
+        _travel(row, travels, request["location"], at)
     _against(row, counts, request["amount_reference"], profiles)
     return row
 
@@ -89,25 +82,29 @@ def _entity(
     words = memoryview(state).cast("q")
     kind, sizes = header[0], header[1]
     events_end = HEADER_WORDS + 2 * (kind >> 16 & 0xFFFF)
-    bucket_count = kind >> 32 & 0xFFFF
-    times = words[HEADER_WORDS:events_end:2].tolist()
+    buckets_end = events_end + 3 * (kind >> 32 & 0xFFFF)
+    events = words[HEADER_WORDS:events_end].tolist()
+    times = events[::2]
     end = bisect_left(times, at)
     begins = [bisect_left(times, at - length, 0, end) for length in _LENGTHS]
     first = begins[-1]
-    amounts = [
-        word & 0xFFFFFFFF
-        for word in words[HEADER_WORDS + 1 + 2 * first : HEADER_WORDS + 1 + 2 * end : 2].tolist()
-    ]
-    # Twice the figures, so that half a bucket is an integer.
-    counts, totals, squares = (
-        bucket_sums(words[events_end : events_end + 3 * bucket_count], header[6], at)
-        if bucket_count
-        else _NO_BUCKETS
-    )
-    numbers = [(2 * (end - begin) + twice) / 2 for begin, twice in zip(begins, counts, strict=True)]
-    sums = [
-        (2 * sum(amounts[begin - first :]) + twice) / 2 for begin, twice in zip(begins, totals, strict=True)
-    ]
+    amounts = [word & 0xFFFFFFFF for word in events[2 * first + 1 : 2 * end : 2]]
+    # Sums of all amounts before each: what lies in a window is a difference.
+    totals = list(accumulate(amounts, initial=0))
+    powers = list(accumulate([amount * amount for amount in amounts], initial=0))
+    total, power = totals[-1], powers[-1]
+    if buckets_end > events_end:
+        # Twice the figures, so that half a bucket is an integer.
+        counts, more, squares = bucket_sums(words[events_end:buckets_end], header[6], at)
+        numbers = [(2 * (end - begin) + twice) / 2 for begin, twice in zip(begins, counts, strict=True)]
+        sums = [
+            (2 * (total - totals[begin - first]) + twice) / 2
+            for begin, twice in zip(begins, more, strict=True)
+        ]
+    else:
+        squares = _NO_SQUARES
+        numbers = [float(end - begin) for begin in begins]
+        sums = [float(total - totals[begin - first]) for begin in begins]
     row += numbers
     row += sums
     means: list[float] = []
@@ -115,10 +112,9 @@ def _entity(
     for window in MOMENT_AT:
         number = numbers[window]
         if number > 0:
-            inside = amounts[begins[window] - first :]
             mean = sums[window] / number
-            power = (2 * sum([amount * amount for amount in inside]) + squares[window]) / 2
-            variance = power / number - mean * mean
+            inside = (2 * (power - powers[begins[window] - first]) + squares[window]) / 2
+            variance = inside / number - mean * mean
             means.append(mean)
             deviations.append(sqrt(variance) if variance > 0 else 0.0)
         else:
@@ -126,7 +122,7 @@ def _entity(
             deviations.append(nan)
     row += means
     row += deviations
-    new = _tables(row, words, events_end + 3 * bucket_count, sizes, place, request)
+    new = _tables(row, words[buckets_end:].tolist(), sizes, place, request)
     row.append((at - times[end - 1]) / 1000.0 if end else nan)
     row.append(min((at - header[4]) / 1000.0, OLDEST_SECONDS) if header[4] < at else nan)
     deviation = deviations[-1]
@@ -162,16 +158,17 @@ def _present(state: bytes | None, place: int, at: int) -> tuple[int, ...] | None
 
 
 def _tables(
-    row: list[float], words: memoryview, begin: int, sizes: int, place: int, request: Mapping[str, int]
+    row: list[float], uses: list[int], sizes: int, place: int, request: Mapping[str, int]
 ) -> list[float]:
     """Append distinct counts; return the novelty features."""
     at = request["event_ms"]
     new: list[float] = []
+    begin = 0
     for index, asked in enumerate(_ASKED[place]):
         end = begin + (sizes >> 16 * index & 0xFFFF) // ENTRY_BYTES * 3
-        lasts = words[begin + 1 : end : 3].tolist()
+        lasts = uses[begin + 1 : end : 3]
         if lasts and lasts[-1] >= at:
-            befores = words[begin + 2 : end : 3].tolist()
+            befores = uses[begin + 2 : end : 3]
             lasts = [last if last < at else before for last, before in zip(lasts, befores, strict=True)]
             ordered = sorted([last for last in lasts if last < at])
         else:
@@ -182,7 +179,7 @@ def _tables(
                 row.append(distinct if distinct < DISTINCT_LIMIT else DISTINCT_LIMIT)
         key = request[asked]
         if key:
-            keys = words[begin:end:3].tolist()
+            keys = uses[begin:end:3]
             novel = 1.0
             if key in keys and 0 < at - lasts[keys.index(key)] <= NOVELTY[place][index]:
                 novel = 0.0
@@ -191,6 +188,35 @@ def _tables(
             new.append(nan)
         begin = end
     return new
+
+
+def _travel(row: list[float], travels: list[_Travel], there: int, at: int) -> None:
+    """`fraud.feature_batch.travel` into `row`: numpy's sines (no other's have the same last bit),
+    everything else in Python."""
+    latitude, longitude = _radians(there)
+    halves: list[float] = []
+    latitudes: list[float] = []
+    for to in travels:
+        here_latitude, here_longitude = _radians(to.location)
+        halves += ((latitude - here_latitude) / 2, (longitude - here_longitude) / 2)
+        latitudes.append(here_latitude)
+    latitudes.append(latitude)
+    sines, cosines = np.sin(halves).tolist(), np.cos(latitudes).tolist()
+    straight = []
+    for place in range(len(travels)):
+        north, east = sines[2 * place : 2 * place + 2]
+        half = north * north + cosines[place] * cosines[-1] * (east * east)
+        straight.append(sqrt(min(half, 1.0)) if half >= 0 else nan)  # below 0: damaged latitudes
+    for to, angle in zip(travels, np.arcsin(straight).tolist(), strict=True):
+        kilometres = 2 * EARTH_KM * angle
+        row[to.column] = kilometres
+        row[to.column + 1] = kilometres / ((at - to.located_ms) / 3_600_000.0)
+
+
+def _radians(packed: int) -> tuple[float, float]:
+    """Latitude and longitude of a packed location, in radians."""
+    low = packed & 0xFFFFFFFF
+    return radians((packed >> 32) / 1e6), radians((low - (low >> 31 << 32)) / 1e6)
 
 
 def _against(

@@ -17,13 +17,14 @@ from fraud.feature_batch import batch_features
 from fraud.feature_list import CATEGORICAL, PROFILE_INPUTS, TRANSACTION_FEATURES, VECTOR, Feature
 from fraud.feature_row import row_features
 from fraud.profiles import PROFILE_FEATURES, SERVED_PROFILES, ProfileFeature
-from fraud.request import NO_LOCATION, REQUEST_FIELDS, request_columns, request_row
+from fraud.request import NO_LOCATION, REQUEST_FIELDS, request_columns, request_row, request_values
 from fraud.windows import Floats, Ints
 
 __all__ = [
     "CATEGORICAL", "NO_LOCATION", "PROFILE_FEATURES", "PROFILE_INPUTS", "REQUEST_FIELDS",
     "SERVED_PROFILES", "TRANSACTION_FEATURES", "VECTOR", "Feature", "ProfileFeature", "on_demand",
-    "request_columns", "request_row", "transaction_features", "transaction_matrix",
+    "request_columns", "request_row", "request_values", "transaction_features", "transaction_matrix",
+    "transaction_rows",
 ]  # fmt: skip
 
 #: Up to so many rows are computed one by one: numpy's fixed cost is that of about four.
@@ -52,6 +53,28 @@ def transaction_matrix(
                 {name: values[row] for name, values in known.items()},
             )
             for row in range(rows)
+        ],
+        dtype=np.float64,
+    )
+
+
+def transaction_rows(
+    states: Sequence[Sequence[bytes | None]],
+    requests: Sequence[tuple[int, ...]],
+    profiles: Mapping[str, Floats],
+) -> Floats:
+    """`transaction_matrix` of requests that are at hand as tuples (`request_values`), one a row."""
+    if not 0 < len(requests) <= ROWS_ONE_BY_ONE:
+        columns = np.array(requests, dtype=np.int64).reshape(-1, len(REQUEST_FIELDS)).T
+        return batch_features(states, dict(zip(REQUEST_FIELDS, columns, strict=True)), profiles)
+    return np.array(
+        [
+            row_features(
+                [column[row] for column in states],
+                dict(zip(REQUEST_FIELDS, request, strict=True)),
+                {name: float(profiles[name][row]) for name in PROFILE_INPUTS},
+            )
+            for row, request in enumerate(requests)
         ],
         dtype=np.float64,
     )

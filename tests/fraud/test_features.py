@@ -20,6 +20,7 @@ from fraud.features import (
     on_demand,
     transaction_features,
     transaction_matrix,
+    transaction_rows,
 )
 from fraud.observation import stable_hash
 from tests.fraud.arrivals import DAY, HOUR, START_MS, Stream, pack_location
@@ -105,6 +106,15 @@ def test_a_row_has_the_same_bits_alone_and_in_any_batch_in_any_order(
         names = {TRANSACTION_FEATURES[column].name for column in np.argwhere(different)[:, 1]}
         assert not different.any(), names
         at += len(chosen)
+
+
+@some
+@given(st.integers(0, 2**32), st.integers(1, 6))
+def test_requests_at_hand_as_tuples_give_the_matrix(seed: int, rows: int) -> None:
+    states, request, profiles = rows_of(seed, rows)
+    requests = list(zip(*[request[name].tolist() for name in REQUEST_FIELDS], strict=True))
+    found = transaction_rows(states, requests, profiles)
+    assert found.tobytes() == transaction_matrix(states, request, profiles).tobytes()
 
 
 def test_no_rows_give_an_empty_matrix() -> None:
