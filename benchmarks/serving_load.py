@@ -20,7 +20,7 @@ import numpy as np
 
 MOST_RATE = 20_000
 MOST_SECONDS = 180
-MOST_CONNECTIONS = 256
+MOST_CONNECTIONS = 1024
 
 
 @dataclass(slots=True)

@@ -3,9 +3,12 @@
 Every entry of a series carries the hash of the entry before it, and its own hash covers all of its
 fields. The audit reads the parquet and the journal, encodes each row again, and checks that hashes
 match, that each series counts up from 0 without a gap, and that each entry links to the one
-before. With `--answered FILE` (one transaction id a line: what callers were answered) it also
-checks that none of them is missing. What no hash chain can show is an end cut off together with
-all copies of it; `--answered` does.
+before. It holds one segment at a time.
+
+What no hash chain can show is an end cut off together with all copies of it. Two lists show that,
+too: `--remembered` takes the answers that Redis remembers for 24 hours and checks that each is in
+the log as it was given (of all services that share the Redis: bring their logs together first),
+and `--answered FILE` (one transaction id a line) takes a caller's list.
 """
 
 from __future__ import annotations
@@ -13,10 +16,10 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, cast
 
 import msgspec
 import numpy as np
@@ -25,25 +28,36 @@ import pyarrow.parquet as pq
 
 from bentos.decision_files import SCHEMA
 from bentos.decision_log import GENESIS, RECORD, journal_folder
+from bentos.outbox import remembered_answers
 from bentos.spool import read_frames
+from fraud.answer import Answer
 from fraud.features import VECTOR
 from fraud.settings import settings
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[Any]).decode
+_decode_answer = msgspec.json.Decoder(Answer).decode
 _MAPS = ("feature_status", "view_timestamps", "shadow_scores")
 _TIMES = ("event_timestamp", "created_timestamp", "decided_at")
+_SHOWN: Final = (
+    "series", "sequence", "previous_hash", "transaction_id", "decision", "score", "model_version", "variant",
+)  # fmt: skip
+
+#: What was decided, as far as an answer shows it: decision, score, model version, variant.
+Outcome = tuple[str, float | None, str | None, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What the audit needs of one decision."""
+    """What the audit needs of one decision. `hash` is the one that is stored beside it."""
 
     series: str
     sequence: int
     previous: bytes
-    hash: bytes
     transaction_id: str
+    outcome: Outcome
+    hash: bytes
+    altered: bool
     where: str
 
 
@@ -90,79 +104,121 @@ def _of_file(path: Path, problems: list[str]) -> Iterator[Entry]:
     except (pa.ArrowException, OSError) as error:
         problems.append(f"{path.name}: cannot be read: {type(error).__name__}")
         return
-    names = ("series", "sequence", "previous_hash", "hash", "transaction_id")
-    rows = zip(*[table.column(name).to_pylist() for name in names], strict=True)
-    for record, (series, sequence, previous, stored, transaction) in zip(
-        rows_as_records(table), rows, strict=True
-    ):
-        if hashlib.sha256(record).digest() != stored:
-            problems.append(f"{path.name}: entry {sequence} of {series} was altered")
-        yield Entry(series, sequence, previous, stored, transaction, path.name)
+    rows = zip(*[table.column(name).to_pylist() for name in (*_SHOWN, "hash")], strict=True)
+    for record, (*shown, stored) in zip(rows_as_records(table), rows, strict=True):
+        yield _entry(shown, stored, hashlib.sha256(record).digest() != stored, path)
 
 
 def _of_journal(path: Path) -> Iterator[Entry]:
-    places = [RECORD.index(name) for name in ("series", "sequence", "previous_hash", "transaction_id")]
+    places = [RECORD.index(name) for name in _SHOWN]
     for record in read_frames(path):
         fields = _decode(record)
-        series, sequence, previous, name = (fields[place] for place in places)
-        yield Entry(series, sequence, previous, hashlib.sha256(record).digest(), name, path.name)
+        yield _entry([fields[place] for place in places], hashlib.sha256(record).digest(), False, path)
 
 
-def audit(home: Path, answered: Sequence[str] | None = None) -> Findings:
-    """Check every series under `home`; a decision that stands in file and journal counts once."""
+def _entry(shown: Sequence[Any], stored: bytes, altered: bool, path: Path) -> Entry:
+    series, sequence, previous, transaction, *outcome = shown
+    return Entry(
+        series, sequence, previous, transaction, cast("Outcome", tuple(outcome)), stored, altered, path.name
+    )
+
+
+def _segments(home: Path) -> Iterator[tuple[str, list[list[Path]]]]:
+    """Each series with the files of its segments, in order."""
+    root = home / "decisions"
+    paths = [path for path in root.rglob("*.parquet") if not path.name.startswith(".")]
+    paths += [path for pattern in ("*.ready", "*.open") for path in journal_folder(home).glob(pattern)]
+    by_series: dict[str, dict[str, list[Path]]] = {}
+    for path in sorted(paths):
+        series, _, segment = path.stem.rpartition("-")
+        by_series.setdefault(series, {}).setdefault(segment, []).append(path)
+    for series, segments in sorted(by_series.items()):
+        yield series, [segments[name] for name in sorted(segments)]
+
+
+def _read_segment(series: str, paths: Sequence[Path], problems: list[str]) -> list[Entry]:
+    """The entries in a segment's files by sequence; one that stands in file and journal counts once."""
+    found: dict[int, Entry] = {}
+    for path in paths:
+        for entry in _of_file(path, problems) if path.suffix == ".parquet" else _of_journal(path):
+            if entry.series != series:
+                problems.append(f"{path.name}: holds an entry of the series {entry.series}")
+                continue
+            if entry.altered:
+                problems.append(f"{path.name}: entry {entry.sequence} of {series} was altered")
+            known = found.setdefault(entry.sequence, entry)
+            if known.hash != entry.hash:
+                problems.append(f"{path.name}: entry {entry.sequence} of {series} differs from {known.where}")
+    return [found[sequence] for sequence in sorted(found)]
+
+
+def audit(
+    home: Path, answered: Sequence[str] | None = None, remembered: Mapping[str, Outcome] | None = None
+) -> Findings:
+    """Check every series under `home`, and that what was `answered` or is `remembered` is in it."""
     findings = Findings()
     problems = findings.problems
-    by_series: dict[str, dict[int, Entry]] = {}
-    found: set[str] = set()
-    root = home / "decisions"
-    files = [path for path in sorted(root.rglob("*.parquet")) if not path.name.startswith(".")]
-    entries = [entry for path in files for entry in _of_file(path, problems)]
-    for pattern in ("*.ready", "*.open"):
-        for path in sorted(journal_folder(home).glob(pattern)):
-            entries += _of_journal(path)
-    for entry in entries:
-        known = by_series.setdefault(entry.series, {}).get(entry.sequence)
-        if known is not None and known.hash != entry.hash:
-            problems.append(
-                f"{entry.where}: entry {entry.sequence} of {entry.series} differs from {known.where}"
-            )
-        by_series[entry.series][entry.sequence] = entry
-        found.add(entry.transaction_id)
-    for series, chain in by_series.items():
+    missing = dict.fromkeys(answered or ())
+    unproven = dict(remembered or {})
+    for series, segments in _segments(home):
         findings.series += 1
-        findings.entries += len(chain)
-        previous = GENESIS
-        for sequence in range(max(chain) + 1):
-            one = chain.get(sequence)
-            if one is None:
-                problems.append(f"{series}: entry {sequence} is missing")
-                following = chain.get(sequence + 1)
-                previous = following.previous if following else previous
-                continue
-            if one.previous != previous:
-                problems.append(f"{series}: entry {sequence} does not follow the one before it")
-            previous = one.hash
-    for name in answered or ():
-        if name not in found:
-            problems.append(f"transaction {name} was answered but is not in the log")
+        following, previous = 0, GENESIS
+        for paths in segments:
+            for entry in _read_segment(series, paths, problems):
+                findings.entries += 1
+                if entry.sequence < following:
+                    problems.append(f"{series}: entry {entry.sequence} is there twice")
+                    continue
+                if entry.sequence > following:
+                    last = entry.sequence - 1
+                    which = f"entry {last} is" if last == following else f"entries {following} to {last} are"
+                    problems.append(f"{series}: {which} missing")
+                elif entry.previous != previous:
+                    problems.append(f"{series}: entry {entry.sequence} does not follow the one before it")
+                following, previous = entry.sequence + 1, entry.hash
+                missing.pop(entry.transaction_id, None)
+                if unproven.get(entry.transaction_id) == entry.outcome:
+                    del unproven[entry.transaction_id]
+    problems += [f"transaction {name} was answered but is not in the log" for name in missing]
+    problems += [f"transaction {name} was answered otherwise than the log says" for name in unproven]
     return findings
+
+
+def outcomes(answers: Iterator[tuple[str, bytes]]) -> dict[str, Outcome]:
+    """Remembered answers (transaction id and JSON) as what they decided."""
+    found: dict[str, Outcome] = {}
+    for name, encoded in answers:
+        answer = _decode_answer(encoded)
+        found[name] = (answer.decision, answer.fraud_score, answer.model_version, answer.variant)
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bentos.audit", description=__doc__.split("\n\n")[0])
     parser.add_argument("--answered", type=Path, help="file of transaction ids that callers were answered")
+    parser.add_argument(
+        "--remembered", action="store_true", help="check the answers that Redis remembers as well"
+    )
     options = parser.parse_args(arguments)
     answered = options.answered.read_text().split() if options.answered else None
-    findings = audit(settings().home, answered)
+    chosen = settings()
+    # Before the log is read: what is remembered now was logged before.
+    remembered = (
+        outcomes(remembered_answers(chosen.redis_url, chosen.feast_project)) if options.remembered else None
+    )
+    findings = audit(chosen.home, answered, remembered)
     print(f"{findings.entries:,} decisions in {findings.series} series")
     for problem in findings.problems[:20]:
         print(f"  {problem}", file=sys.stderr)
     if findings.problems:
         print(f"{len(findings.problems)} problems: the log is not whole", file=sys.stderr)
         return 1
-    print(
-        "whole and unaltered" + (f"; all {len(answered)} answered transactions are in it" if answered else "")
-    )
+    proofs = [
+        f"all {len(names):,} {what} are in it"
+        for names, what in ((answered, "answered transactions"), (remembered, "remembered answers"))
+        if names is not None
+    ]
+    print("; ".join(["whole and unaltered", *proofs]))
     return 0
 
 

@@ -16,6 +16,7 @@ import os
 import secrets
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -113,7 +114,9 @@ class DecisionLog:
 
     def sync(self) -> None:
         """Block until the disk has everything; call it from a thread."""
-        self._file.sync()
+        # A segment that was closed meanwhile, or a disk that refuses: the next second tries again.
+        with suppress(OSError):
+            self._file.sync()
 
     def close(self) -> None:
         """Drain and close the series; an empty segment leaves no file."""

@@ -31,6 +31,14 @@ LARGEST_BULK_ITEMS = 1024
 BULK_QUEUE = 8 * LARGEST_BULK_ITEMS
 
 
+def _scorer(chosen: Settings, metrics: Metrics) -> Scorer:
+    if chosen.serve_tracing:
+        from bentos.tracing import TracedScorer  # OpenTelemetry is loaded only when it is asked for
+
+        return TracedScorer(chosen, metrics)
+    return Scorer(chosen, metrics)
+
+
 class Engine:
     """Parses, batches, scores. `start` in the event loop that serves; `stop` drains."""
 
@@ -38,7 +46,7 @@ class Engine:
         self.settings = chosen
         self.metrics = Metrics()
         self.access = Access(chosen.tokens_file, chosen.client_rate)
-        self.scorer = Scorer(chosen, self.metrics)
+        self.scorer = _scorer(chosen, self.metrics)
         self.labels = LabelStore(chosen.home)
         self.batcher: MicroBatcher[Work] = MicroBatcher(
             self.scorer.run,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from bentos.outbox import Effect, Outbox
+from bentos.redis_connection import parse_url
 from bentos.spool import SpoolFull
 from fraud.event_log import stream_name
 from fraud.settings import Settings
@@ -38,7 +39,8 @@ class Sink(Protocol):
 def open_sinks(chosen: Settings) -> list[Sink]:
     """The sinks that the settings name; the first one remembers answers."""
     streams = [stream_name(chosen.topic, place).encode() for place in range(chosen.partitions)]
-    if chosen.event_log == "redis" and chosen.event_log_redis == chosen.redis_url:
+    one = chosen.event_log == "redis" and chosen.event_log_redis == chosen.redis_url
+    if one and not parse_url(chosen.redis_url).seeds:  # in a cluster a script cannot write to both
         return [Outbox(chosen.redis_url, chosen.home, streams)]
     answers = Outbox(chosen.redis_url, chosen.home, name="answers")
     if chosen.event_log == "redis":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import threading
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from bentos.spool import SpoolFile, orphaned, read_frames
+from bentos.spool import SpoolFile, SpoolFull, orphaned, read_frames
 from fraud.cards import looks_like_card_number, redact
 from fraud.contract import ContractError, Identifier
 
@@ -101,25 +102,36 @@ class LabelStore:
         self._segment = 0
         self._file: SpoolFile | None = None
         self._opened = 0.0
+        self._lock = threading.Lock()  # requests append from threads
 
     def append(self, labels: Sequence[Label]) -> bool:
         """Write `labels` through to the disk (blocks for it); False when the disk refuses them."""
-        if self._file is None:
-            self._file = SpoolFile(self._folder / f"{self._series}-{self._segment:06d}.open", limit=0)
-            self._opened = time.monotonic()
-        try:
-            self._file.append([_encode(label) for label in labels])
-        except RuntimeError:  # SpoolFull: with a limit of 0 nothing waits in memory
-            return False
-        self._file.sync()
+        with self._lock:
+            try:
+                if self._file is None:
+                    self._file = SpoolFile(self._folder / f"{self._series}-{self._segment:06d}.open", limit=0)
+                    self._opened = time.monotonic()
+                self._file.append([_encode(label) for label in labels])
+                self._file.sync()
+            except (SpoolFull, OSError):  # with a limit of 0 nothing waits in memory
+                return False
         return True
 
     def tick(self) -> None:
-        """Close a segment that is old enough."""
-        if self._file is not None and time.monotonic() - self._opened >= SEGMENT_SECONDS:
-            self.close()
+        """Close a segment that is old enough; the next tick does it if one is being written."""
+        if self._file is None or time.monotonic() - self._opened < SEGMENT_SECONDS:
+            return
+        if self._lock.acquire(blocking=False):
+            try:
+                self._close()
+            finally:
+                self._lock.release()
 
     def close(self) -> None:
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
         if self._file is None:
             return
         if self._file.written:

@@ -18,7 +18,8 @@ from bentos.memory import Memory
 from bentos.metrics import Metrics
 from bentos.online_features import OnlineFeatures, OnlineRows
 from bentos.problem import Problem
-from bentos.redis_connection import RedisConnection, RedisUnavailable
+from bentos.redis_cluster import Gaps, connection_to
+from bentos.redis_connection import RedisUnavailable
 from bentos.work import Work, conflict
 from fraud.settings import Settings
 
@@ -42,7 +43,7 @@ class OnlineReader:
         self._nonce = os.urandom(8)
         self._metrics = metrics
         self._memory = memory
-        self._connection = RedisConnection(chosen.redis_url)
+        self._connection = connection_to(chosen.redis_url)
         self.plans = PlanRoom(chosen)
         self.breaker = CircuitBreaker(failures=3)
 
@@ -77,6 +78,8 @@ class OnlineReader:
         except RedisUnavailable:
             self.breaker.failed()
             return [], "features:unavailable"
+        if type(replies) is Gaps:  # a node of the cluster is away, and has a breaker of its own
+            return replies, "features:timeout"
         if len(replies) < len(commands):
             self.breaker.failed()
             return replies, "features:timeout"
@@ -88,7 +91,8 @@ class OnlineReader:
         kept, places = [], []
         for place, work in enumerate(batch):
             reply = claims[2 * place : 2 * place + 2]
-            if len(reply) == 2 and reply[0] is None and isinstance(reply[1], bytes):
+            # A claim that Redis refuses (no memory left, a replica) is no claim, but answers are still known.
+            if len(reply) == 2 and reply[0] != b"OK" and isinstance(reply[1], bytes):
                 answered, digest, rest = outbox.split_value(reply[1])
                 if digest != work.digest:
                     self._metrics.count("repeated_total", "conflict")

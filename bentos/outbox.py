@@ -11,20 +11,23 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import re
 import secrets
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import hiredis
 import msgspec
 from msgspec import Struct
 
-from bentos.redis_connection import RedisConnection, RedisUnavailable, pack
-from bentos.spool import SpoolFile, SpoolFull, orphaned, read_frames
+from bentos.redis_cluster import connection_to
+from bentos.redis_connection import Address, Exchange, RedisUnavailable, pack, parse_url
+from bentos.spool import SpoolFile, SpoolFull, orphaned, read_frames, read_part
 
 #: An answer is repeated for this long.
 REMEMBERED_SECONDS: Final = 86_400
@@ -44,6 +47,10 @@ return 1
 """
 _FINISH_SHA: Final = hashlib.sha1(FINISH, usedforsecurity=False).hexdigest().encode()
 _PATIENCE: Final = 1.0
+#: Effects sent again in one round trip, and the bytes of them that are read at once: the requests
+#: of the moment must not wait for a long backlog.
+_CHUNK: Final = 200
+_PART: Final = 256 << 10
 
 
 class Effect(Struct, frozen=True, array_like=True):
@@ -86,23 +93,34 @@ def split_value(value: bytes) -> tuple[bool, bytes, bytes]:
     return value[:1] == _ANSWER, value[1:17], value[17:]
 
 
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """Effects on their way; without an `exchange` they wait for those before them."""
+
+    effects: Sequence[Effect]
+    exchange: Exchange | None
+
+
 class Outbox:
     """Sends effects to one Redis. One event loop owns it; `start` before use, `close` at the end.
 
     `streams` are the event log's, by partition; without any, only answers are written. `name`
-    keeps the files of several outboxes apart.
+    keeps the files of several outboxes apart. In a Redis Cluster one script may touch one slot
+    only: an outbox with streams there marks ids that it has appended beside each stream, and
+    remembers no answers.
     """
 
     def __init__(self, url: str, home: Path, streams: Sequence[bytes] = (), *, name: str = "redis") -> None:
         self._streams = tuple(streams)
-        self._connection = RedisConnection(url)
+        self._connection = connection_to(url)
+        self._beside = bool(self._connection.address.seeds)
         self._folder = home / "outbox" / name
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
         self._name = f"{stamp}-{os.getpid()}-{secrets.token_hex(3)}"
         self._spool = SpoolFile(self._folder / f"{self._name}.open", limit=50_000)
-        self._unacknowledged: deque[tuple[Sequence[Effect], float]] = deque()
+        self._under_way: deque[_Sent] = deque()
         self._draining: asyncio.Task[None] | None = None
-        self._failing = False
+        self._drained_to = 0
 
     @property
     def spooled(self) -> int:
@@ -119,42 +137,43 @@ class Outbox:
 
     def send(self, effects: Sequence[Effect]) -> bool:
         """Write `effects` now, or spool them; False when they were spooled. Raises `SpoolFull`."""
-        if self.spooled or not self._connection.connected:
-            # Behind others that wait: one customer's events keep their order.
+        # Behind others that wait: one customer's events keep their order.
+        if not self.spooled and self._connection.connected:
+            with suppress(RedisUnavailable):
+                exchange = self._connection.send(
+                    [self._command(b"EVALSHA", _FINISH_SHA, effect) for effect in effects]
+                )
+                self._under_way.append(_Sent(effects, exchange))
+                exchange.future.add_done_callback(self._settle)
+                return True
+        if self._under_way:  # whose fate is not known yet
+            self._under_way.append(_Sent(effects, None))
+        else:
             self._keep(effects)
-            return False
-        commands = [self._command(b"EVALSHA", _FINISH_SHA, effect) for effect in effects]
-        try:
-            exchange = self._connection.send(commands)
-        except RedisUnavailable:
-            self._keep(effects)
-            return False
+        return False
 
-        def done(future: asyncio.Future[None]) -> None:
-            failed = future.cancelled() or future.exception() is not None
-            replies = exchange.replies
-            lost = [
-                effect
-                for place, effect in enumerate(effects)
-                if (failed and place >= len(replies)) or (place < len(replies) and _is_error(replies[place]))
-            ]
-            if lost:
-                self._failing = True
-                try:
+    def _settle(self, _: asyncio.Future[None]) -> None:
+        """Spool, in order, what was not acknowledged."""
+        while self._under_way:
+            first = self._under_way[0]
+            lost = first.effects
+            if first.exchange is not None:
+                if not first.exchange.future.done():
+                    return
+                lost = _unacknowledged(first.effects, first.exchange)
+            self._under_way.popleft()
+            # When memory is full too, the decision log still has them; nothing else can be done here.
+            with suppress(SpoolFull):
+                if lost:
                     self._keep(lost)
-                except SpoolFull:
-                    # The decision log has the decision; nothing else can be done here.
-                    self._failing = True
-
-        exchange.future.add_done_callback(done)
-        return True
 
     def _command(self, verb: bytes, script: bytes, effect: Effect) -> bytes:
         if not self._streams:
             return pack(verb, script, b"1", effect.key, effect.answer)
-        return pack(
-            verb, script, b"2", effect.key, self._streams[effect.partition], effect.answer, effect.event
-        )
+        stream = self._streams[effect.partition]
+        if self._beside:
+            return pack(verb, script, b"2", b"{%b}%b" % (stream, effect.key), stream, _ANSWER, effect.event)
+        return pack(verb, script, b"2", effect.key, stream, effect.answer, effect.event)
 
     def _keep(self, effects: Sequence[Effect]) -> None:
         self._spool.append([_encode(effect) for effect in effects])
@@ -174,32 +193,30 @@ class Outbox:
             task.exception()
 
     async def _connect(self) -> None:
-        try:
+        with suppress(RedisUnavailable):
             await self._connection.open()
-            await self._connection.exchange([pack(b"SCRIPT", b"LOAD", FINISH)], _PATIENCE)
-        except RedisUnavailable:
-            return
+            await self._connection.everywhere(pack(b"SCRIPT", b"LOAD", FINISH), _PATIENCE)
 
     async def _drain(self) -> None:
         """Send the file in order; forget it once everything in it is acknowledged."""
-        sent = 0
         while True:
-            effects = [_decode(record) for record in read_frames(self._spool.path)][sent:]
-            if not effects:
+            records, end = read_part(self._spool.path, self._drained_to, _PART)
+            if not records:
                 break
-            for start in range(0, len(effects), 200):
-                chunk = effects[start : start + 200]
+            effects = [_decode(record) for record in records]
+            for start in range(0, len(effects), _CHUNK):
+                chunk = effects[start : start + _CHUNK]
                 commands = [self._command(b"EVAL", FINISH, effect) for effect in chunk]
                 try:
                     replies = await self._connection.exchange(commands, _PATIENCE)
                 except RedisUnavailable:
                     return
-                if len(replies) < len(chunk) or any(_is_error(reply) for reply in replies):
+                if len(replies) < len(chunk) or any(_refused(reply) for reply in replies):
                     return
-                sent += len(chunk)
+            self._drained_to = end
         # No await since the file was read: nothing can have been added in between.
         self._spool.truncate()
-        self._failing = False
+        self._drained_to = 0
 
     def _adopt(self) -> None:
         """Take over what workers that are gone could not send."""
@@ -217,11 +234,49 @@ class Outbox:
             await asyncio.wait([self._draining], timeout=2.0)
         if self._connection.connected:
             with suppress(RedisUnavailable):
-                await self._connection.exchange([pack(b"PING")], _PATIENCE)  # behind every write
+                await self._connection.everywhere(pack(b"PING"), _PATIENCE)  # behind every write
         self._connection.close()
         self._spool.flush()
         self._spool.close(remove=not self.spooled)
 
 
-def _is_error(reply: object) -> bool:
-    return isinstance(reply, hiredis.ReplyError)
+def _unacknowledged(effects: Sequence[Effect], exchange: Exchange) -> list[Effect]:
+    replies = exchange.replies
+    if not exchange.future.cancelled():
+        exchange.future.exception()  # retrieved: a lost connection is no surprise
+    return [
+        effect for place, effect in enumerate(effects) if place >= len(replies) or _refused(replies[place])
+    ]
+
+
+def _refused(reply: object) -> bool:
+    return reply is None or isinstance(reply, hiredis.ReplyError)
+
+
+def remembered_answers(url: str, project: str) -> Iterator[tuple[str, bytes]]:
+    """Every answer that the Redis at `url` remembers: transaction id and JSON. Blocks; not for a service."""
+    prefix = answer_key(project, "")
+    pattern = re.sub(rb"([*?\[\]\\])", rb"\\\1", prefix) + b"*"
+    with _client(parse_url(url)) as client:
+        for key in client.scan_iter(match=pattern, count=1000):
+            answered, _, rest = split_value(client.get(key) or b"")
+            if answered:
+                yield key[len(prefix) :].decode(), rest
+
+
+def _client(address: Address) -> Any:
+    """redis-py's client of any kind of Redis."""
+    import redis
+    from redis.cluster import ClusterNode, RedisCluster
+    from redis.sentinel import Sentinel
+
+    login: dict[str, Any] = {"username": address.username, "password": address.password}
+    if address.tls:
+        login |= {"ssl": True, "ssl_ca_certs": address.ca_certificates}
+    if address.seeds:
+        nodes: list[Any] = [ClusterNode(host, port) for host, port in address.seeds]  # type: ignore[no-untyped-call]
+        return RedisCluster(startup_nodes=nodes, **login)
+    if address.sentinels:
+        sentinel: Any = Sentinel(list(address.sentinels))  # type: ignore[no-untyped-call]
+        return sentinel.master_for(address.master, db=address.database, **login)
+    return redis.Redis(host=address.host, port=address.port, db=address.database, **login)

@@ -20,6 +20,9 @@ import hiredis
 
 #: Bytes that may wait in the socket's buffer before the connection counts as stuck.
 _WRITE_LIMIT: Final = 8 << 20
+#: Seconds that Redis may owe a reply before the connection is given up for a new one, which may
+#: lead to another server (a sentinel or a cluster has chosen one meanwhile).
+_STUCK: Final = 1.0
 
 Reply = Any
 
@@ -30,7 +33,9 @@ class RedisUnavailable(ConnectionError):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where Redis is and how to enter. `sentinels` is empty unless a master has to be asked for."""
+    """Where Redis is and how to enter. `sentinels` is empty unless a master has to be asked for,
+    `seeds` unless it is a cluster, of which they are some nodes.
+    """
 
     host: str
     port: int
@@ -41,14 +46,16 @@ class Address:
     ca_certificates: str | None = None
     sentinels: tuple[tuple[str, int], ...] = ()
     master: str = ""
+    seeds: tuple[tuple[str, int], ...] = ()
 
     def tls_context(self) -> ssl.SSLContext | None:
         return ssl.create_default_context(cafile=self.ca_certificates) if self.tls else None
 
 
 def parse_url(url: str) -> Address:
-    """The address in ``redis[s]://[user:password@]host:port/db[?ssl_ca_certs=file]``, or in
-    ``redis+sentinel://[user:password@]host:port,host:port/master/db``; ValueError otherwise.
+    """The address in ``redis[s]://[user:password@]host:port/db[?ssl_ca_certs=file]``, in
+    ``redis+sentinel://[user:password@]host:port,host:port/master/db`` or in
+    ``redis[s]+cluster://[user:password@]host:port,host:port``; ValueError otherwise.
     """
     parts = urlsplit(url)
     query = parse_qs(parts.query)
@@ -72,6 +79,7 @@ def parse_url(url: str) -> Address:
         ca_certificates=query.get("ssl_ca_certs", [None])[0],
         sentinels=tuple(hosts) if sentinel else (),
         master=master,
+        seeds=tuple(hosts) if parts.scheme.endswith("+cluster") else (),
     )
 
 
@@ -87,13 +95,16 @@ def pack(*arguments: bytes) -> bytes:
     return b"".join(parts)
 
 
-class _Exchange:
-    __slots__ = ("expected", "future", "replies")
+class Exchange:
+    """Replies under way: `replies` fills up in the order of the commands, then `future` ends."""
 
-    def __init__(self, expected: int, future: asyncio.Future[None]) -> None:
+    __slots__ = ("expected", "future", "replies", "sent")
+
+    def __init__(self, expected: int, future: asyncio.Future[None], sent: float) -> None:
         self.expected = expected
         self.future = future
         self.replies: list[Reply] = []
+        self.sent = sent
 
 
 class _Wire(asyncio.Protocol):
@@ -101,7 +112,7 @@ class _Wire(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.transport: asyncio.Transport | None = None
-        self.waiting: deque[_Exchange] = deque()
+        self.waiting: deque[Exchange] = deque()
         self._reader = hiredis.Reader()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -124,8 +135,13 @@ class _Wire(asyncio.Protocol):
                 if not exchange.future.done():
                     exchange.future.set_result(None)
         except hiredis.ProtocolError:
-            if self.transport is not None:
-                self.transport.abort()
+            self.abort()
+
+    def abort(self) -> None:
+        """Give the connection up; whoever waits hears of it in the next tick."""
+        transport, self.transport = self.transport, None
+        if transport is not None:
+            transport.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
         self.transport = None
@@ -138,8 +154,9 @@ class _Wire(asyncio.Protocol):
 class RedisConnection:
     """A connection that is opened on demand and after every loss. One event loop owns it."""
 
-    def __init__(self, url: str, *, connect_timeout: float = 0.25) -> None:
-        self.address = parse_url(url)
+    def __init__(self, where: str | Address, *, connect_timeout: float = 0.25) -> None:
+        self.address = parse_url(where) if isinstance(where, str) else where
+        self._tls = self.address.tls_context()
         self._connect_timeout = connect_timeout
         self._wire = _Wire()
         self._opening: asyncio.Task[None] | None = None
@@ -172,9 +189,11 @@ class RedisConnection:
                     replies = await self._ask(wire, b"".join(greeting), len(greeting))
                     for reply in replies:
                         if isinstance(reply, hiredis.ReplyError):
-                            assert wire.transport is not None
-                            wire.transport.abort()
+                            wire.abort()
                             raise RedisUnavailable(f"refused: {reply}")
+                    if self.address.sentinels and replies[-1][0] != b"master":
+                        wire.abort()
+                        raise RedisUnavailable(f"{host}:{port} is not the master (yet)")
         except (OSError, TimeoutError, ssl.SSLError) as error:
             if isinstance(error, RedisUnavailable):
                 raise
@@ -182,7 +201,7 @@ class RedisConnection:
         self._wire = wire
 
     async def _connect(self, host: str, port: int) -> _Wire:
-        context = self.address.tls_context()
+        context = self._tls
         _, wire = await asyncio.get_running_loop().create_connection(
             _Wire, host, port, ssl=context, server_hostname=host if context else None
         )
@@ -192,15 +211,19 @@ class RedisConnection:
         """The server to talk to: the address itself, or the master that a sentinel names."""
         if not self.address.sentinels:
             return self.address.host, self.address.port
+        share = self._connect_timeout / (len(self.address.sentinels) + 1)
+        question = pack(b"SENTINEL", b"get-master-addr-by-name", self.address.master.encode())
         for host, port in self.address.sentinels:
+            wire = None
             try:
-                _, wire = await asyncio.get_running_loop().create_connection(_Wire, host, port)
-                question = pack(b"SENTINEL", b"get-master-addr-by-name", self.address.master.encode())
-                (answer,) = await self._ask(wire, question, 1)
+                async with asyncio.timeout(share):  # a sentinel that hangs must not use up everybody's time
+                    _, wire = await asyncio.get_running_loop().create_connection(_Wire, host, port)
+                    (answer,) = await self._ask(wire, question, 1)
             except OSError:
                 continue
-            assert wire.transport is not None
-            wire.transport.close()
+            finally:
+                if wire is not None:
+                    wire.abort()
             if isinstance(answer, list) and len(answer) == 2:
                 return answer[0].decode(), int(answer[1])
         raise RedisUnavailable(f"no sentinel knows the master {self.address.master}")
@@ -212,18 +235,21 @@ class RedisConnection:
             commands.append(pack(b"AUTH", *user, self.address.password.encode()))
         if self.address.database:
             commands.append(pack(b"SELECT", b"%d" % self.address.database))
+        if self.address.sentinels:
+            commands.append(pack(b"ROLE"))  # a sentinel may name a server that has just been demoted
         return commands
 
     @staticmethod
     async def _ask(wire: _Wire, payload: bytes, expected: int) -> list[Reply]:
-        exchange = _Exchange(expected, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        exchange = Exchange(expected, loop.create_future(), loop.time())
         assert wire.transport is not None
         wire.waiting.append(exchange)
         wire.transport.write(payload)
         await exchange.future
         return exchange.replies
 
-    def send(self, commands: Sequence[bytes], expected: int | None = None) -> _Exchange:
+    def send(self, commands: Sequence[bytes]) -> Exchange:
         """Write packed `commands` now; the exchange's future ends when all replies are in.
 
         Raises `RedisUnavailable` when there is no connection or it takes no more.
@@ -233,10 +259,13 @@ class RedisConnection:
             raise RedisUnavailable("not connected")
         if transport.get_write_buffer_size() > _WRITE_LIMIT:
             raise RedisUnavailable("the connection takes no more")
-        exchange = _Exchange(
-            len(commands) if expected is None else expected, asyncio.get_running_loop().create_future()
-        )
-        self._wire.waiting.append(exchange)
+        loop = asyncio.get_running_loop()
+        now, waiting = loop.time(), self._wire.waiting
+        if waiting and now - waiting[0].sent > _STUCK:
+            self._wire.abort()
+            raise RedisUnavailable("has not answered for too long")
+        exchange = Exchange(len(commands), loop.create_future(), now)
+        waiting.append(exchange)
         transport.write(b"".join(commands))
         return exchange
 
@@ -260,6 +289,10 @@ class RedisConnection:
         finally:
             timer.cancel()
         return exchange.replies if len(exchange.replies) == exchange.expected else exchange.replies[:]
+
+    async def everywhere(self, command: bytes, seconds: float) -> None:
+        """Have every server that this connects to run a packed `command` that names no key."""
+        await self.exchange([command], seconds)
 
     def close(self) -> None:
         if self._wire.transport is not None:

@@ -31,9 +31,17 @@ from fraud.contract import Transaction
 from fraud.settings import settings
 
 
+def _service_class() -> type[EdgeService]:
+    if settings().serve_tracing:
+        from bentos.tracing import TracedService  # OpenTelemetry is loaded only when it is asked for
+
+        return TracedService
+    return EdgeService
+
+
 @bentoml.service(
     name="FraudScorer",
-    service_class=EdgeService,
+    service_class=_service_class(),
     workers=settings().serve_workers,
     traffic={"timeout": 10.0},
     logging={"access": {"enabled": False}},

@@ -34,7 +34,28 @@ def frame(record: bytes) -> bytes:
 
 def read_frames(path: Path) -> Iterator[bytes]:
     """The records of a file in order, up to a torn end."""
-    data = path.read_bytes()
+    for record, _ in _frames(path.read_bytes()):
+        yield record
+
+
+def read_part(path: Path, at: int, most: int) -> tuple[list[bytes], int]:
+    """The records that stand whole in `most` bytes from byte `at` (at least one, if there is any),
+    and where the next one begins.
+    """
+    with path.open("rb") as file:
+        file.seek(at)
+        data = file.read(_HEADER.size)
+        if len(data) == _HEADER.size:
+            data += file.read(max(most, _HEADER.unpack(data)[0]))
+    records, end = [], 0
+    for record, after in _frames(data):
+        records.append(record)
+        end = after
+    return records, at + end
+
+
+def _frames(data: bytes) -> Iterator[tuple[bytes, int]]:
+    """Whole records from the start of `data`, each with the place where the next one begins."""
     at, size = 0, len(data)
     while at + _HEADER.size <= size:
         length, checksum = _HEADER.unpack_from(data, at)
@@ -42,8 +63,8 @@ def read_frames(path: Path) -> Iterator[bytes]:
         record = data[start : start + length]
         if len(record) < length or zlib.crc32(record) != checksum:
             return
-        yield record
         at = start + length
+        yield record, at
 
 
 class SpoolFile:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 
 class RedisStartError(RuntimeError):
@@ -78,7 +80,8 @@ def start_redis(directory: Path, port: int | None = None, *, durable: bool = Fal
     )
     server = RedisServer(process, port, directory)
     deadline = time.monotonic() + 10
-    with redis.Redis(port=port) as client:
+    # No retries of the client's own: they wait about a second each.
+    with redis.Redis(port=port, retry=Retry(NoBackoff(), 0)) as client:
         while True:
             try:
                 client.ping()

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
+import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import redis
 
-from bentos.audit import audit
+from bentos.audit import audit, outcomes, rows_as_records
 from bentos.decision_files import convert_all
 from bentos.decision_log import DecisionLog, journal_folder, log_row
 from bentos.event_sinks import open_sinks
-from bentos.outbox import Effect, Outbox, answer_key, answer_value
-from bentos.spool import SpoolFile, SpoolFull, orphaned, read_frames
+from bentos.labels import Label, LabelStore, convert_labels
+from bentos.outbox import Effect, Outbox, answer_key, answer_value, claim_value, remembered_answers
+from bentos.spool import SpoolFile, SpoolFull, frame, orphaned, read_frames
 from bentos.work import Work
 from embedded.redis_server import RedisServer, start_redis
 from fraud.answer import Answer
@@ -125,6 +131,134 @@ def test_a_removed_entry_and_a_missing_answer_are_found(tmp_path: Path) -> None:
     problems = audit(tmp_path, ["t0", "t2"]).problems
     assert any("entry 2 is missing" in problem for problem in problems)
     assert "transaction t2 was answered but is not in the log" in problems
+
+
+def test_a_forged_entry_breaks_the_chain(tmp_path: Path) -> None:
+    log = DecisionLog(tmp_path)
+    log.append([row(f"t{n}") for n in range(5)])
+    log.close()
+    convert_all(tmp_path)
+    (path,) = tmp_path.rglob("*.parquet")
+    table = pq.read_table(path, partitioning=None)
+    scores = table.column("score").to_pylist()
+    scores[2] = 0.01
+    table = table.set_column(table.schema.get_field_index("score"), "score", pa.array(scores))
+    forged = [hashlib.sha256(record).digest() for record in rows_as_records(table)]
+    at = table.schema.get_field_index("hash")
+    pq.write_table(table.set_column(at, table.schema.field(at), pa.array(forged, pa.binary(32))), path)
+    series = path.stem.rpartition("-")[0]
+    assert audit(tmp_path).problems == [f"{series}: entry 3 does not follow the one before it"]
+
+
+def test_a_forged_journal_and_a_moved_file_are_found(tmp_path: Path) -> None:
+    log = DecisionLog(tmp_path)
+    log.append([row(f"t{n}") for n in range(4)])
+    log.close()
+    (segment,) = journal_folder(tmp_path).glob("*.ready")
+    records = list(read_frames(segment))
+    whole = segment.read_bytes()
+    segment.write_bytes(b"".join(frame(record.replace(b"REVIEW", b"APPROV")) for record in records[:1])
+                        + b"".join(map(frame, records[1:])))  # fmt: skip
+    assert audit(tmp_path).problems == [f"{log.series}: entry 1 does not follow the one before it"]
+    segment.write_bytes(whole)
+    segment.rename(segment.with_name("elsewhere-00000000.ready"))
+    assert len([problem for problem in audit(tmp_path).problems if "holds an entry of" in problem]) == 4
+
+
+def test_an_end_that_was_cut_off_shows_against_what_redis_remembers(
+    tmp_path: Path, redis_server: RedisServer
+) -> None:
+    url = f"redis://127.0.0.1:{redis_server.port}/6"
+    client = redis.Redis.from_url(url)
+    client.flushdb()
+    log = DecisionLog(tmp_path)
+    log.append([row("kept"), row("cut")])
+    log.close()
+    convert_all(tmp_path)
+    for name, decision in (("kept", "REVIEW"), ("cut", "REVIEW"), ("told-otherwise", "APPROVE")):
+        answer = Answer(name, 0.1 + 0.2, decision, [], [], "v1", "champion", {}, [], 1.0)  # type: ignore[arg-type]
+        client.set(answer_key("p", name), answer_value(b"d" * 16, msgspec.json.encode(answer)))
+    client.set(answer_key("p", "claimed"), claim_value(b"d" * 16, b"n" * 8))
+    remembered = outcomes(remembered_answers(url, "p"))
+    assert set(remembered) == {"kept", "cut", "told-otherwise"}
+    del remembered["told-otherwise"]
+    assert audit(tmp_path, remembered=remembered).problems == []
+    (path,) = tmp_path.rglob("*.parquet")
+    pq.write_table(pq.read_table(path, partitioning=None).slice(0, 1), path)
+    assert audit(tmp_path).problems == []
+    assert audit(tmp_path, remembered=remembered).problems == [
+        "transaction cut was answered otherwise than the log says"
+    ]
+    remembered["kept"] = ("APPROVE", *remembered["kept"][1:])
+    assert len(audit(tmp_path, remembered=remembered).problems) == 2
+
+
+def test_labels_sent_at_once_are_all_kept(tmp_path: Path) -> None:
+    store = LabelStore(tmp_path)
+    now = datetime(2026, 3, 2, tzinfo=UTC)
+    labels = [Label(f"t{n}", now, True, "analyst", now) for n in range(200)]
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(lambda label: store.append([label]), labels))
+    store.close()
+    assert convert_labels(tmp_path) == 200
+
+
+def test_labels_that_the_disk_refuses_are_not_acknowledged(tmp_path: Path) -> None:
+    (tmp_path / "labels").write_text("a file where the folder should be")
+    now = datetime(2026, 3, 2, tzinfo=UTC)
+    assert not LabelStore(tmp_path).append([Label("t", now, True, "analyst", now)])
+
+
+def test_a_long_backlog_is_sent_again_piece_by_piece_and_in_order(
+    tmp_path: Path, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bentos.outbox._PART", 1000)
+    client = redis.Redis(port=redis_server.port)
+    client.flushdb()
+
+    async def run() -> None:
+        outbox = Outbox(redis_server.url, tmp_path, STREAMS)
+        for n in range(300):  # not started: Redis is not connected yet
+            assert not outbox.send([effect(f"e{n}")])
+        await outbox.tick()
+        while outbox.spooled:
+            await asyncio.sleep(0.01)
+        assert outbox.send([effect("last")])
+        await outbox.close()
+
+    asyncio.run(run())
+    assert events(client) == [b"e%d" % n for n in range(300)] + [b"last"]
+
+
+def test_what_redis_owes_when_it_hangs_is_sent_again_in_order(
+    tmp_path: Path, redis_server: RedisServer
+) -> None:
+    server = start_redis(tmp_path / "redis")
+
+    async def run() -> None:
+        outbox = Outbox(server.url, tmp_path, STREAMS)
+        await outbox.start()
+        os.kill(server.pid, signal.SIGSTOP)
+        assert outbox.send([effect("a"), effect("b")])
+        await asyncio.sleep(1.1)
+        # The connection is given up now; what was sent on it comes first.
+        assert not outbox.send([effect("c")])
+        assert not outbox.send([effect("d")])
+        os.kill(server.pid, signal.SIGCONT)
+        for _ in range(200):
+            await asyncio.sleep(0.02)
+            await outbox.tick()
+            if not outbox.spooled:
+                break
+        assert outbox.send([effect("e")])
+        await outbox.close()
+
+    try:
+        asyncio.run(run())
+        assert events(redis.Redis(port=server.port)) == [b"a", b"b", b"c", b"d", b"e"]
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+        server.stop()
 
 
 def test_a_killed_worker_leaves_whole_entries_that_are_adopted(tmp_path: Path) -> None:

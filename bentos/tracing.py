@@ -1,0 +1,157 @@
+"""OpenTelemetry traces of scoring, when TOLLGATE_SERVE_TRACING asks for them; nothing at all without.
+
+A request is a server span (a caller's `traceparent` is its parent). Requests share micro-batches,
+so a batch is a trace of its own: a span `batch` linked to the requests in it, over the spans
+`features`, `model`, `rules` and `finish`. Spans carry ids of transactions and outcomes, no other
+field of a transaction. They go to an OTLP collector over HTTP; the standard OTEL_* variables say
+where, how many are sampled and how many may wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, Final
+
+from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import Link, SpanContext, get_current_span
+
+from bentos.edge import EdgeService
+from bentos.memory import Memory
+from bentos.metrics import Metrics
+from bentos.model import Floats
+from bentos.online_features import OnlineRows
+from bentos.online_reader import OnlineReader, Read
+from bentos.scorer import Scorer, _Scored
+from bentos.work import Work
+from fraud.rules import Rule
+from fraud.settings import Settings, SettingsError
+
+_NAME: Final = "tollgate"
+#: Milliseconds that a worker which ends gives to spans that are not delivered yet.
+_LAST_WORDS: Final = 2000
+
+
+@lru_cache(maxsize=1)
+def tracer_provider() -> TracerProvider:
+    """This process's provider; raise `SettingsError` when the exporter is not installed."""
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    except ImportError:
+        raise SettingsError(
+            "TOLLGATE_SERVE_TRACING: needs the optional packages of tracing: pip install 'tollgate[tracing]'"
+        ) from None
+    provider = TracerProvider(resource=Resource.create({"service.name": "tollgate-scorer"}))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    return provider
+
+
+def traced(app: Any, provider: TracerProvider) -> Any:
+    """An ASGI application whose requests are spans."""
+    return OpenTelemetryMiddleware(
+        app, tracer_provider=provider, excluded_urls="healthz,livez,readyz,metrics",
+        exclude_spans=["receive", "send"],
+    )  # fmt: skip
+
+
+class TracedService(EdgeService):
+    """The service with a span around every request."""
+
+    def to_asgi(self, is_main: bool = True) -> Any:
+        app = super().to_asgi(is_main=is_main)
+        return traced(app, tracer_provider()) if is_main else app
+
+
+class _TracedMemory(Memory):
+    """Knows the span of every request that is under way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spans: dict[str, SpanContext] = {}
+
+    def begin(self, transaction_id: str, digest: bytes, future: asyncio.Future[bytes]) -> None:
+        super().begin(transaction_id, digest, future)
+        self.spans[transaction_id] = get_current_span().get_span_context()
+
+    def finished(self, transaction_id: str) -> None:
+        super().finished(transaction_id)
+        self.spans.pop(transaction_id, None)
+
+
+class _TracedReader(OnlineReader):
+    def __init__(self, chosen: Settings, metrics: Metrics, memory: Memory, provider: TracerProvider) -> None:
+        super().__init__(chosen, metrics, memory)
+        self._tracer = provider.get_tracer(_NAME)
+
+    async def claim_and_read(self, batch: list[Work]) -> Read:
+        with self._tracer.start_as_current_span("features") as span:
+            read = await super().claim_and_read(batch)
+            span.set_attribute("tollgate.to_decide", len(read.kept))
+            if read.shortfall:
+                span.set_attribute("tollgate.degraded", read.shortfall)
+            return read
+
+
+class TracedScorer(Scorer):
+    """A scorer whose batches and their stages are spans."""
+
+    memory: _TracedMemory
+
+    def __init__(self, chosen: Settings, metrics: Metrics, provider: TracerProvider | None = None) -> None:
+        super().__init__(chosen, metrics)
+        self._provider = provider or tracer_provider()
+        self._tracer = self._provider.get_tracer(_NAME)
+        self.memory = _TracedMemory()
+        self.reader = _TracedReader(chosen, metrics, self.memory, self._provider)
+
+    async def run(self, batch: list[Work]) -> None:
+        names = [work.transaction.transaction_id for work in batch]
+        spans = self.memory.spans
+        links = [
+            Link(spans[name], {"tollgate.transaction_id": name})
+            for name in names
+            if name in spans and spans[name].is_valid
+        ]
+        with self._tracer.start_as_current_span(
+            "batch", links=links, attributes={"tollgate.batch_size": len(batch)}
+        ):
+            await super().run(batch)
+
+    def _score(self, batch: Sequence[Work], matrix: Floats) -> _Scored:
+        with self._tracer.start_as_current_span("model") as span:
+            scored = super()._score(batch, matrix)
+            if scored.degraded:
+                span.set_attribute("tollgate.degraded", scored.degraded)
+            versions = {scoring.version for scoring in scored.models if scoring is not None}
+            span.set_attribute("tollgate.model_versions", sorted(versions))
+            return scored
+
+    def _hits(
+        self, batch: Sequence[Work], matrix: Floats, scores: Sequence[float | None]
+    ) -> list[list[Rule]]:
+        with self._tracer.start_as_current_span("rules") as span:
+            every = super()._hits(batch, matrix, scores)
+            hits = Counter(rule.name for hits in every for rule in hits)
+            span.set_attribute("tollgate.rule_hits", [f"{name}={count}" for name, count in hits.items()])
+            return every
+
+    def _finish(
+        self,
+        batch: Sequence[Work],
+        online: OnlineRows,
+        matrix: Floats,
+        scored: _Scored,
+        every: Sequence[list[Rule]],
+        shortfalls: list[str],
+    ) -> None:
+        with self._tracer.start_as_current_span("finish"):
+            super()._finish(batch, online, matrix, scored, every, shortfalls)
+
+    async def close(self) -> None:
+        await super().close()
+        await asyncio.to_thread(self._provider.force_flush, _LAST_WORDS)

@@ -1,0 +1,91 @@
+"""Traces: spans of requests and of the batches that decided them, only when asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from bentos.edge import Edge, EdgeService
+from bentos.engine import Engine
+from bentos.service import FraudScorer
+from bentos.tracing import TracedScorer, traced, tracer_provider
+from embedded.redis_server import RedisServer
+from fraud.settings import load_settings
+from tests.bentos.running import save_model, transaction_json
+
+CALLER = "4bf92f3577b34da6a3ce929d0e0e4736"
+
+
+def test_a_request_is_a_span_and_its_batch_links_to_it(tmp_path: Path, redis_server: RedisServer) -> None:
+    save_model(tmp_path, "first", trees=3)
+    chosen = load_settings().model_copy(
+        update={"home": tmp_path, "redis_url": f"redis://127.0.0.1:{redis_server.port}/7"}
+    )
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+
+    async def nobody(*_: object) -> None:
+        raise AssertionError("only hot routes are asked for")
+
+    async def run() -> list[int]:
+        engine = Engine(chosen)
+        engine.scorer.log.close()
+        scorer = TracedScorer(chosen, engine.metrics, provider)
+        await engine.scorer.reader.close()
+        engine.scorer = scorer
+        engine.batcher._run = scorer.run
+        await scorer.start()
+        transport = httpx.ASGITransport(app=traced(Edge(nobody, lambda: engine), provider))
+        async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+            answers = [
+                await client.post("/v1/score", json=transaction_json(transaction_id="seen", **changes),
+                                  headers={"traceparent": f"00-{CALLER}-00f067aa0ba902b7-01"})
+                for changes in ({}, {"amount": "13.00"})
+            ]  # fmt: skip
+            await client.get("/metrics")
+        await scorer.close()
+        assert scorer.memory.spans == {}
+        return [answer.status_code for answer in answers]
+
+    assert asyncio.run(run()) == [200, 409]
+    spans = exporter.get_finished_spans()
+    by_name = {span.name: span for span in spans}
+    requests = [span for span in spans if span.name.startswith("POST")]
+    assert [f"{span.context.trace_id:032x}" for span in requests if span.context] == [CALLER, CALLER]
+    assert {"batch", "features", "model", "rules", "finish"} <= by_name.keys()
+    assert not any("metrics" in span.name for span in spans)
+    batch = by_name["batch"]
+    assert [link.context for link in batch.links] == [requests[0].context]
+    for stage in ("features", "model", "rules", "finish"):
+        assert by_name[stage].parent == batch.context
+    assert by_name["model"].attributes == {"tollgate.model_versions": ("first",)}
+    everything = json.dumps([json.loads(span.to_json()) for span in spans])
+    assert "seen" in everything
+    for value in ("customer-1", "card-1", "198.51.100.7"):
+        assert value not in everything
+
+
+def test_the_setting_turns_traces_on_and_loads_nothing_without() -> None:
+    code = (
+        "import sys, bentos.service as s\n"
+        "print(type(s.FraudScorer).__name__, 'opentelemetry.instrumentation.asgi' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+        env=os.environ | {"TOLLGATE_SERVE_TRACING": "True"},
+    )  # fmt: skip
+    assert done.stdout.split() == ["TracedService", "True"]
+    assert type(FraudScorer) is EdgeService
+    provider = tracer_provider()
+    assert provider.resource.attributes["service.name"] == "tollgate-scorer"
+    provider.shutdown()

@@ -1,0 +1,376 @@
+"""One or two workers in this process: what they promise each other, their callers and operators."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import numpy as np
+import pytest
+import redis
+from prometheus_client.parser import text_string_to_metric_families
+
+from bentos.decision_log import RECORD, journal_folder
+from bentos.edge import Edge
+from bentos.engine import Engine
+from bentos.model import Model, ModelError
+from bentos.spool import read_frames
+from embedded.redis_server import RedisServer, start_redis
+from fraud.settings import load_settings
+from tests.bentos.running import save_model, transaction_json
+
+Post = Callable[..., Awaitable[httpx.Response]]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with three models."""
+    home = tmp_path_factory.mktemp("worker")
+    for seed, version in enumerate(("three", "two", "one")):
+        save_model(home, version, seed=seed, trees=5)
+    (home / "deployment.json").write_text(json.dumps({"champion": "one"}))
+    return home
+
+
+@pytest.fixture
+def url(redis_server: RedisServer) -> str:
+    """An empty Redis database."""
+    url = f"redis://127.0.0.1:{redis_server.port}/8"
+    redis.Redis.from_url(url).flushdb()
+    return url
+
+
+@asynccontextmanager
+async def worker(home: Path, url: str, **settings: Any) -> AsyncIterator[tuple[Engine, Post]]:
+    """A worker and a client of its outermost layer, without the process that converts its log."""
+    changes = {"home": home, "redis_url": url, "topic": "worker", "partitions": 1} | settings
+    engine = Engine(load_settings().model_copy(update=changes))
+    engine._convert = lambda: None  # type: ignore[method-assign]
+    await engine.start()
+
+    async def beyond(*_: object) -> None:
+        raise AssertionError("the hot routes are answered before BentoML")
+
+    transport = httpx.ASGITransport(app=Edge(beyond, lambda: engine))
+    try:
+        async with httpx.AsyncClient(transport=transport, base_url="http://worker") as client:
+
+            async def post(
+                path: str = "/v1/score", *, token: str | None = None, **changes: Any
+            ) -> httpx.Response:
+                headers = {"authorization": f"Bearer {token}"} if token else {}
+                return await client.post(path, json=transaction_json(**changes), headers=headers)
+
+            yield engine, post
+    finally:
+        await engine.stop()
+
+
+def events(url: str) -> list[str]:
+    entries = redis.Redis.from_url(url).xrange("tollgate:worker:0")
+    return [json.loads(fields[b"v"])["transaction_id"] for _, fields in entries]
+
+
+def logged(home: Path) -> list[dict[str, Any]]:
+    """The journal's decisions, oldest series first."""
+    return [
+        dict(zip(RECORD, msgspec.msgpack.decode(record), strict=True))
+        for path in sorted(journal_folder(home).glob("*-*"))
+        for record in read_frames(path)
+    ]
+
+
+def test_an_answer_holds_across_workers_and_restarts(tmp_path: Path, store: Path, url: str) -> None:
+    home = copied(store, tmp_path)
+
+    async def run() -> None:
+        async with worker(home, url) as (_, first), worker(home, url) as (_, second):
+            answers = [await post(transaction_id="held") for post in (first, second, first)]
+            assert {answer.content for answer in answers} == {answers[0].content}
+            assert (await second(transaction_id="held", amount="99.00")).status_code == 409
+        async with worker(home, url) as (_, third):
+            assert (await third(transaction_id="held")).content == answers[0].content
+            assert (await third(transaction_id="held", country="FR")).status_code == 409
+
+    asyncio.run(run())
+    assert events(url) == ["held"]
+    assert [row["transaction_id"] for row in logged(home)] == ["held"]
+
+
+def test_one_id_sent_to_two_workers_at_once_is_decided_once(tmp_path: Path, store: Path, url: str) -> None:
+    home = copied(store, tmp_path)
+
+    async def run() -> None:
+        async with worker(home, url) as (_, first), worker(home, url) as (_, second):
+            for n in range(20):
+                answers = await asyncio.gather(
+                    *(post(transaction_id=f"both-{n}") for post in (first, second, first))
+                )
+                decided = {answer.content for answer in answers if answer.status_code == 200}
+                assert len(decided) == 1
+                for answer in answers:
+                    assert answer.status_code in (200, 503)
+                    assert answer.status_code == 200 or answer.headers["retry-after"] == "1"
+                assert {
+                    (await post(transaction_id=f"both-{n}")).content for post in (first, second)
+                } == decided
+
+    asyncio.run(run())
+    assert sorted(events(url)) == sorted(f"both-{n}" for n in range(20))
+    assert len(logged(home)) == 20
+
+
+def test_what_was_decided_without_redis_is_remembered_by_the_next_worker(tmp_path: Path, store: Path) -> None:
+    home = copied(store, tmp_path)
+    server = start_redis(tmp_path / "redis")
+    server.stop()
+
+    async def run() -> None:
+        async with worker(home, server.url) as (_, post):
+            first = await post(transaction_id="alone")
+            assert "features:unavailable" in first.json()["degraded"]
+        back = start_redis(tmp_path / "redis", server.port)
+        try:
+            async with worker(home, server.url) as (engine, post):
+                while any(sink.spooled for sink in engine.scorer.sinks):
+                    await asyncio.sleep(0.02)
+                assert (await post(transaction_id="alone")).content == first.content
+            assert events(server.url) == ["alone"]
+        finally:
+            back.stop()
+
+    asyncio.run(run())
+
+
+#   frozen       breaker open: nobody waits      thawed, a probe succeeds
+#   |--timeout--timeout--timeout--|--open--open--|--half-open--closed
+def test_a_frozen_redis_costs_the_deadline_a_few_times_and_then_nothing(tmp_path: Path, store: Path) -> None:
+    home = copied(store, tmp_path)
+    server = start_redis(tmp_path / "redis")
+
+    async def run() -> None:
+        async with worker(home, server.url) as (engine, post):
+            assert (await post(transaction_id="before")).json()["degraded"] == []
+            os.kill(server.pid, signal.SIGSTOP)
+            try:
+                causes: Counter[str] = Counter()
+                for n in range(8):
+                    answer = (await post(transaction_id=f"frozen-{n}")).json()
+                    assert set(answer["feature_status"].values()) == {"timeout"}
+                    causes[answer["degraded"][0]] += 1
+                assert causes["features:timeout"] == 3
+                assert causes["features:breaker_open"] == 5
+                assert engine.scorer.reader.breaker.state == "open"
+            finally:
+                os.kill(server.pid, signal.SIGCONT)
+            until = time.monotonic() + 20
+            while time.monotonic() < until:
+                answer = (await post(transaction_id=f"after-{time.monotonic_ns()}")).json()
+                if not answer["degraded"]:
+                    break
+                await asyncio.sleep(0.05)
+            assert answer["degraded"] == []
+            assert engine.scorer.reader.breaker.state == "closed"
+
+    try:
+        asyncio.run(run())
+    finally:
+        server.stop()
+
+
+def test_models_change_under_load_without_a_dropped_request(tmp_path: Path, store: Path, url: str) -> None:
+    home = copied(store, tmp_path)
+    line_ups: list[dict[str, Any]] = [
+        {"champion": "one", "challenger": "two", "split": 0.5},
+        {"champion": "two"},  # promoted
+        {"champion": "one"},  # rolled back
+        {"champion": "broken"},
+        {"champion": "three", "shadow": ["one"]},
+    ]
+
+    async def run() -> Counter[tuple[str, str]]:
+        seen: Counter[tuple[str, str]] = Counter()
+        async with worker(home, url) as (engine, post):
+            done = asyncio.Event()
+
+            async def caller(name: str) -> None:
+                sent = 0
+                while not done.is_set():
+                    answer = await post(transaction_id=f"{name}-{sent}", customer_id=f"{name}-{sent}")
+                    assert answer.status_code == 200
+                    assert answer.json()["degraded"] == []
+                    seen[answer.json()["variant"], answer.json()["model_version"]] += 1
+                    sent += 1
+
+            callers = [asyncio.create_task(caller(f"caller-{n}")) for n in range(8)]
+            for line_up in line_ups:
+                await asyncio.sleep(0.1)
+                (home / "deployment.json").write_text(json.dumps(line_up))
+                await engine.scorer.models.refresh()
+            await asyncio.sleep(0.1)
+            done.set()
+            await asyncio.gather(*callers)
+        return seen
+
+    seen = asyncio.run(run())
+    assert set(seen) == {
+        ("champion", "one"), ("challenger", "two"), ("champion", "two"), ("champion", "three"),
+    }  # fmt: skip
+    rows = logged(home)
+    assert len(rows) == sum(seen.values())
+    shadowed = [row for row in rows if row["shadow_scores"]]
+    # A shadow's score is in the log beside the champion's, which is the one that decided.
+    assert {row["model_version"] for row in shadowed} == {"three"}
+    assert all(name == "one" for row in shadowed for name, _ in row["shadow_scores"])
+    assert any(row["score"] != row["shadow_scores"][0][1] for row in shadowed)
+
+
+def test_a_model_that_fails_leaves_the_rules_and_then_the_conservative_default(
+    tmp_path: Path, store: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = copied(store, tmp_path)
+    rules = tmp_path / "rules.yaml"
+    rules.write_text('rules:\n  - {name: cash, when: channel == "atm", action: block, reason: CASH}\n')
+
+    def fail(self: Model, rows: np.ndarray) -> np.ndarray:
+        raise ModelError("a test")
+
+    async def run() -> None:
+        async with worker(home, url, rules_file=rules) as (engine, post):
+            monkeypatch.setattr(Model, "score", fail)
+            answers = [(await post(transaction_id=f"f{n}")).json() for n in range(7)]
+            assert {(answer["decision"], answer["fraud_score"]) for answer in answers} == {("REVIEW", None)}
+            assert [answer["degraded"] for answer in answers] == [["model:failed"]] * 5 + [
+                ["model:breaker_open"]
+            ] * 2
+            blocked = (await post(transaction_id="atm", channel="atm")).json()
+            assert (blocked["decision"], blocked["risk_factors"]) == ("BLOCK", ["rule cash: CASH"])
+            monkeypatch.undo()
+            until = time.monotonic() + 10
+            while engine.scorer.model_breaker.state != "closed" and time.monotonic() < until:
+                await post(transaction_id=f"again-{time.monotonic_ns()}")
+                await asyncio.sleep(0.02)
+            assert (await post(transaction_id="well")).json()["degraded"] == []
+
+    asyncio.run(run())
+
+
+def test_a_rule_that_would_decline_everybody_asks_for_reviews_instead(
+    tmp_path: Path, store: Path, url: str
+) -> None:
+    home = copied(store, tmp_path)
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("rules:\n  - {name: everybody, when: amount >= 0.0, action: block, reason: BAD}\n")
+
+    async def run() -> tuple[list[str], dict[str, Any]]:
+        async with worker(home, url, rules_file=rules) as (engine, post):
+            items = [
+                engine.parse(json.dumps(transaction_json(transaction_id=f"r{n}")).encode())
+                for n in range(512)
+            ]
+            decisions = [json.loads(item)["decision"] for item in await engine.score_many(items)]
+            return decisions, (await post(transaction_id="later")).json()
+
+    decisions, later = asyncio.run(run())
+    assert decisions[0] == "BLOCK"
+    assert decisions[-1] == "REVIEW"
+    assert later["decision"] == "REVIEW"
+    assert "rule_demoted:everybody" in later["degraded"]
+
+
+def test_tokens_scopes_and_rates_hold_at_the_door(tmp_path: Path, store: Path, url: str) -> None:
+    home = copied(store, tmp_path)
+    tokens = tmp_path / "tokens.json"
+    tokens.write_text(
+        json.dumps(
+            {
+                "clients": [
+                    {
+                        "name": "checkout",
+                        "sha256": [hashlib.sha256(b"till").hexdigest()],
+                        "scopes": ["score"],
+                        "rate": 3,
+                    },
+                    {"name": "desk", "sha256": [hashlib.sha256(b"desk").hexdigest()], "scopes": ["label"]},
+                ]
+            }
+        )
+    )
+
+    async def run() -> None:
+        async with worker(home, url, tokens_file=tokens) as (_, post):
+            statuses = [(await post(transaction_id=f"t{n}", token="till")).status_code for n in range(3)]
+            assert statuses == [200, 200, 200]
+            limited = await post(transaction_id="t3", token="till")
+            assert (limited.status_code, limited.headers["retry-after"]) == (429, "1")
+            for token, path, status in (
+                (None, "/v1/score", 401), ("guess", "/v1/score", 401), ("desk", "/v1/score", 403),
+                ("till", "/v1/labels", 403), ("desk", "/v1/explain", 403), ("till", "/v1/score/batch", 422),
+            ):  # fmt: skip
+                answer = await post(path, token=token)
+                assert answer.status_code == status, path
+                assert "guess" not in answer.text
+
+    asyncio.run(run())
+
+
+def test_a_full_queue_turns_callers_away_and_says_when_to_come_back(
+    tmp_path: Path, store: Path, url: str
+) -> None:
+    home = copied(store, tmp_path)
+
+    async def run() -> Counter[int]:
+        async with worker(home, url, serve_queue=4, serve_batch=2) as (_, post):
+            answers = await asyncio.gather(*(post(transaction_id=f"q{n}") for n in range(64)))
+        for answer in answers:
+            if answer.status_code == 503:
+                assert answer.headers["retry-after"] == "1"
+                assert answer.json()["error"]["reason"] == "4 transactions wait already"
+        return Counter(answer.status_code for answer in answers)
+
+    statuses = asyncio.run(run())
+    assert set(statuses) == {200, 503}
+    assert len(logged(home)) == statuses[200]
+
+
+def test_every_figure_that_operators_need_is_exported(tmp_path: Path, store: Path, url: str) -> None:
+    home = copied(store, tmp_path)
+
+    async def run() -> str:
+        async with worker(home, url) as (engine, post):
+            await post(transaction_id="counted")
+            await engine.scorer.tick()
+            return engine.metrics_text()
+
+    families = {family.name: family for family in text_string_to_metric_families(asyncio.run(run()))}
+    stages = {sample.labels["stage"] for sample in families["tollgate_stage_seconds"].samples}
+    assert {"parse", "features", "model", "rules", "total"} <= stages
+    breakers = {sample.labels["breaker"] for sample in families["tollgate_breaker_state"].samples}
+    assert breakers == {"redis", "model"}
+    filled = {name for name, family in families.items() if family.samples}
+    assert filled >= {
+        f"tollgate_{name}"
+        for name in ("in_flight", "batch_size", "decisions", "score", "feature_status", "log_held", "events_waiting",
+                     "model_age_seconds", "requests", "rules_refused", "model_refused", "registry_refused")
+    }  # fmt: skip
+    assert {"tollgate_degraded", "tollgate_rule_hits", "tollgate_repeated"} <= families.keys()
+
+
+def copied(store: Path, folder: Path) -> Path:
+    """A home of one's own with the models of `store`."""
+    home = folder / "home"
+    home.mkdir()
+    (home / "bentoml").symlink_to(store / "bentoml")
+    (home / "deployment.json").write_bytes((store / "deployment.json").read_bytes())
+    return home
