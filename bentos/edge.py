@@ -21,6 +21,7 @@ from bentos.access import Scope
 from bentos.engine import LARGEST_BULK_ITEMS, Engine
 from bentos.explain import explain
 from bentos.problem import Problem
+from bentos.status import status
 from fraud.contract import LARGEST_BODY
 
 _log = logging.getLogger("tollgate.edge")
@@ -60,6 +61,7 @@ class Edge:
             BULK_PATH: self._bulk,
             "/v1/labels": self._labels,
             "/v1/explain": self._explain,
+            "/v1/status": self._status,
             "/metrics": self._metrics,
         }
 
@@ -131,6 +133,15 @@ class Edge:
         answer = await explain(engine, raw)
         engine.metrics.count("requests_total", "/v1/explain", "200")
         await _respond(send, 200, _encode(answer))
+
+    async def _status(
+        self, engine: Engine, scope: MutableMapping[str, Any], receive: Receive, send: Send
+    ) -> None:
+        if scope["method"] != "GET":
+            raise Problem(405, "(method)", "should be GET")
+        peer = scope.get("client")
+        engine.access.client(scope["headers"], peer[0] if peer else None, "admin")
+        await _respond(send, 200, _encode(status(engine)))
 
     async def _metrics(
         self, engine: Engine, scope: MutableMapping[str, Any], receive: Receive, send: Send

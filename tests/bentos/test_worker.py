@@ -325,6 +325,42 @@ def test_tokens_scopes_and_rates_hold_at_the_door(tmp_path: Path, store: Path, u
     asyncio.run(run())
 
 
+def test_operators_see_what_is_in_service_and_why_something_was_refused(
+    tmp_path: Path, store: Path, url: str
+) -> None:
+    home = copied(store, tmp_path)
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("rules:\n  - {name: big, when: amount > 1.0, action: review, reason: BIG}\n")
+    tokens = tmp_path / "tokens.json"
+    clients = [
+        {"name": name, "sha256": [hashlib.sha256(name.encode()).hexdigest()], "scopes": [scope]}
+        for name, scope in (("root", "admin"), ("till", "score"))
+    ]
+    tokens.write_text(json.dumps({"clients": clients}))
+
+    async def run() -> dict[str, Any]:
+        async with worker(home, url, rules_file=rules, tokens_file=tokens) as (engine, _):
+            rules.write_text("rules:\n  - {name: big, when: shoe > 1.0, action: review, reason: BIG}\n")
+            (home / "deployment.json").write_text('{"champion": "nobody"}')
+            await engine.scorer.tick()
+            transport = httpx.ASGITransport(app=Edge(None, lambda: engine))  # type: ignore[arg-type]
+            async with httpx.AsyncClient(transport=transport, base_url="http://worker") as client:
+                statuses = [
+                    (await client.get("/v1/status", headers={"authorization": f"Bearer {name}"})).status_code
+                    for name in ("till", "guess")
+                ]
+                assert statuses == [403, 401]
+                answer = await client.get("/v1/status", headers={"authorization": "Bearer root"})
+            return answer.json()
+
+    found = asyncio.run(run())
+    assert found["models"]["champion"] == "one"
+    assert "nobody" in found["models"]["refused"]
+    assert found["rules"]["names"] == ["big"]
+    assert found["rules"]["refused"].startswith("line 2: rule big: shoe is neither")
+    assert found["breakers"] == {"redis": "closed", "model": "closed"}
+
+
 def test_a_full_queue_turns_callers_away_and_says_when_to_come_back(
     tmp_path: Path, store: Path, url: str
 ) -> None:
