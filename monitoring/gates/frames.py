@@ -123,9 +123,8 @@ def spark_frame(
         expected = f.col("amount_minor").cast("double") * f.create_map(*pairs)[f.col("currency")]
         off = f.abs(f.col("amount_reference") - expected) > 1 + _ROUNDING * f.abs(expected)
         frame = frame.withColumn("_reference_off", f.coalesce(off.cast("int"), f.lit(0)))
-        folder = f.to_date(
-            f.regexp_extract(f.input_file_name(), _PARTITION.pattern.replace("\\d", "[0-9]"), 1)
-        )
+        named = f.regexp_extract(f.input_file_name(), _PARTITION.pattern.replace("\\d", "[0-9]"), 1)
+        folder = f.to_date(f.nullif(named, f.lit("")))  # a file outside a date's folder has no such name
         days = f.coalesce(f.datediff(f.to_date("event_timestamp"), folder), f.lit(0))
         frame = frame.withColumn("_partition_days_off", days)
     if gate == "velocity" and entity is not None and created is not None:

@@ -124,6 +124,19 @@ def test_a_corrupted_batch_is_stopped_by_name(
     assert "to do: " in result.text()
 
 
+@pytest.mark.slow
+def test_spark_finds_what_pandas_finds_whatever_the_folder(history: History, tmp_path: Path) -> None:
+    columns = rows(count=3_000, seed=9)
+    for corrupt in (nulls, duplicates, shifted_units, future_events):
+        corrupt(columns)
+    file = write(tmp_path, columns) / "part.parquet"
+    lone = file.rename(tmp_path / "lone.parquet")
+    both = [run_gate("raw", lone, engine=name, as_of=AS_OF, history=history) for name in ("pandas", "spark")]
+    found = [{(failure.fault, failure.severity, failure.rows) for failure in one.failures} for one in both]
+    assert found[0] == found[1]
+    assert {"nulls", "duplicates", "shifted units", "future events"} <= faults(both[1])
+
+
 def test_a_truncated_file_is_stopped_before_any_row_is_read(tmp_path: Path) -> None:
     file = write(tmp_path, rows()) / "part.parquet"
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
