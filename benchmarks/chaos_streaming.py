@@ -13,6 +13,7 @@ results/chaos/streaming.json.
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 import os
 import random
@@ -167,9 +168,13 @@ def judge(load: list[Event]) -> Finding:
     found.arrival_rows = {"expected": len(accepted), "found": rows.total()}
     found.lost += len(accepted.keys() - rows.keys())
     found.double_counted += rows.total() - len(rows)
-    broken = sum(event.kind == "broken" for event in load)
-    letters = sum(1 for _ in read_letters(letters_folder(configured)))
-    found.dead_letters = {"expected": broken, "found": letters}
+    broken = Counter(event.payload for event in load if event.kind == "broken")
+    letters = Counter(
+        base64.b64decode(letter.original) for _, letter in read_letters(letters_folder(configured))
+    )
+    found.dead_letters = {
+        "expected": broken.total(), "found": letters.total(), "strangers": (letters - broken).total(),
+    }  # fmt: skip
     return found
 
 
@@ -292,7 +297,8 @@ def main() -> int:
         for name in ("kills", "events", "lost", "double_counted", "wrong_features", "features_compared")
     }
     letters = {
-        side: sum(found.dead_letters[side] for found in runs.values()) for side in ("expected", "found")
+        side: sum(found.dead_letters[side] for found in runs.values())
+        for side in ("expected", "found", "strangers")
     }
     report = {**summed, "dead_letters": letters, "runs": {log: vars(found) for log, found in runs.items()}}
     path = results / "chaos" / "streaming.json"
@@ -300,7 +306,7 @@ def main() -> int:
     path.write_text(json.dumps(report, indent=2) + "\n")
     print(json.dumps(report, indent=2))
     wrong = summed["lost"] or summed["double_counted"] or summed["wrong_features"]
-    return 1 if wrong or letters["expected"] != letters["found"] else 0
+    return 1 if wrong or letters["expected"] != letters["found"] or letters["strangers"] else 0
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from streaming.redis_link import AWAY, connect, connect_cluster, is_cluster
 from streaming.shard_batch import Writes
 
 #: Most keys in one script call: long calls would hold up the scoring service's reads.
-MOST_KEYS: Final = 128
+MOST_KEYS: Final = 256
 #: Most calls sent before their replies are read, so that neither side's buffer fills.
 _MOST_CALLS: Final = 64
 #: Smaller batches wait for their answers at once: then nothing is behind them to do meanwhile.
