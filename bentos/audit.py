@@ -26,12 +26,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bentos.decision_files import SCHEMA
 from bentos.decision_log import GENESIS, RECORD, journal_folder
 from bentos.outbox import remembered_answers
 from bentos.spool import read_frames
 from fraud.answer import Answer
-from fraud.features import VECTOR
 from fraud.settings import settings
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -71,9 +69,13 @@ class Findings:
 
 
 def rows_as_records(table: pa.Table) -> Iterator[bytes]:
-    """Each row of a decision file as the bytes that its hash covers."""
+    """Each row of a decision file as the bytes that its hash covers.
+
+    The features are the file's own: a version before may have had others.
+    """
+    features = [name for name in table.column_names if name not in RECORD and name != "hash"]
     vectors = np.ascontiguousarray(
-        np.stack([table.column(name).to_numpy(zero_copy_only=False) for name in VECTOR], axis=1), "<f8"
+        np.stack([table.column(name).to_numpy(zero_copy_only=False) for name in features], axis=1), "<f8"
     )
     columns: dict[str, list[Any]] = {}
     for name in RECORD:
@@ -100,12 +102,13 @@ def rows_as_records(table: pa.Table) -> Iterator[bytes]:
 
 def _of_file(path: Path, problems: list[str]) -> Iterator[Entry]:
     try:
-        table = pq.read_table(path, schema=SCHEMA, partitioning=None)
-    except (pa.ArrowException, OSError) as error:
+        table = pq.read_table(path, partitioning=None)
+        rows = zip(*[table.column(name).to_pylist() for name in (*_SHOWN, "hash")], strict=True)
+        records = list(rows_as_records(table))
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         problems.append(f"{path.name}: cannot be read: {type(error).__name__}")
         return
-    rows = zip(*[table.column(name).to_pylist() for name in (*_SHOWN, "hash")], strict=True)
-    for record, (*shown, stored) in zip(rows_as_records(table), rows, strict=True):
+    for record, (*shown, stored) in zip(records, rows, strict=True):
         yield _entry(shown, stored, hashlib.sha256(record).digest() != stored, path)
 
 
@@ -127,7 +130,9 @@ def _segments(home: Path) -> Iterator[tuple[str, list[list[Path]]]]:
     """Each series with the files of its segments, in order."""
     root = home / "decisions"
     paths = [path for path in root.rglob("*.parquet") if not path.name.startswith(".")]
-    paths += [path for pattern in ("*.ready", "*.open") for path in journal_folder(home).glob(pattern)]
+    paths += [
+        path for pattern in ("*.ready", "*.open", "*.foreign") for path in journal_folder(home).glob(pattern)
+    ]
     by_series: dict[str, dict[str, list[Path]]] = {}
     for path in sorted(paths):
         series, _, segment = path.stem.rpartition("-")

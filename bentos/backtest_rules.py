@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -70,6 +71,16 @@ def _rows(table: pa.Table) -> Iterator[tuple[Transaction, int, float | None, str
         yield Transaction(event_time=event, amount=amount, **values), reference, score, version
 
 
+def _vectors(table: pa.Table) -> npt.NDArray[np.float64]:
+    """The rows in VECTOR order; a feature that a version before did not have is missing."""
+    nothing = np.full(table.num_rows, np.nan)
+    known = set(table.column_names)
+    columns = [
+        table.column(name).to_numpy(zero_copy_only=False) if name in known else nothing for name in VECTOR
+    ]
+    return np.stack(columns, axis=1)
+
+
 def backtest(
     files: Sequence[Path], candidate: RuleSet, live: RuleSet, frauds: set[str], home: Path
 ) -> Backtest:
@@ -78,7 +89,7 @@ def backtest(
     thresholds: dict[str | None, Thresholds | None] = {None: None}
     for path in files:
         table = pq.read_table(path, partitioning=None)
-        vectors = np.stack([table.column(name).to_numpy(zero_copy_only=False) for name in VECTOR], axis=1)
+        vectors = _vectors(table)
         for row, (transaction, reference, score, version) in enumerate(_rows(table)):
             if version not in thresholds:
                 thresholds[version] = _thresholds(home, version)

@@ -119,14 +119,17 @@ def convert_all(home: Path) -> int:
 
 
 def _convert_all(home: Path, folder: Path) -> int:
-    total = 0
-    for segment in sorted(folder.glob("*.ready")):
-        total += convert(segment, home / "decisions")
     for segment in sorted(folder.glob("*.open")):
         if orphaned(segment):
-            ready = segment.with_suffix(".ready")
-            segment.rename(ready)
-            total += convert(ready, home / "decisions")
+            segment.rename(segment.with_suffix(".ready"))
+    total = 0
+    for segment in sorted(folder.glob("*.ready")):
+        try:
+            total += convert(segment, home / "decisions")
+        except (ValueError, msgspec.DecodeError) as error:
+            # Of another version: it stays for the audit, and must not hold up the others.
+            segment.rename(segment.with_suffix(".foreign"))
+            print(f"decision log: {segment.name} stays in the journal: {error}", file=sys.stderr)
     return total
 
 

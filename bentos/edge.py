@@ -34,6 +34,8 @@ App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 #: Bytes of a bulk request: 1,024 transactions at their largest.
 LARGEST_BULK: Final = 1_500_000
 LARGEST_LABELS: Final = 400_000
+#: A caller that takes longer to send its body is cut off.
+_BODY_SECONDS: Final = 5.0
 BULK_PATH: Final = "/v1/score/batch"
 _JSON: Final = (b"content-type", b"application/json")
 _TEXT: Final = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
@@ -194,14 +196,18 @@ async def _body(scope: MutableMapping[str, Any], receive: Receive, largest: int)
             if header == b"content-length" and value.isdigit() and int(value) > largest:
                 raise Problem(413, "(body)", f"larger than {largest} bytes")
         parts, size = [body], len(body)
-        while message.get("more_body", False):
-            if size > largest:
-                raise Problem(413, "(body)", f"larger than {largest} bytes")
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise Problem(400, "(body)", "ended early")
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
+        try:
+            async with asyncio.timeout(_BODY_SECONDS):
+                while message.get("more_body", False):
+                    if size > largest:
+                        raise Problem(413, "(body)", f"larger than {largest} bytes")
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise Problem(400, "(body)", "ended early")
+                    parts.append(message.get("body", b""))
+                    size += len(parts[-1])
+        except TimeoutError:
+            raise Problem(408, "(body)", f"took longer than {_BODY_SECONDS:g} seconds to arrive") from None
         body = b"".join(parts)
     if len(body) > largest:
         raise Problem(413, "(body)", f"larger than {largest} bytes")
@@ -214,7 +220,7 @@ async def _respond(
     headers = [kind, (b"content-length", b"%d" % len(body))]
     if retry_after is not None:
         headers.append((b"retry-after", b"%d" % retry_after))
-    if status == 413:
+    if status in (408, 413):
         headers.append((b"connection", b"close"))  # the rest of the body is not wanted
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

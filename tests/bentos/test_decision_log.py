@@ -261,6 +261,30 @@ def test_what_redis_owes_when_it_hangs_is_sent_again_in_order(
         server.stop()
 
 
+def test_decisions_of_a_version_with_other_features_pass_the_audit_and_hold_up_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = DecisionLog(tmp_path)
+    log.append([row("old")])
+    log.rotate()
+    convert_all(tmp_path)
+    log.append([row("older")])
+    log.rotate()
+    log.append([row("oldest")])
+    log.close()
+    first, _ = sorted(journal_folder(tmp_path).glob("*.ready"))
+    monkeypatch.setattr("bentos.decision_files.VECTOR", VECTOR[1:])
+    aside = first.rename(tmp_path / first.name)
+    assert convert_all(tmp_path) == 0
+    assert "stays in the journal" in capsys.readouterr().err
+    monkeypatch.undo()
+    aside.rename(first)
+    assert convert_all(tmp_path) == 1
+    assert len(list(journal_folder(tmp_path).glob("*.foreign"))) == 1
+    findings = audit(tmp_path, ["old", "older", "oldest"])
+    assert (findings.entries, findings.problems) == (3, [])
+
+
 def test_a_killed_worker_leaves_whole_entries_that_are_adopted(tmp_path: Path) -> None:
     pid = os.fork()
     if pid == 0:  # a worker that dies without closing anything

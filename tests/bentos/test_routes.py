@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import math
@@ -14,7 +15,9 @@ import pyarrow.dataset as ds
 import pytest
 
 from bentos.api_models import LabelRequest, ScoreAnswer, ScoreRequest
+from bentos.edge import _body
 from bentos.labels import Label
+from bentos.problem import Problem
 from fraud.answer import Answer
 from fraud.contract import Transaction
 from fraud.entities import ENTITIES
@@ -149,6 +152,21 @@ def test_a_body_without_end_is_cut_off_while_it_streams(service: Service) -> Non
             for _ in range(8):
                 connection.sendall(b"4000\r\n" + b" " * 0x4000 + b"\r\n")
         assert b" 413 " in connection.recv(200)
+
+
+def test_a_body_that_does_not_arrive_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bentos.edge._BODY_SECONDS", 0.05)
+    parts = iter([{"type": "http.request", "body": b"{", "more_body": True}])
+
+    async def receive() -> dict[str, Any]:
+        for part in parts:
+            return part
+        await asyncio.sleep(60)
+        return {}
+
+    with pytest.raises(Problem) as caught:
+        asyncio.run(_body({"headers": []}, receive, 100))
+    assert caught.value.status == 408
 
 
 def test_get_on_a_scoring_route_is_refused(service: Service) -> None:
