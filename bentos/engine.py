@@ -15,6 +15,7 @@ from time import perf_counter
 
 from bentos.access import Access
 from bentos.batcher import MicroBatcher, Overloaded
+from bentos.feature_plan import BEHIND, beside
 from bentos.labels import LabelStore, parse_labels
 from bentos.metrics import Metrics, MetricsFolder, exposition
 from bentos.problem import Problem, refused
@@ -209,5 +210,6 @@ class Engine:
         self._converter = subprocess.Popen(
             [sys.executable, "-m", "bentos.decision_files", "--follow", str(os.getpid())],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True,
-            env={**os.environ, "TOLLGATE_HOME": str(self.settings.home)},
+            env=beside(self.settings.home),
         )  # fmt: skip
+        os.setpriority(os.PRIO_PROCESS, self._converter.pid, BEHIND)

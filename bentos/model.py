@@ -37,6 +37,8 @@ _NORMAL: Final = 0
 _LEAF: Final = 2
 _CONTRIB: Final = 3
 _PARAMETERS: Final = b"num_threads=1"
+#: Up to so many rows go through the single-row call: the other one parses its parameters anew.
+_ROWS_ONE_BY_ONE: Final = 4
 
 Floats = npt.NDArray[np.float64]
 
@@ -170,10 +172,13 @@ class Model:
 
     def raw(self, rows: Floats) -> Floats:
         """Uncalibrated probabilities of `rows` (n x features, NaN = missing), as Booster.predict."""
-        if len(rows) == 1:
-            self._one[:] = rows[0]
-            _check(self._call_one(*self._arguments_one))
-            return self._one_out.copy()
+        if 0 < len(rows) <= _ROWS_ONE_BY_ONE:
+            raw = np.empty(len(rows))
+            for place, row in enumerate(rows):
+                self._one[:] = row
+                _check(self._call_one(*self._arguments_one))
+                raw[place] = self._one_out[0]
+            return raw
         return self._predict(rows, _NORMAL, 1)[:, 0]
 
     def score(self, rows: Floats) -> Floats:

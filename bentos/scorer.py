@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Final, cast
+from typing import cast
 
 import msgspec
 import numpy as np
@@ -38,13 +38,12 @@ from fraud.answer import Answer, Decision
 from fraud.decide import decide
 from fraud.event_log import partition_of
 from fraud.experiment import Variant
-from fraud.features import REQUEST_FIELDS, request_row, transaction_matrix
+from fraud.features import request_values, transaction_rows
 from fraud.rules import Rule
 from fraud.settings import Settings
 
 _log = logging.getLogger("tollgate.scoring")
 _encode_answer = msgspec.json.Encoder().encode
-_REQUEST_FIELDS: Final = tuple(REQUEST_FIELDS)
 
 
 class Scorer:
@@ -324,9 +323,7 @@ class _Scored:
 
 def vector(batch: Sequence[Work], online: OnlineRows) -> Floats:
     """The rows of `batch` in VECTOR order."""
-    requests = [request_row(work.transaction) for work in batch]
-    columns = np.array([[row[name] for row in requests] for name in _REQUEST_FIELDS], dtype=np.int64)
-    request = dict(zip(_REQUEST_FIELDS, columns, strict=True))
-    return np.concatenate(
-        (online.profiles, transaction_matrix(online.states, request, online.inputs)), axis=1
-    )
+    requests = [
+        request_values(work.transaction, work.event_us // 1000, work.amount_reference) for work in batch
+    ]
+    return np.concatenate((online.profiles, transaction_rows(online.states, requests, online.inputs)), axis=1)

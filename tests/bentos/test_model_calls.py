@@ -33,7 +33,9 @@ def test_every_call_equals_booster_predict_to_the_bit(folder: Path, rows: np.nda
     model = Model(folder)
     expected = booster.predict(rows)
     np.testing.assert_array_equal(model.raw(rows), expected)
-    np.testing.assert_array_equal(np.concatenate([model.raw(row[None]) for row in rows]), expected)
+    for size in (1, 3):
+        parts = [model.raw(rows[first : first + size]) for first in range(0, len(rows), size)]
+        np.testing.assert_array_equal(np.concatenate(parts), expected)
     np.testing.assert_array_equal(model.contributions(rows), booster.predict(rows, pred_contrib=True))
     np.testing.assert_array_equal(model.leaves(rows), booster.predict(rows, pred_leaf=True))
     model.close()
