@@ -12,12 +12,14 @@ import itertools
 import json
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import uvloop
 
@@ -28,7 +30,9 @@ from benchmarks.serving_services import Running, start
 from embedded.redis_server import start_redis
 from fraud.settings import settings
 
-PROJECT = "tollgate"
+PROJECT: Final = "tollgate"
+#: Arrival rates at which both ways of batching are shown, requests a second.
+RATES: Final = (50, 200, 500, 1000, 1500)
 _counter = itertools.count()
 
 
@@ -40,198 +44,267 @@ def _requests(port: int, number: int) -> list[bytes]:
     ]
 
 
-def _cycle(port: int, number: int) -> Iterator[bytes]:
-    """Fresh requests without end, made in blocks."""
-    while True:
-        yield from _requests(port, number)
-
-
 def _bulk(port: int, number: int, size: int) -> Iterator[bytes]:
-    while True:
-        every = bodies(number * size, f"b{next(_counter)}", seed=next(_counter))
-        for first in range(0, len(every), size):
-            yield http_request(port, "/v1/score/batch", b"[" + b",".join(every[first : first + size]) + b"]")
+    every = bodies(number * size, f"b{next(_counter)}", seed=next(_counter))
+    for first in range(0, len(every), size):
+        yield http_request(port, "/v1/score/batch", b"[" + b",".join(every[first : first + size]) + b"]")
 
 
 def _run(load: Any) -> Load:
     return uvloop.run(load)  # type: ignore[no-any-return]
 
 
-def _saturation(running: Running, seconds: float, connections: int = 32) -> Load:
-    ready = list(
-        itertools.islice(_cycle(running.port, 4000), int(seconds * 3500))
-    )  # made before the clock starts
-    return _run(saturate(running.port, iter(ready), connections=connections, seconds=seconds))
+@dataclass(slots=True)
+class Saturation:
+    """Turns of one service at saturation: answers a second, CPU microseconds of the service an
+    answer, and the share of its own core that the load generator was busy for."""
+
+    rates: list[float] = field(default_factory=list)
+    cpu_us: list[float] = field(default_factory=list)
+    generator: list[float] = field(default_factory=list)
+
+    def turn(self, running: Running, seconds: float, connections: int = 32) -> float:
+        # Requests are made before the clock starts, more than any service here can take.
+        ready = iter(_requests(running.port, int(seconds * 5000)))
+        busy, used = time.process_time(), running.cpu_seconds()
+        load = _run(saturate(running.port, ready, connections=connections, seconds=seconds))
+        answers = load.statuses[200]
+        if answers < 0.5 * sum(load.statuses.values()) or not answers:
+            raise RuntimeError(f"{running.name} does not answer well: {dict(load.statuses)}")
+        self.rates.append(load.rate)
+        self.cpu_us.append((running.cpu_seconds() - used) / answers * 1e6)
+        self.generator.append((time.process_time() - busy) / load.seconds)
+        return load.rate
 
 
-def _lone(running: Running, number: int) -> float:
-    """Median latency (ms) of one connection that waits for each answer."""
-    load = _run(saturate(running.port, iter(_requests(running.port, number)), connections=1, seconds=60))
-    return load.milliseconds(50)
+@dataclass(slots=True)
+class Bench:
+    """What the parts of a run share: Redis, a model, and services that are started when asked for."""
+
+    root: Path
+    url: str
+    turns: int
+    seconds: float
+    running: dict[str, Running] = field(default_factory=dict)
+
+    def service(self, name: str, label: str | None = None, **settings_of_it: str) -> Running:
+        """The service `name`, warm; `label` tells apart those with settings of their own."""
+        label = label or name
+        if label not in self.running:
+            say(f"starting {label}")
+            home = self.root / label
+            home.mkdir(parents=True)
+            (home / "bentoml").symlink_to(self.root / "model" / "bentoml")
+            if name == "feast_sdk":
+                _apply_features(home, self.url)
+            self.running[label] = start(name, home, self.url, **settings_of_it)
+            Saturation().turn(self.running[label], 1.0)
+        return self.running[label]
+
+    def stop(self, *labels: str) -> None:
+        for label in labels:
+            if label in self.running:
+                self.running.pop(label).stop()
+
+    def at(self, running: Running, rate: float, seconds: float, path: str = "/v1/score") -> Load:
+        """Open loop at `rate` for `seconds`; to the bulk route as lists of one."""
+        requests = _requests(running.port, int(rate * seconds))
+        if path != "/v1/score":
+            requests = [
+                http_request(running.port, path, b"[" + request.partition(b"\r\n\r\n")[2] + b"]")
+                for request in requests
+            ]
+        return _run(at_rate(running.port, requests, rate=rate, connections=64))
 
 
 def _median(values: Sequence[float]) -> float:
     return statistics.median(values)
 
 
-def measure(quick: bool) -> dict[str, Any]:
-    """All figures; `quick` shortens every turn for a look while developing."""
-    turns, seconds = (1, 3.0) if quick else (3, 8.0)
-    result: dict[str, Any] = {"machine": {"cpus": os.cpu_count(), "load_before": os.getloadavg()[0]}}
-    with tempfile.TemporaryDirectory(prefix="tollgate-bench-") as scratch:
-        root = Path(scratch)
-        redis_server = start_redis(root / "redis")
-        try:
-            for name in ("tollgate", "floor", "fastapi_onnx", "feast_sdk", "two_workers"):
-                build_model(root / name) if name == "tollgate" else _share(root / "tollgate", root / name)
-            fill_store(redis_server.url, PROJECT)
-            say("read")
-            result["read"] = read_ratios(redis_server.url, PROJECT, quick=quick)
-            result |= _services(root, redis_server.url, turns, seconds, quick)
-        finally:
-            redis_server.stop()
-    result["machine"]["load_after"] = os.getloadavg()[0]
-    return result
+def read(bench: Bench) -> dict[str, Any]:
+    """The online read beside a raw pipelined HMGET with protobuf decoding."""
+    return {"read": read_ratios(bench.url, PROJECT, turns=20 if bench.turns == 1 else 80)}
 
 
-def _share(source: Path, home: Path) -> None:
-    home.mkdir(parents=True)
-    (home / "bentoml").symlink_to(source / "bentoml")
-
-
-def _services(root: Path, url: str, turns: int, seconds: float, quick: bool) -> dict[str, Any]:
-    running: dict[str, Running] = {}
-    result: dict[str, Any] = {}
-    try:
-        _apply_features(root / "feast_sdk", url)
-        for name in ("tollgate", "floor", "fastapi_onnx", "feast_sdk"):
-            say(f"starting {name}")
-            running[name] = start(name, root / name, url)
-        rates: dict[str, list[float]] = {name: [] for name in running}
-        lone: dict[str, list[float]] = {name: [] for name in running}
-        bulk: dict[str, list[float]] = {"tollgate": [], "floor": []}
-        for name in running:
-            warm = _saturation(running[name], 1.0)
-            if warm.statuses[200] < 0.5 * sum(warm.statuses.values()) or not warm.statuses:
-                raise RuntimeError(f"{name} does not answer well: {dict(warm.statuses)}")
-        for turn in range(turns):
-            for name, service in running.items():
-                rates[name].append(_saturation(service, seconds if name in bulk else seconds / 2).rate)
-                lone[name].append(_lone(service, 300 if quick else 1500 if name in bulk else 300))
-                say(f"turn {turn + 1}: {name} {rates[name][-1]:.0f}/s, lone {lone[name][-1]:.2f} ms")
-            for name in bulk:
-                requests = itertools.islice(_bulk(running[name].port, 40, 64), int(seconds * 60))
-                load = _run(
-                    saturate(running[name].port, iter(list(requests)), connections=4, seconds=seconds)
-                )
-                bulk[name].append(load.rate * 64)
-                say(f"turn {turn + 1}: {name} bulk {bulk[name][-1]:.0f} transactions/s")
-        single = {name: _median(values) for name, values in rates.items()}
-        result["single"] = {
-            "ratio_to_floor": round(single["tollgate"] / single["floor"], 3),
-            "ratio_to_fastapi_onnx": round(single["tollgate"] / single["fastapi_onnx"], 2),
-            "ratio_to_feast_sdk": round(single["tollgate"] / single["feast_sdk"], 2),
-            "requests_per_second": {name: round(value, 1) for name, value in single.items()},
-        }
-        result["lone"] = {
-            "p50_ratio_to_floor": round(_median(lone["tollgate"]) / _median(lone["floor"]), 3),
-            "p50_ms": {name: round(_median(values), 3) for name, values in lone.items()},
-        }
-        result["bulk_64"] = {
-            "ratio_to_floor": round(_median(bulk["tollgate"]) / _median(bulk["floor"]), 3),
-            "transactions_per_second": {name: round(_median(values), 1) for name, values in bulk.items()},
-        }
-        # The same rate for both, three quarters of what the slower can take, from intended time.
-        rate = single["fastapi_onnx"] * 0.75
-        same = {
-            name: _at(running[name], rate, 10 if not quick else 4) for name in ("tollgate", "fastapi_onnx")
-        }
-        result["same_rate"] = {
+def single(bench: Bench) -> dict[str, Any]:
+    """Single requests at saturation, and at one rate that all but the slowest can take."""
+    names = ("tollgate", "floor", "fastapi_onnx", "feast_sdk")
+    found = {name: Saturation() for name in names}
+    for name in names:
+        bench.service(name)
+    for turn in range(bench.turns):
+        # There and back, so that a machine that slows down slows both alike.
+        for name in names if turn % 2 == 0 else names[::-1]:
+            seconds = bench.seconds if name in names[:2] else bench.seconds / 2
+            rate = found[name].turn(bench.service(name), seconds)
+            say(f"turn {turn + 1}: {name} {rate:.0f}/s")
+    bench.stop("feast_sdk")
+    rates = {name: _median(one.rates) for name, one in found.items()}
+    rate = rates["fastapi_onnx"] * 0.75
+    same = {name: bench.at(bench.service(name), rate, bench.seconds) for name in ("tollgate", "fastapi_onnx")}
+    bench.stop("fastapi_onnx")
+    return {
+        "single": {
+            "ratio_to_floor": round(rates["tollgate"] / rates["floor"], 3),
+            "ratio_to_fastapi_onnx": round(rates["tollgate"] / rates["fastapi_onnx"], 2),
+            "ratio_to_feast_sdk": round(rates["tollgate"] / rates["feast_sdk"], 2),
+            "requests_per_second": {name: round(value, 1) for name, value in rates.items()},
+            "turns": {name: [round(rate) for rate in one.rates] for name, one in found.items()},
+            "service_cpu_us": {name: round(_median(one.cpu_us), 1) for name, one in found.items()},
+            "generator_busy": {name: round(_median(one.generator), 2) for name, one in found.items()},
+        },
+        "same_rate": {
             "rate": round(rate, 1),
             "p99_ms": {name: load.milliseconds(99) for name, load in same.items()},
             "p99_ratio_to_fastapi_onnx": round(
                 same["tollgate"].milliseconds(99) / same["fastapi_onnx"].milliseconds(99), 3
             ),
+        },
+    }
+
+
+def lone(bench: Bench) -> dict[str, Any]:
+    """One connection that waits for each answer before it sends the next request."""
+    found: dict[str, list[float]] = {"tollgate": [], "floor": []}
+    number = 400 if bench.turns == 1 else 1500
+    for turn in range(bench.turns + 1):
+        for name in sorted(found, reverse=turn % 2 == 0):
+            running = bench.service(name)
+            requests = iter(_requests(running.port, number))
+            load = _run(saturate(running.port, requests, connections=1, seconds=60))
+            found[name].append(load.milliseconds(50))
+            say(f"turn {turn + 1}: {name} lone {found[name][-1]:.3f} ms")
+    return {
+        "lone": {
+            "p50_ratio_to_floor": round(_median(found["tollgate"]) / _median(found["floor"]), 3),
+            "p50_ms": {name: round(_median(values), 3) for name, values in found.items()},
         }
-        for name in ("floor", "fastapi_onnx", "feast_sdk"):
-            running.pop(name).stop()
-        say("1,000 requests/s")
-        load = _at(running["tollgate"], 1000, 10 if quick else 60)
-        result["rate_1000"] = {
+    }
+
+
+def bulk(bench: Bench) -> dict[str, Any]:
+    """Requests of 64 transactions, four connections at once."""
+    found: dict[str, list[float]] = {"tollgate": [], "floor": []}
+    seconds = bench.seconds / 2
+    for turn in range(bench.turns + 1):
+        for name in sorted(found, reverse=turn % 2 == 0):
+            running = bench.service(name)
+            ready = iter(list(_bulk(running.port, int(seconds * 160), 64)))
+            load = _run(saturate(running.port, ready, connections=4, seconds=seconds))
+            found[name].append(load.rate * 64)
+            say(f"turn {turn + 1}: {name} bulk {found[name][-1]:.0f} transactions/s")
+    return {
+        "bulk_64": {
+            "ratio_to_floor": round(_median(found["tollgate"]) / _median(found["floor"]), 3),
+            "transactions_per_second": {name: round(_median(values), 1) for name, values in found.items()},
+        }
+    }
+
+
+def rate_1000(bench: Bench) -> dict[str, Any]:
+    """1,000 requests a second for a minute, from the intended send time."""
+    bench.stop("floor")
+    running = bench.service("tollgate")
+    say("1,000 requests/s")
+    busy = time.process_time()
+    load = bench.at(running, 1000, 10 if bench.turns == 1 else 60)
+    return {
+        "rate_1000": {
             "p50_ms": load.milliseconds(50), "p95_ms": load.milliseconds(95), "p99_ms": load.milliseconds(99),
             "errors": load.errors, "seconds": round(load.seconds, 1),
-        }  # fmt: skip
-        result["by_rate"] = _by_rate(running["tollgate"], quick)
-        one, two = [], []
-        say("two workers")
-        running["two_workers"] = start("tollgate", root / "two_workers", url, TOLLGATE_SERVE_WORKERS="2")
-        for _ in range(turns):
-            one.append(_saturation(running["tollgate"], seconds).rate)
-            two.append(_saturation(running["two_workers"], seconds, 64).rate)
-        result["workers_2"] = {"ratio_to_one": round(_median(two) / _median(one), 3)}
-        result["stages"] = _stages(running["tollgate"].port)
-    finally:
-        for service in running.values():
-            service.stop()
-    return result
+            "generator_busy": round((time.process_time() - busy) / load.seconds, 2),
+        }
+    }  # fmt: skip
 
 
-def _at(running: Running, rate: float, seconds: float, path: str = "/v1/score") -> Load:
-    requests = _requests(running.port, int(rate * seconds))
-    if path != "/v1/score":
-        requests = [
-            http_request(running.port, path, b"[" + request.partition(b"\r\n\r\n")[2] + b"]")
-            for request in requests
-        ]
-    return _run(at_rate(running.port, requests, rate=rate, connections=64))
-
-
-def _by_rate(running: Running, quick: bool) -> list[dict[str, Any]]:
+def by_rate(bench: Bench) -> dict[str, Any]:
     """Latency by arrival rate: the micro-batcher (`/v1/score`) beside BentoML's batchable API."""
+    running = bench.service("tollgate")
     rows = []
-    for rate in (10, 100, 300) if quick else (10, 50, 100, 200, 400, 800):
-        seconds = 3 if quick else max(4.0, min(10.0, 200 / rate))
-        micro = _at(running, rate, seconds)
-        bento = _at(running, rate, seconds, "/v1/score/batch")
-        rows.append(
+    for rate in RATES:
+        row: dict[str, Any] = {"rate": rate}
+        for name, path in (("micro_batcher", "/v1/score"), ("bentoml_batchable", "/v1/score/batch")):
+            load = bench.at(running, rate, 2 if bench.turns == 1 else 6, path)
+            row[name] = {
+                "p50_ms": load.milliseconds(50), "p99_ms": load.milliseconds(99), "errors": load.errors,
+            }  # fmt: skip
+        rows.append(row)
+        say(f"{row}")
+    return {"by_rate": rows}
+
+
+def in_flight(bench: Bench) -> dict[str, Any]:
+    """One micro-batch under way at once beside two: at saturation, and at 1,000 requests a second."""
+    found = {number: Saturation() for number in (1, 2)}
+    latencies: dict[int, list[Load]] = {number: [] for number in found}
+    for turn in range(2):
+        for number in sorted(found, reverse=turn == 1):
+            running = bench.service("tollgate", f"in_flight_{number}", TOLLGATE_SERVE_IN_FLIGHT=str(number))
+            found[number].turn(running, bench.seconds)
+            latencies[number].append(bench.at(running, 1000, bench.seconds))
+            say(f"{number} under way: {found[number].rates[-1]:.0f}/s")
+    bench.stop(*(f"in_flight_{number}" for number in found))
+    return {
+        "in_flight": [
             {
-                "rate": rate,
-                "micro_batcher": {
-                    "p50_ms": micro.milliseconds(50),
-                    "p99_ms": micro.milliseconds(99),
-                    "errors": micro.errors,
-                },
-                "bentoml_batchable": {
-                    "p50_ms": bento.milliseconds(50),
-                    "p99_ms": bento.milliseconds(99),
-                    "errors": bento.errors,
-                },
+                "batches": number,
+                "requests_per_second": round(_median(one.rates), 1),
+                "p50_ms": round(_median([load.milliseconds(50) for load in latencies[number]]), 3),
+                "p99_ms": round(_median([load.milliseconds(99) for load in latencies[number]]), 3),
             }
-        )
-        say(f"{rate}/s: {rows[-1]}")
-    return rows
+            for number, one in found.items()
+        ]
+    }
 
 
-def _stages(port: int) -> dict[str, float]:
-    """Mean microseconds by stage, as the service counted them."""
-    import urllib.request
+def workers_2(bench: Bench) -> dict[str, Any]:
+    """Two workers beside one; the load generator and Redis are on the same cores."""
+    one, two = Saturation(), Saturation()
+    for turn in range(bench.turns):
+        one.turn(bench.service("tollgate"), bench.seconds, 64)
+        two.turn(bench.service("tollgate", "two_workers", TOLLGATE_SERVE_WORKERS="2"), bench.seconds, 64)
+        say(f"turn {turn + 1}: one worker {one.rates[-1]:.0f}/s, two {two.rates[-1]:.0f}/s")
+    bench.stop("two_workers")
+    return {
+        "workers_2": {
+            "ratio_to_one": round(_median(two.rates) / _median(one.rates), 3),
+            "requests_per_second": {"one": round(_median(one.rates), 1), "two": round(_median(two.rates), 1)},
+        }
+    }
 
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as response:
-        text = response.read().decode()
-    sums: dict[str, dict[str, float]] = {}
-    for line in text.splitlines():
-        if line.startswith(("tollgate_stage_seconds_sum", "tollgate_stage_seconds_count")):
-            name, _, value = line.partition(" ")
-            stage = name.split('"')[1]
-            sums.setdefault(stage, {})["sum" if "_sum" in name else "count"] = float(value)
-    return {stage: round(v["sum"] / v["count"] * 1e6, 1) for stage, v in sums.items() if v.get("count")}
+
+PARTS: Final[dict[str, Callable[[Bench], dict[str, Any]]]] = {
+    "read": read, "single": single, "lone": lone, "bulk": bulk, "rate_1000": rate_1000,
+    "by_rate": by_rate, "in_flight": in_flight, "workers_2": workers_2,
+}  # fmt: skip
+
+
+def measure(parts: Sequence[str], *, quick: bool) -> dict[str, Any]:
+    """The figures of `parts`; `quick` shortens every turn for a look while developing."""
+    result: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="tollgate-bench-") as scratch:
+        root = Path(scratch)
+        redis_server = start_redis(root / "redis")
+        bench = Bench(root, redis_server.url, *((1, 3.0) if quick else (3, 6.0)))
+        try:
+            build_model(root / "model")
+            fill_store(redis_server.url, PROJECT)
+            for part in parts:
+                say(part)
+                begun, load = time.monotonic(), os.getloadavg()[0]
+                result |= PARTS[part](bench)
+                result.setdefault("conditions", {})[part] = {
+                    "load_before": round(load, 2), "seconds": round(time.monotonic() - begun, 1),
+                    "quick": quick,
+                }  # fmt: skip
+        finally:
+            bench.stop(*list(bench.running))
+            redis_server.stop()
+    return result
 
 
 def _apply_features(home: Path, url: str) -> None:
     """Register the definitions for the yardstick that reads through Feast."""
-    import subprocess
-
-    say("applying feature definitions")
     environment = os.environ | {"TOLLGATE_HOME": str(home), "TOLLGATE_REDIS_URL": url, "TZ": "UTC"}
     subprocess.run(
         [sys.executable, "-c", "from feature_repo.store import apply_definitions; apply_definitions()"],
@@ -248,9 +321,15 @@ def main() -> int:
         prog="python -m benchmarks.serving", description=__doc__.split("\n\n")[0]
     )
     parser.add_argument("--quick", action="store_true", help="short turns, for a look while developing")
+    parser.add_argument(
+        "--only", nargs="+", choices=list(PARTS), default=list(PARTS), help="parts to measure; others stay"
+    )
     options = parser.parse_args()
-    result = measure(options.quick)
     path = settings().results / "bench" / "serving.json"
+    known = json.loads(path.read_text()) if path.exists() and set(options.only) != set(PARTS) else {}
+    fresh = measure(options.only, quick=options.quick)
+    conditions = known.get("conditions", {}) | fresh.pop("conditions")
+    result = {"machine": {"cpus": os.cpu_count()}} | known | fresh | {"conditions": conditions}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))

@@ -17,9 +17,9 @@ from fraud.features import SERVED_PROFILES
 from fraud.redis_layout import entity_key, field, ts_field
 
 
-def read_ratios(url: str, project: str, *, quick: bool) -> dict[str, float]:
+def read_ratios(url: str, project: str, *, turns: int) -> dict[str, float]:
     """Median time of our read over the raw one's, by batch size; turns alternate."""
-    return asyncio.run(_ratios(url, project, 20 if quick else 80))
+    return asyncio.run(_ratios(url, project, turns))
 
 
 async def _ratios(url: str, project: str, turns: int) -> dict[str, float]:

@@ -8,8 +8,11 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from embedded.redis_server import free_port
 
@@ -23,6 +26,16 @@ class Running:
     home: Path
     process: subprocess.Popen[bytes]
 
+    def cpu_seconds(self) -> float:
+        """CPU time that it and its workers have used."""
+        first = psutil.Process(self.process.pid)
+        used = 0.0
+        for one in (first, *first.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                times = one.cpu_times()
+                used += times.user + times.system
+        return used
+
     def stop(self) -> None:
         """Ask it to end, and end it after 20 seconds if it has not."""
         self.process.terminate()
@@ -34,9 +47,20 @@ class Running:
 
 
 def start(
-    name: str, home: Path, redis_url: str, *, port: int | None = None, wait: float = 300, **more: str
+    name: str,
+    home: Path,
+    redis_url: str,
+    *,
+    port: int | None = None,
+    wait: float = 300,
+    service: str = "bentos.service:FraudScorer",
+    folder: Path | None = None,
+    **more: str,
 ) -> Running:
-    """Start `name` (tollgate, or a yardstick) and wait until it answers /readyz."""
+    """Start `name` (tollgate, or a yardstick) and wait until it answers /readyz.
+
+    `service` is what `bentoml serve` is given, run in `folder`; `more` are environment variables.
+    """
     port = port or free_port()
     environment = os.environ | {
         "TOLLGATE_HOME": str(home), "TOLLGATE_REDIS_URL": redis_url, "TOLLGATE_LOG_LEVEL": "WARNING",
@@ -44,14 +68,14 @@ def start(
         "BENTOML_HOME": str(home / "bentoml"), "BENTOML_DO_NOT_TRACK": "True",
     } | more  # fmt: skip
     if name == "tollgate":
-        command = [str(Path(sys.executable).with_name("bentoml")), "serve", "bentos.service:FraudScorer",
+        command = [str(Path(sys.executable).with_name("bentoml")), "serve", service,
                    "--host", "127.0.0.1", "--port", str(port)]  # fmt: skip
     else:
         command = [sys.executable, "-m", "benchmarks.serving_yardsticks", name, str(port)]
     home.mkdir(parents=True, exist_ok=True)
     with (home / f"{name}-{port}.log").open("wb") as log:
         process = subprocess.Popen(
-            command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+            command, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=folder, start_new_session=True
         )
     running = Running(name, port, home, process)
     deadline = time.monotonic() + wait

@@ -21,7 +21,7 @@ import uvicorn
 
 from bentos.api_models import ScoreAnswer, ScoreRequest
 from fraud.answer import Decision
-from fraud.contract import Transaction, parse_transaction
+from fraud.contract import Transaction
 from fraud.settings import settings
 
 
@@ -164,7 +164,8 @@ def fastapi_service(*, sdk: bool) -> Any:
         )  # fmt: skip
 
     def contract(request: ScoreRequest) -> Transaction:
-        return parse_transaction(request.model_dump_json(exclude_none=True).encode())
+        # Checked by pydantic already; only the type is ours.
+        return Transaction(**request.model_dump())
 
     @app.get("/readyz")
     def ready() -> dict[str, str]:
