@@ -15,6 +15,7 @@ import pytest
 import redis
 
 from bentos.feature_plan import PlanError, PlanRoom, checked, plan_path, resolve
+from bentos.feature_plan import main as write_plan
 from bentos.online_features import FeaturePlan, OnlineFeatures, OnlineRows, table_plan
 from bentos.redis_connection import RedisConnection, RedisUnavailable, pack, parse_url
 from embedded.redis_server import RedisServer
@@ -174,6 +175,12 @@ def test_the_vector_equals_feasts_own_online_read(
     ours = np.concatenate((rows.profiles, transaction_matrix(rows.states, request, rows.inputs)), axis=1)
     feast = open_store()
     assert resolve(feast) == table_plan(project)
+    # A worker takes up what the process that reads the registry wrote, without a restart.
+    room = PlanRoom(settings())
+    room.features = OnlineFeatures(dataclasses.replace(table_plan(project), project="another"))
+    assert write_plan() == 0
+    room.refresh()
+    assert (room.features.plan, room.error) == (table_plan(project), None)
     entity_rows = [
         {entity.key: getattr(row, entity.key) or "" for entity in ENTITIES} | request_row(row)
         for row in scored
