@@ -1,10 +1,11 @@
 """What the platform's features and training are worth: `results/bench/quality.json`.
 
-    python -m benchmarks.quality --data transactions.parquet     builds the handbook's set first
-    python -m benchmarks.quality --handbook-set DIR [--synthetic-set DIR --truth FILE]
+    python -m benchmarks.quality [--data transactions.parquet]   builds the sets, then measures
+    python -m benchmarks.quality --handbook-set DIR | --synthetic-set DIR --truth FILE
 
-The sets are folders that `training.dataset` wrote, whole (no genuine rows thinned): every
-feature went through the platform's Feast views. The handbook's part follows the protocol of
+Without `--data` only the synthetic part is measured. The sets are folders that
+`training.dataset` wrote, whole (no genuine rows thinned): every feature went through the
+platform's Feast views. The handbook's part follows the protocol of
 Le Borgne, Siblini, Lebichot and Bontempi, "Reproducible Machine Learning for Credit Card Fraud
 Detection", chapters 4 and 5: four folds a week apart, a week of label delay, a week of test, in
 which customers already known to be defrauded are left out. Only the days of training before
@@ -26,10 +27,11 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from benchmarks.quality_set import BuildError, handbook_set
+from benchmarks.quality_set import BuildError, handbook_set, synthetic_set
 from fraud.settings import settings
 from training import metrics
 from training.plan import Plan
+from training.refusal import LeakError, RefusedError
 from training.rows import Rows, TrainingSetError, read_rows
 from training.split import DAY_US, Span, SplitError
 from training.train import train
@@ -41,6 +43,10 @@ DELAY_DAYS = 7
 ALERTS = 100
 #: The best published test means on these folds (chapters 4 to 7, seven days of training).
 PUBLISHED = {"auc": 0.879, "average_precision": 0.687, "cp_100": 0.305}
+#: A compromised terminal is invisible until its first label, a week later: no honest mean is above.
+HONEST_AUC = 0.89
+#: The same for one week of validation inside a fold's training days.
+HONEST_AUC_ONE_WEEK = 0.92
 FIGURES = ("auc", "average_precision", "cp_100", "precision_at_recall_70", "brier", "brier_base_rate")
 
 
@@ -79,19 +85,20 @@ def fold(rows: Rows, start: date, options: Options) -> dict[str, Any]:
     window = Span(train_end - options.train_days * DAY_US, train_end)
     plan = Plan(
         delay_days=DELAY_DAYS, rounds=options.rounds, most_rows=options.most_rows, final="everything",
-        seed=options.seed, threads=options.threads, alerts_per_day=ALERTS,
+        seed=options.seed, threads=options.threads, alerts_per_day=ALERTS, auc_ceiling=HONEST_AUC_ONE_WEEK,
     )  # fmt: skip
-    # Every label of the window had arrived by the test week, a delay later: all of it is mature.
-    seen = rows.take(window.mask(rows.event_us))
-    trained = train(replace(seen, mature=np.ones(len(seen), dtype=bool)), plan)
+    # Every label of the window had arrived by the test week, a delay later: all of it is mature,
+    # and nothing beyond it is.
+    seen = window.mask(rows.event_us)
+    trained = train(replace(rows, mature=seen), plan)
     test = handbook_test(rows, start)
     score = trained.model.score(test.features)
     figures = metrics.summary(test.label, score, test.amount)
     figures["cp_100"], daily = metrics.card_precision(test.day, test.customer, test.label, score, ALERTS)
     result = {
         "start": start.isoformat(),
-        "train_rows": len(seen),
-        "train_frauds": int(seen.label.sum()),
+        "train_rows": int(seen.sum()),
+        "train_frauds": int(rows.label[seen].sum()),
         "test_rows": len(test),
         "test_frauds": int(test.label.sum()),
         "trees": trained.trees,
@@ -110,7 +117,8 @@ def fold(rows: Rows, start: date, options: Options) -> dict[str, Any]:
 
 
 def handbook(folder: Path, options: Options) -> dict[str, Any]:
-    """Four-fold means and the folds; `TrainingSetError` if the set does not span them."""
+    """Four-fold means and the folds; `TrainingSetError` if the set does not span them, `LeakError`
+    if the figures are too good."""
     rows = read_rows(folder)
     first = _us(FOLDS[0] + timedelta(days=WEEK)) - options.train_days * DAY_US
     last = _us(FOLDS[-1] + timedelta(days=2 * WEEK + DELAY_DAYS))
@@ -122,6 +130,8 @@ def handbook(folder: Path, options: Options) -> dict[str, Any]:
         raise TrainingSetError("genuine rows of the set were thinned; build it whole for this protocol")
     folds = [fold(rows, start, options) for start in FOLDS]
     means = {name: float(np.mean([entry[name] for entry in folds])) for name in FIGURES}
+    if means["auc"] > HONEST_AUC:
+        raise LeakError(f"AUC {means['auc']:.4f} is above {HONEST_AUC}: some feature knows the label")
     return {**means, "published_best": PUBLISHED, "train_days": options.train_days, "folds": folds}
 
 
@@ -173,6 +183,11 @@ def _visible(rows: Rows, score: metrics.Floats, truth: Path) -> dict[str, Any]:
     }
 
 
+def _write(out: Path, report: dict[str, Any]) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(report, indent=1), encoding="utf-8")
+
+
 def _us(day: date) -> int:
     return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * 1_000_000
 
@@ -195,25 +210,25 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=Options.rounds)
     parser.add_argument("--threads", type=int, default=0)
     chosen = parser.parse_args(argv)
-    if chosen.data is None and chosen.handbook_set is None and chosen.synthetic_set is None:
-        parser.error("give --data, --handbook-set or --synthetic-set")
+    given = chosen.handbook_set is not None or chosen.synthetic_set is not None
     options = Options(chosen.train_days, chosen.most_rows, chosen.rounds, threads=chosen.threads)
     out = settings().results / "bench" / "quality.json"
     report: dict[str, Any] = json.loads(out.read_bytes()) if out.is_file() else {}
     try:
         folder = chosen.handbook_set
-        if chosen.data is not None and folder is None:
+        if chosen.data is not None and not given:
             first = FOLDS[0] + timedelta(days=WEEK - options.train_days)
             folder = handbook_set(chosen.data, first, FOLDS[-1] + timedelta(days=2 * WEEK + DELAY_DAYS))
         if folder is not None:
             report["handbook"] = handbook(folder, options)
-        if chosen.synthetic_set is not None:
-            report["synthetic"] = synthetic(chosen.synthetic_set, chosen.truth, options)
-    except (BuildError, TrainingSetError, SplitError, metrics.NoFraudError) as error:
+            _write(out, report)
+        made, truth = (chosen.synthetic_set, chosen.truth) if given else synthetic_set()
+        if made is not None:
+            report["synthetic"] = synthetic(made, truth, options)
+            _write(out, report)
+    except (BuildError, TrainingSetError, SplitError, RefusedError, metrics.NoFraudError) as error:
         print(f"quality: {error}", file=sys.stderr)
         return 1
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(report, indent=1), encoding="utf-8")
     for name, figures in report.items():
         shown = ("auc", "average_precision", "precision_at_recall_70", "cp_100", "recall_at_fpr_2", "brier")
         print(

@@ -35,6 +35,7 @@ th { text-align:right; font-weight:600; color:var(--quiet); border-bottom:1px so
   padding:4px 8px }
 td { text-align:right; padding:3px 8px; border-bottom:1px solid var(--line) }
 th:first-child,td:first-child { text-align:left; padding-left:0 }
+td { overflow-wrap:anywhere } td:first-child { overflow-wrap:normal; white-space:nowrap }
 .two { display:grid; grid-template-columns:1fr 1fr; gap:0 36px; align-items:start }
 @media print {
   body { background:none; font-size:11px }
@@ -227,13 +228,15 @@ def _making(card: dict[str, Any]) -> str:
         for name, span in card["split"].items()
     ]
     plain = {name: value for name, value in card["data"].items() if isinstance(value, (str, int, float))}
-    facts = [[f"data: {name.replace('_', ' ')}", str(value)] for name, value in plain.items()]
+    facts = [[name.replace("_", " "), str(value)] for name, value in plain.items()]
     chosen = [
         [name, f"{value:.4g}" if isinstance(value, float) else str(value)]
         for name, value in card["settings"].items()
     ]
     return (
-        table(["", ""], rows + facts) + "<h3>Settings of the trees</h3>" + table(["setting", "value"], chosen)
+        f'<div class="two"><div><h3>Model and code</h3>{table(["", ""], rows)}'
+        f"<h3>Data</h3>{table(['', ''], facts)}</div>"
+        f"<div><h3>Settings of the trees</h3>{table(['', ''], chosen)}</div></div>"
     )
 
 

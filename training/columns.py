@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def left_out(features: NDArray[np.float64]) -> NDArray[np.bool_]:
+def left_out(features: NDArray[np.float64], rows: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
     """True for columns of (rows, columns) that are constant (or all missing) or repeat an
-    earlier one bit for bit, missing values included."""
+    earlier one bit for bit, missing values included; judged on the chosen `rows`."""
     drop = np.zeros(features.shape[1], dtype=bool)
     seen: set[bytes] = set()
     for place in range(features.shape[1]):
-        column = np.ascontiguousarray(features[:, place])
+        column = features[:, place] if rows is None else features[rows, place]
         known = column[~np.isnan(column)]
         if not len(known) or (len(known) == len(column) and known.min() == known.max()):
             drop[place] = True
@@ -29,12 +29,3 @@ def left_out(features: NDArray[np.float64]) -> NDArray[np.bool_]:
         drop[place] = digest in seen
         seen.add(digest)
     return drop
-
-
-def blank(features: NDArray[np.float64], drop: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """`features` with the columns of `drop` set to a constant, which no tree can split on."""
-    if not drop.any():
-        return features
-    blanked = features.copy()
-    blanked[:, drop] = 0.0
-    return blanked

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -33,10 +33,6 @@ DEFAULTS: Final[dict[str, Any]] = {
 }
 #: With fewer frauds to learn from, `for_few_frauds` loosens the defaults.
 ENOUGH_FRAUDS: Final = 400
-#: Early stopping on a handful of held-out frauds follows noise: never stop before these trees.
-FEWEST_TREES: Final = 20
-FEWEST_TREES_ON_NOISE: Final = 60
-NOISE_FRAUDS: Final = 40
 #: What makes a run repeat: fixed seeds, one histogram layout, deterministic sums.
 REPEATABLE: Final[dict[str, Any]] = {"deterministic": True, "force_row_wise": True, "verbose": -1}
 
@@ -85,26 +81,21 @@ class Sample:
 
 
 def thin_genuine(
-    features: NDArray[np.float64],
-    label: NDArray[np.int8],
-    most_rows: int | None,
-    *,
-    weight: Floats | None = None,
-    seed: int,
-) -> Sample:
+    label: NDArray[np.int8], most_rows: int | None, *, weight: Floats | None = None, seed: int
+) -> tuple[NDArray[np.bool_], Floats | None]:
     """Keep every fraud and as many genuine rows as fit in `most_rows`, weighted up to stand for
-    all of them: the class imbalance costs time, not calibration. `weight` is how many
-    transactions each row stood for before."""
+    all of them: the class imbalance costs time, not calibration. Returns which rows to keep
+    and the weights of those; `weight` is how many transactions each row stood for before."""
     frauds = int(label.sum())
     if most_rows is None or len(label) <= most_rows or frauds >= most_rows:
-        return Sample(features, label, weight)
+        return np.ones(len(label), dtype=bool), weight
     keep = np.random.default_rng(seed).random(len(label)) < (most_rows - frauds) / (len(label) - frauds)
     keep |= label > 0
     kept = int(keep.sum()) - frauds
     stands_for = np.where(label[keep] > 0, 1.0, (len(label) - frauds) / max(kept, 1))
     if weight is not None:
         stands_for = stands_for * weight[keep]
-    return Sample(features[keep], label[keep], stands_for)
+    return keep, stands_for
 
 
 def fit(
@@ -118,9 +109,9 @@ def fit(
     monotone: tuple[int, ...] | None = None,
     seed: int = 7,
     threads: int = 2,
-) -> tuple[lightgbm.Booster, int]:
-    """Grow trees; with `validation`, stop when its average precision has not risen for
-    `patience` rounds (but not before a few trees). Returns the booster and the number of trees to use."""
+) -> tuple[lightgbm.Booster, list[float]]:
+    """Grow trees; with `validation`, until its average precision has not risen for `patience`
+    rounds. Returns the booster and the average precision after each tree (empty without)."""
     parameters = {**DEFAULTS, **settings, **REPEATABLE, "seed": seed, "num_threads": threads}
     if monotone is not None and any(monotone):
         parameters["monotone_constraints"] = list(monotone)
@@ -130,13 +121,20 @@ def fit(
         sample.features, sample.label, weight=sample.weight, feature_name=list(names), params=layout
     )
     if validation is None:
-        return lightgbm.train(parameters, train, rounds), rounds
+        return lightgbm.train(parameters, train, rounds), []
     held = train.create_valid(validation.features, validation.label, validation.weight, params=layout)
-    stop = lightgbm.early_stopping(patience, first_metric_only=True, verbose=False)
-    booster = lightgbm.train(parameters, train, rounds, valid_sets=[held], callbacks=[stop])
-    noisy = int(validation.label.sum()) < NOISE_FRAUDS
-    fewest = min(FEWEST_TREES_ON_NOISE if noisy else FEWEST_TREES, booster.current_iteration())
-    return booster, max(int(booster.best_iteration), fewest)
+    followed: dict[str, dict[str, list[float]]] = {}
+    callbacks: list[Callable[..., Any]] = [
+        lightgbm.early_stopping(patience, first_metric_only=True, verbose=False),
+        lightgbm.record_evaluation(followed),
+    ]
+    # Kept as it is: otherwise the trees after its own best number would be cut off, and the number
+    # that several folds agree on may be larger.
+    booster = lightgbm.train(
+        parameters, train, rounds, valid_sets=[held], valid_names=["held"], callbacks=callbacks,
+        keep_training_booster=True,
+    )  # fmt: skip
+    return booster, followed["held"]["average_precision"]
 
 
 def for_few_frauds(label: NDArray[np.int8]) -> dict[str, float]:

@@ -14,7 +14,8 @@ from training.thresholds import CostModel, Thresholds
 @dataclass(frozen=True)
 class Plan:
     """How to train. Days are event time; `most_rows` caps the rows a fit sees (genuine rows are
-    thinned and weighted); `search_seconds` 0 uses the defaults as they are.
+    thinned and weighted); `search_seconds` 0 uses the defaults as they are. `folds` is how many
+    validation periods, one after the other, choose settings and the number of trees.
 
     `final` says which trees are kept: those that were judged, or their like grown again on every
     mature row, the test period included, so that the figures are of an older sibling.
@@ -24,6 +25,7 @@ class Plan:
     delay_days: float
     validation_days: float = 7
     test_days: float = 7
+    folds: int = 3
     rounds: int = 400
     patience: int = 40
     most_rows: int | None = 400_000
@@ -34,6 +36,7 @@ class Plan:
     cost: CostModel = field(default_factory=CostModel)
     settings: dict[str, Any] = field(default_factory=dict)
     final: Literal["judged", "everything"] = "judged"
+    ensemble: bool = False
     seed: int = 7
     threads: int = 0
 
@@ -41,7 +44,8 @@ class Plan:
 @dataclass(frozen=True)
 class Trained:
     """A model with what it was judged by: `metrics` are of `split.test`, which the judged trees
-    never saw. `left_out` are inputs that no tree reads, constant or repeating another."""
+    never saw. `left_out` are inputs that no tree reads, constant or repeating another; `ensemble`
+    is what a second learner earned, if one was tried."""
 
     model: Model
     split: Split
@@ -56,3 +60,4 @@ class Trained:
     left_out: tuple[str, ...]
     cut: str
     seconds: float
+    ensemble: dict[str, Any] | None = None

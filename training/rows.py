@@ -27,6 +27,8 @@ DESCRIPTIVE = (
     *(entity.key for entity in ENTITIES),
 )  # fmt: skip
 REQUIRED = ("event_timestamp", "is_fraud")
+#: Feature columns in Arrow's hands at a time, so that reading takes little more than the result.
+COLUMNS_AT_ONCE = 24
 
 
 class TrainingSetError(ValueError):
@@ -126,19 +128,37 @@ def read_rows(folder: Path, *, names: tuple[str, ...] | None = None) -> Rows:
     chosen = names or feature_names(manifest, available)
     described = [name for name in DESCRIPTIVE if name in available]
     optional = [name for name in ("label_mature", "weight") if name in available]
-    columns = list(dict.fromkeys([*REQUIRED, *optional, *described, *chosen]))
-    return rows_of(source.to_table(columns=columns), chosen)
+    beside = source.to_table(columns=list(dict.fromkeys([*REQUIRED, *optional, *described])))
+    features = np.empty((len(beside), len(chosen)), dtype=np.float64)
+    order = _order(beside)
+    for start in range(0, len(chosen), COLUMNS_AT_ONCE):
+        part = chosen[start : start + COLUMNS_AT_ONCE]
+        _fill(features[:, start : start + len(part)], source.to_table(columns=list(part)), part, order)
+    return _rows(beside, order, chosen, features)
 
 
 def rows_of(table: pa.Table, names: tuple[str, ...]) -> Rows:
     """`Rows` of an Arrow table with the columns of a training set."""
+    features = np.empty((len(table), len(names)), dtype=np.float64)
+    order = _order(table)
+    _fill(features, table, names, order)
+    return _rows(table, order, names, features)
+
+
+def _order(table: pa.Table) -> Ints:
+    """Places of the rows by event time, then transaction id if the set has one."""
     keys = [("event_timestamp", "ascending")]
     if "transaction_id" in table.column_names:
         keys.append(("transaction_id", "ascending"))
-    order = pc.sort_indices(table, sort_keys=keys).to_numpy()
-    features = np.empty((len(table), len(names)), dtype=np.float64)
+    return np.asarray(pc.sort_indices(table, sort_keys=keys).to_numpy().astype(np.int64))
+
+
+def _fill(features: NDArray[np.float64], table: pa.Table, names: tuple[str, ...], order: Ints) -> None:
     for place, name in enumerate(names):
         features[:, place] = _float64(table.column(name))[order]
+
+
+def _rows(table: pa.Table, order: Ints, names: tuple[str, ...], features: NDArray[np.float64]) -> Rows:
     event = table.column("event_timestamp").cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy()[order]
     label = table.column("is_fraud").cast(pa.int8()).to_numpy()[order]
     mature = np.ones(len(table), dtype=bool)

@@ -119,6 +119,7 @@ def manifest(trained: Trained, rows: Rows, version: str) -> dict[str, Any]:
         "final": trained.plan.final,
         "left_out": list(trained.left_out),
         "settings": trained.settings,
+        "ensemble": trained.ensemble,
         "cost_model": trained.thresholds.report()["model"],
         "alerts_per_day": trained.plan.alerts_per_day,
         "data": trained.data,

@@ -7,11 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import optuna
 
-from training.metrics import NoFraudError, average_precision, rank
-from training.model import Sample, fit
+from training.folds import Grown
 
 
 @dataclass(frozen=True)
@@ -24,22 +22,17 @@ class Found:
 
 
 def search(
-    train: Sample,
-    validation: Sample,
-    names: tuple[str, ...],
+    grown: Callable[[dict[str, Any]], Grown],
     *,
     seconds: float,
-    rounds: int,
-    monotone: tuple[int, ...] | None = None,
     seed: int = 7,
-    threads: int = 2,
     progress: Callable[[str], None] = print,
 ) -> Found:
     """Try settings for `seconds` (at least one trial, the defaults first) and keep the best.
 
-    Each trial fits with early stopping on the validation rows' average precision. A trial
-    under way when the budget ends is finished, so the wall time can exceed it by one fit; the
-    result depends on the machine's speed through the number of trials only.
+    `grown` fits one choice of settings on the validation folds. A trial under way when the
+    budget ends is finished, so the wall time can exceed it by one trial; the result depends on
+    the machine's speed through the number of trials only.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
@@ -61,18 +54,15 @@ def search(
             "bagging_fraction": trial.suggest_float("bagging_fraction", 0.5, 1.0),
             "path_smooth": trial.suggest_float("path_smooth", 0.01, 30.0, log=True),
         }
-        booster, trees = fit(
-            train, names, settings, rounds=rounds, validation=validation, monotone=monotone,
-            seed=seed, threads=threads,
-        )  # fmt: skip
-        score = np.asarray(booster.predict(validation.features, num_iteration=trees, num_threads=threads))
-        try:
-            value = average_precision(rank(validation.label, score, validation.weight))
-        except NoFraudError:
-            value = 0.0
-        trials.append({"settings": settings, "average_precision": value, "trees": trees})
-        progress(f"search: trial {len(trials)}, average precision {value:.4f} with {trees} trees")
-        return value
+        fold = grown(settings)
+        trials.append(
+            {"settings": settings, "average_precision": fold.average_precision, "trees": fold.trees}
+        )
+        progress(
+            f"search: trial {len(trials)}, average precision {fold.average_precision:.4f} "
+            f"with {fold.trees} trees"
+        )
+        return fold.average_precision
 
     study.optimize(objective, timeout=seconds, n_trials=None if seconds > 0 else 1)
     best = max(trials, key=lambda trial: float(trial["average_precision"]))

@@ -1,7 +1,8 @@
 """Train a model on a training set and save it: `python -m training.train --dataset DIR`.
 
-fit and stop early -> calibrate and choose thresholds on validation -> refit on everything
-known at the test period's start -> judge on the test period -> refuse, or save with evidence
+fit and stop early over prequential folds -> calibrate and choose thresholds on the newest
+-> refit on everything known at the test period's start -> judge on the test period
+-> refuse, or save with evidence
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ from numpy.typing import NDArray
 from fraud.settings import settings
 from training import metrics
 from training.calibration import fit_calibration
-from training.columns import blank, left_out
+from training.columns import left_out
 from training.constraints import directions
-from training.model import DEFAULTS, Model, Sample, fit, for_few_frauds, text_of, thin_genuine
+from training.ensemble import SECOND, Earned, Member, judge_ensemble, merged
+from training.folds import Grown, folds_of, grow, sample_of
+from training.model import DEFAULTS, Model, fit, for_few_frauds, text_of
 from training.plan import Plan, Trained
 from training.refusal import AUC_CEILING, RefusedError, refuse
 from training.rows import Rows, TrainingSetError, read_manifest, read_rows
@@ -53,42 +56,52 @@ def train(
     started = time.perf_counter()
     split = plan_split(rows, plan)
     threads = plan.threads or max(1, min(os.cpu_count() or 1, len(rows) // ROWS_A_THREAD))
-    spans = (split.fit, split.validation, split.test)
-    early, held, late = (rows.take(rows.mature & span.mask(rows.event_us)) for span in spans)
+    early = rows.mature & split.fit.mask(rows.event_us)
+    held, late = (
+        rows.take(rows.mature & span.mask(rows.event_us)) for span in (split.validation, split.test)
+    )
     progress(
-        f"train: {len(early):,} rows to fit, {len(held):,} to validate, {len(late):,} to test "
+        f"train: {early.sum():,} rows to fit, {len(held):,} to validate, {len(late):,} to test "
         f"after a gap of {split.gap_days:.1f} days"
     )
-    drop = left_out(early.features)
+    drop = left_out(rows.features, early)
     monotone = directions(rows.names) if plan.constrained else None
-    sample = _sample(early, drop, plan)
-    validation = Sample(held.features, held.label, held.weight)
-    chosen: dict[str, Any] = {**for_few_frauds(sample.label), **plan.settings}
+    folds = folds_of(split, plan)
+
+    def grown(settings: dict[str, Any]) -> Grown:
+        return grow(rows, folds, settings, plan, drop, monotone=monotone, threads=threads)
+
+    chosen: dict[str, Any] = {**for_few_frauds(rows.label[early]), **plan.settings}
     trials: list[dict[str, Any]] = []
     if plan.search_seconds > 0:
-        found = search(
-            sample, validation, rows.names, seconds=plan.search_seconds, rounds=plan.rounds,
-            monotone=monotone, seed=plan.seed, threads=threads, progress=progress,
-        )  # fmt: skip
+        found = search(grown, seconds=plan.search_seconds, seed=plan.seed, progress=progress)
         chosen, trials = {**found.settings, **plan.settings}, found.trials
-    booster, trees = fit(
-        sample, rows.names, chosen, rounds=plan.rounds, validation=validation, patience=plan.patience,
-        monotone=monotone, seed=plan.seed, threads=threads,
-    )  # fmt: skip
-    first = Model(text_of(booster, trees), rows.names)
+    first, members, earned = _learners(grown, chosen, held, plan, threads)
+    if earned:
+        progress(
+            f"train: second learner {'kept' if earned.kept else 'not worth its latency'}: {earned.report()}"
+        )
+    trees = sum(member.trees for member in members)
     raw = first.raw(held.features, threads=threads)
     calibrated = replace(first, calibration=fit_calibration(held.label, raw, held.weight))
     held_score = calibrated.score(held.features, threads=threads)
     thresholds = choose_thresholds(held.label, held_score, held.amount, held.day, plan.cost, held.weight)
 
     def again(mask: NDArray[np.bool_]) -> Model:
-        sample = _sample(rows.take(rows.mature & mask), drop, plan)
-        booster, _ = fit(
-            sample, rows.names, chosen, rounds=trees, monotone=monotone, seed=plan.seed, threads=threads
-        )
-        return replace(calibrated, text=text_of(booster, trees))
+        sample = sample_of(rows, rows.mature & mask, drop, plan)
+        texts: dict[str, float] = {}
+        for member in members:
+            booster, _ = fit(
+                sample, rows.names, member.settings, rounds=member.trees, monotone=monotone,
+                seed=plan.seed, threads=threads,
+            )  # fmt: skip
+            texts[text_of(booster, member.trees)] = member.weight
+        return replace(calibrated, text=merged(texts) if len(texts) > 1 else next(iter(texts)))
 
-    progress(f"train: {trees} trees; refit on everything known at the test period's start")
+    progress(
+        f"train: {trees} trees by {len(folds)} validation period{'s' if len(folds) > 1 else ''}; "
+        "refit on everything known at the test period's start"
+    )
     model = again(split.refit.mask(rows.event_us))
     figures = judge(model, late, alerts_per_day=plan.alerts_per_day, threads=threads)
     refuse(figures, late, auc_ceiling=plan.auc_ceiling)
@@ -105,11 +118,33 @@ def train(
         validation_metrics=metrics.summary(held.label, held_score, held.amount, held.weight),
         thresholds=thresholds,
         trials=trials,
+        ensemble=earned.report() if earned else None,
         data=data or {},
         left_out=tuple(name for name, out in zip(rows.names, drop, strict=True) if out),
         cut=str((data or {}).get("as_of") or iso(int(rows.event_us[-1]))),
         seconds=time.perf_counter() - started,
     )
+
+
+def _learners(
+    grown: Callable[[dict[str, Any]], Grown], chosen: dict[str, Any], held: Rows, plan: Plan, threads: int
+) -> tuple[Model, list[Member], Earned | None]:
+    """The newest fold's model and how to grow it again; with what an ensemble earned, if asked for."""
+    best = grown(chosen)
+    first = Model(text_of(best.newest, best.trees), held.names)
+    alone = Member(chosen, best.trees, 1.0)
+    if not plan.ensemble:
+        return first, [alone], None
+    settings = {**chosen, **SECOND}
+    other = grown(settings)
+    second = Model(text_of(other.newest, other.trees), held.names)
+    votes = [model.raw(held.features, threads=threads) for model in (first, second)]
+    earned = judge_ensemble(held.label, votes, groups=held.customer, weight=held.weight)
+    if not earned.kept:
+        return first, [alone], earned
+    mine, theirs = earned.weights
+    both = replace(first, text=merged({first.text: mine, second.text: theirs}))
+    return both, [replace(alone, weight=mine), Member(settings, other.trees, theirs)], earned
 
 
 def plan_split(rows: Rows, plan: Plan) -> Split:
@@ -145,18 +180,13 @@ def judge(model: Model, rows: Rows, *, alerts_per_day: int = 100, threads: int =
     return figures
 
 
-def _sample(rows: Rows, drop: NDArray[np.bool_], plan: Plan) -> Sample:
-    sample = thin_genuine(rows.features, rows.label, plan.most_rows, weight=rows.weight, seed=plan.seed)
-    return replace(sample, features=blank(sample.features, drop))
-
-
 def write_candidate(trained: Trained, folder: Path) -> None:
     """Write model.txt and candidate.json (everything else in `Trained`) to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.txt").write_text(trained.model.text, encoding="utf-8")
     plain = {
         name: getattr(trained, name)
-        for name in ("settings", "trees", "metrics", "validation_metrics", "trials", "data",
+        for name in ("settings", "trees", "metrics", "validation_metrics", "trials", "ensemble", "data",
             "left_out", "cut", "seconds",)
     }  # fmt: skip
     report = {
@@ -185,12 +215,17 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, help="write the candidate here too (model.txt, candidate.json)")
     parser.add_argument("--no-save", action="store_true", help="keep it out of the model store; no evidence")
     parser.add_argument("--champion", action="store_true", help="make it champion, if there is none yet")
+    parser.add_argument("--track", action="store_true", help="keep the run in MLflow too (extra: tracking)")
     parser.add_argument("--search-seconds", type=float, default=0, help="budget of the parameter search")
     parser.add_argument("--delay-days", type=float, help="label delay (default: the set's label maturity)")
     parser.add_argument("--validation-days", type=float, default=7)
     parser.add_argument("--test-days", type=float, default=7)
+    parser.add_argument("--folds", type=int, default=Plan.folds, help="validation periods that choose")
     parser.add_argument("--final", choices=("judged", "everything"), default="judged",
                         help="keep the judged trees, or grow the same again on every mature row")  # fmt: skip
+    parser.add_argument(
+        "--ensemble", action="store_true", help="add a second learner if it earns its latency"
+    )
     parser.add_argument("--rounds", type=int, default=400, help="most trees")
     parser.add_argument(
         "--most-rows", type=int, default=400_000, help="rows a fit sees; genuine ones are thinned"
@@ -214,10 +249,11 @@ def main(argv: list[str] | None = None) -> int:
             delay = float(facts.get("label_maturity_days", settings().label_maturity_days))
         plan = Plan(
             delay_days=delay, validation_days=options.validation_days, test_days=options.test_days,
-            rounds=options.rounds, most_rows=options.most_rows, search_seconds=options.search_seconds,
+            folds=options.folds, rounds=options.rounds, most_rows=options.most_rows,
+            search_seconds=options.search_seconds,
             constrained=not options.unconstrained, auc_ceiling=options.auc_ceiling,
             alerts_per_day=options.alerts_per_day, cost=CostModel(alerts_per_day=options.alerts_per_day),
-            final=options.final, seed=options.seed, threads=options.threads,
+            final=options.final, ensemble=options.ensemble, seed=options.seed, threads=options.threads,
         )  # fmt: skip
         trained = train(rows, plan, data=facts)
     except (TrainingSetError, SplitError, RefusedError, metrics.NoFraudError) as error:
@@ -230,9 +266,15 @@ def main(argv: list[str] | None = None) -> int:
         from training.evidence import write_evidence
         from training.promote import first_champion
         from training.save import save
+        from training.tracking import TrackingError, track
 
         version = save(trained, rows)
         print(f"train: evidence in {write_evidence(version, rows)}")
+        if options.track:
+            try:
+                print(f"train: MLflow run {track(version)}")
+            except TrackingError as error:
+                print(f"train: not tracked: {error}", file=sys.stderr)
         if options.champion and first_champion(version):
             print(f"train: {version} is champion")
         print(f"train: saved tollgate_fraud:{version}")

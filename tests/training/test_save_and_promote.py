@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -16,7 +17,7 @@ import pytest
 from bentos.deployment import _decode
 from bentos.model import Model as ServedModel
 from monitoring.drift_command import representative
-from training import promote
+from training import promote, tracking
 from training.evidence import gather, with_fraud_types, write_evidence
 from training.gates import card_path, replay_gate
 from training.plan import Plan, Trained
@@ -232,6 +233,28 @@ def test_a_clearly_worse_challenger_is_refused(
 
 def test_replay_without_a_decision_log_has_nothing_against_a_model(saved: str) -> None:
     assert replay_gate(saved)[0]["passed"]
+
+
+def test_a_saved_model_is_a_run_in_mlflow_once_with_what_it_was_judged_by(
+    saved: str, session_rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    write_evidence(saved, session_rows, rounds=5)
+    assert tracking.track(saved) == tracking.track(saved)
+    (run,) = mlflow.search_runs(experiment_names=[tracking.EXPERIMENT], output_format="list")
+    manifest = json.loads((model_folder(saved) / "manifest.json").read_bytes())
+    assert run.data.tags["digest"] == manifest["digest"]
+    assert run.data.metrics["average_precision"] == pytest.approx(manifest["metrics"]["average_precision"])
+    assert run.data.params["trees"] == str(manifest["trees"])
+    kept = {file.path for file in mlflow.MlflowClient().list_artifacts(run.info.run_id)}
+    assert kept == {"model.txt", "manifest.json", "card.html", "card.json"}
+
+
+def test_tracking_without_mlflow_says_how_to_get_it(saved: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with pytest.raises(tracking.TrackingError, match="tracking"):
+        tracking.track(saved)
 
 
 def test_the_command_trains_saves_and_promotes_in_one_go(

@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from training.columns import blank, left_out
-from training.model import thin_genuine
+from training.columns import left_out
+from training.ensemble import SECOND, judge_ensemble, log_odds, merged
+from training.folds import folds_of, grow, sample_of
+from training.model import Model, Sample, fit, text_of, thin_genuine
 from training.plan import Plan, Trained
 from training.refusal import DivergedError, LeakError, refuse, strongest_feature
 from training.rows import Rows, TrainingSetError, read_rows
-from training.split import SplitError
-from training.train import main
+from training.split import Fold, Span, SplitError
+from training.train import main, plan_split
 from training.train import train as train_aloud
 
 
@@ -105,11 +107,65 @@ def test_search_keeps_to_its_budget_and_reports_its_trials(session_rows: Rows) -
     )
 
 
+#   fit ...........|held|              both held-out periods end before the test period, and
+#   fit ................|held| gap |test|   the newest is the one that calibrates
+def test_the_folds_that_choose_walk_forward_and_never_reach_the_test_period(session_rows: Rows) -> None:
+    split = plan_split(session_rows, SMALL)
+    folds = folds_of(split, replace(SMALL, folds=2))
+    assert folds[-1] == Fold(split.fit, split.validation) and len(folds) == 2
+    assert folds[0].train.start == split.fit.start and folds[0].test.end <= folds[1].test.start
+    assert all(fold.train.end <= fold.test.start < fold.test.end <= split.validation.end for fold in folds)
+    assert folds_of(split, replace(SMALL, folds=9))[-1] == folds[-1]
+
+
+def test_trees_are_chosen_by_the_mean_over_the_folds(session_rows: Rows) -> None:
+    split = plan_split(session_rows, SMALL)
+    folds = folds_of(split, replace(SMALL, folds=2))
+    keep = np.zeros(len(session_rows.names), dtype=bool)
+
+    def chosen(*folds: Fold) -> tuple[int, float]:
+        grown = grow(session_rows, folds, {}, SMALL, keep, monotone=None, threads=1)
+        return grown.trees, grown.average_precision
+
+    alone = chosen(folds[1])
+    assert chosen(folds[1], folds[1]) == alone
+    assert chosen(*folds)[1] != alone[1]
+    without_fraud = Fold(folds[0].train, Span(split.test.end, split.test.end + 1))
+    assert chosen(without_fraud, folds[1]) == alone
+
+
+def test_merged_trees_give_the_weighted_log_odds_and_explain_them(session_rows: Rows) -> None:
+    sample = Sample(session_rows.features, session_rows.label)
+    members = []
+    for settings, rounds in (({}, 12), (SECOND, 9)):
+        booster, _ = fit(sample, session_rows.names, settings, rounds=rounds, threads=1)
+        members.append(Model(text_of(booster, rounds), session_rows.names))
+    both = replace(members[0], text=merged({members[0].text: 0.7, members[1].text: 0.3}))
+    rows = session_rows.features[:500]
+    margins = [log_odds(model.raw(rows)) for model in (*members, both)]
+    assert both.booster.num_trees() == 21
+    assert margins[2] == pytest.approx(0.7 * margins[0] + 0.3 * margins[1], abs=1e-9)
+    assert both.contributions(rows).sum(axis=1) == pytest.approx(margins[2], abs=1e-9)
+
+
+def test_a_second_learner_is_kept_only_if_it_is_surely_better(session_rows: Rows) -> None:
+    random = np.random.default_rng(2)
+    label = session_rows.label
+    good, other = (1 / (1 + np.exp(-(4.0 * label - 3 + random.normal(size=len(label))))) for _ in range(2))
+    noise = random.random(len(label))
+    assert judge_ensemble(label, [good, other], rounds=40).kept
+    useless = judge_ensemble(label, [good, noise], rounds=40)
+    assert not useless.kept and useless.weights[0] >= 0.9
+    trained = train(session_rows, replace(SMALL, ensemble=True, folds=1))
+    assert trained.ensemble is not None
+    assert trained.model.booster.num_trees() == trained.trees
+
+
 def test_thinned_genuine_rows_still_stand_for_all_of_them(session_rows: Rows) -> None:
-    sample = thin_genuine(session_rows.features, session_rows.label, 4_000, seed=1)
-    assert sample.weight is not None and len(sample.label) < 4_300
-    assert sample.label.sum() == session_rows.label.sum()
-    assert sample.weight.sum() == pytest.approx(len(session_rows))
+    keep, stands_for = thin_genuine(session_rows.label, 4_000, seed=1)
+    assert stands_for is not None and keep.sum() == len(stands_for) < 4_300
+    assert session_rows.label[keep].sum() == session_rows.label.sum()
+    assert stands_for.sum() == pytest.approx(len(session_rows))
 
 
 def test_a_thinned_set_is_calibrated_to_the_whole(session_rows: Rows) -> None:
@@ -128,8 +184,17 @@ def test_columns_that_are_constant_or_repeat_another_are_left_out() -> None:
         (values, values[:, 0], np.full(50, 7.0), np.full(50, np.nan), values[:, 1] + 1e-9)
     )
     assert left_out(features).tolist() == [False, False, False, True, True, True, False]
-    blanked = blank(features, left_out(features))
-    assert np.all(blanked[:, 3] == 0) and features[0, 4] == 7.0
+
+
+def test_what_trees_are_grown_on_is_a_copy_without_the_columns_left_out(session_rows: Rows) -> None:
+    before = session_rows.features.copy()
+    drop = np.zeros(len(session_rows.names), dtype=bool)
+    drop[2] = True
+    mask = session_rows.event_us < np.median(session_rows.event_us)
+    sample = sample_of(session_rows, mask, drop, replace(SMALL, most_rows=2_000))
+    assert not sample.features[:, 2].any() and len(sample.label) < mask.sum()
+    assert sample.label.sum() == session_rows.label[mask].sum()
+    assert np.array_equal(session_rows.features, before, equal_nan=True)
 
 
 def test_a_flag_that_is_only_sometimes_missing_is_kept() -> None:
