@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import re
-import shutil
 import struct
-import subprocess
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -19,22 +16,23 @@ from monitoring.drift import drift_report
 from monitoring.gates.run import run_gate
 from monitoring.page import write as write_page
 from monitoring.parity import compare, write_report
+from monitoring.screens import WIDTH, BrowserError, browser, drawn, picture
 from monitoring.status import status_page
 from tests.monitoring.made_days import rows, write
 
 MakeDecisions = Callable[..., pd.DataFrame]
 
 
-@pytest.fixture(scope="module")
-def browser() -> str:
-    found = shutil.which("chromium")
-    if found is None:
-        pytest.skip("chromium is not installed: it is Debian's package of that name")
-    return found
+@pytest.fixture(scope="module", autouse=True)
+def installed() -> None:
+    try:
+        browser()
+    except BrowserError as error:
+        pytest.skip(str(error))
 
 
 def colours(png: Path) -> int:
-    """Different bytes in the picture's last rows and first rows: an empty page has next to none."""
+    """How many different bytes the picture's pixels hold: an empty page has next to none."""
     data = png.read_bytes()
     at, parts = 8, b""
     while at < len(data):
@@ -45,45 +43,16 @@ def colours(png: Path) -> int:
     return len(set(zlib.decompress(parts)))
 
 
-def looked_at(browser: str, page: Path, tmp_path: Path) -> str:
-    """Take the picture; return the document as the browser built it."""
-    base = [
-        browser,
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--hide-scrollbars",
-        "--virtual-time-budget=6000",
-    ]
-    picture = tmp_path / f"{page.stem}.png"
-    options = [
-        "--window-size=1280,1600",
-        f"--screenshot={picture}",
-        f"--user-data-dir={tmp_path / 'profile'}",
-    ]
-    subprocess.run([*base, *options, page.as_uri()], capture_output=True, check=True, timeout=120)
-    assert colours(picture) > 40, f"{page.name} looks empty"
-    # a twin of the page that writes its own width into the title
-    twin = tmp_path / f"twin-{page.name}"
-    script = "<script>addEventListener('load',()=>document.title='width '+document.documentElement.scrollWidth)</script>"
-    twin.write_text(page.read_text().replace("</head>", script + "</head>", 1))
-    command = [
-        *base,
-        "--window-size=1280,1600",
-        f"--user-data-dir={tmp_path / 'profile'}",
-        "--dump-dom",
-        twin.as_uri(),
-    ]
-    built = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
-    width = re.search(r"<title>width (\d+)", built)
-    assert width is not None and int(width.group(1)) <= 1280, f"{page.name} is wider than the window"
+def looked_at(page: Path, tmp_path: Path) -> str:
+    """Picture and measure the page; return the document as the browser built it."""
+    assert colours(picture(page, tmp_path / f"{page.stem}.png", 1600)) > 40, f"{page.name} looks empty"
+    built, width = drawn(page)
+    assert width <= WIDTH, f"{page.name} is wider than the window"
     return built
 
 
 @pytest.mark.slow
-def test_every_page_is_drawn_and_fits(
-    browser: str, home: Path, make_decisions: MakeDecisions, tmp_path: Path
-) -> None:
+def test_every_page_is_drawn_and_fits(home: Path, make_decisions: MakeDecisions, tmp_path: Path) -> None:
     out = tmp_path / "pages"
     reference = make_decisions(10_000, seed=1, days=28, start="2018-08-01").drop(
         columns=["decision", "channel"]
@@ -103,4 +72,4 @@ def test_every_page_is_drawn_and_fits(
         (drift.report, "txn_amount"), (parity, "unexplained"), (status, "Pipeline"), (docs, "raw-rows"),
         (validations[-1], "customer_id"),
     ]:  # fmt: skip
-        assert expected in looked_at(browser, page, tmp_path), f"{page.name} lacks {expected}"
+        assert expected in looked_at(page, tmp_path), f"{page.name} lacks {expected}"
