@@ -62,17 +62,17 @@ _Path = list[tuple[int, float]]
 def _paths(section: str) -> list[_Path]:
     """The path to every leaf of one tree of the text format: (feature, credit) by split."""
     fields = dict(line.split("=", 1) for line in section.splitlines() if "=" in line)
-    leaves = int(fields["num_leaves"])
-    paths: list[_Path] = [[] for _ in range(leaves)]
-    if leaves == 1:
-        return paths
     try:
+        leaves = int(fields["num_leaves"])
+        paths: list[_Path] = [[] for _ in range(leaves)]
+        if leaves == 1:
+            return paths
         features = [int(item) for item in fields["split_feature"].split()]
         children = [[int(item) for item in fields[f"{side}_child"].split()] for side in ("left", "right")]
         inner = [float(item) for item in fields["internal_value"].split()]
         leaf = [float(item) for item in fields["leaf_value"].split()]
-    except KeyError as error:
-        raise ModelError(f"model.txt: a tree without {error.args[0]}") from None
+    except (KeyError, ValueError) as error:
+        raise ModelError(f"model.txt: a tree without a usable {error.args[0]}") from None
     stack: list[tuple[int, _Path]] = [(0, [])]
     while stack:
         node, path = stack.pop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,20 @@ def test_a_line_up_that_cannot_be_loaded_changes_nothing(store: Path, broken: di
     assert room.error is None
     assert room.current.champion is not None
     assert room.current.champion.version == "two"
+
+
+@pytest.mark.parametrize("text", ["", "tree\nnothing\n", "tree\nversion=v4\nTree=0\nnum_leaves=x\n"])
+def test_nonsense_under_the_right_digest_is_refused(tmp_path: Path, text: str) -> None:
+    folder = save_model(tmp_path, "nonsense", trees=2)
+    (folder / "model.txt").write_text(text)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["digest"] = hashlib.sha256(text.encode()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    deploy(tmp_path, champion="nonsense")
+    room = ModelRoom(tmp_path)
+    asyncio.run(room.refresh())
+    assert room.error is not None
+    assert room.current.champion is None
 
 
 def test_a_model_that_wants_features_nobody_serves_is_refused(store: Path) -> None:
