@@ -1,8 +1,9 @@
-"""The 6-hour and weekly runs on one machine: `python -m monitoring.schedule`.
+"""The hourly, 6-hour and weekly runs on one machine: `python -m monitoring.schedule`.
 
     profiles  00, 06, 12, 18 UTC, after the cut's lag   python -m monitoring.materialize --cut ...
     parity    00:45, 06:45, 12:45, 18:45 UTC            python -m monitoring.skew, over the last 6 hours
     drift     Monday 04:10 UTC                          python -m monitoring.drift --week <last week>
+    compact   every hour, at 05                         python -m streaming.compact
 
 Each run is a process of its own. A run that was missed while this was not running is caught up
 once, at start. A job never overlaps itself, not even from another process: it holds a lock file.
@@ -55,10 +56,15 @@ def _drift(due: datetime) -> list[str]:
     return ["monitoring.drift", "--week", week_name(due - timedelta(days=7))]
 
 
+def _compact(due: datetime) -> list[str]:
+    return ["streaming.compact"]
+
+
 JOBS: Final = (
     Job("profiles", {"hour": "0,6,12,18", "minute": "20"}, _profiles),
     Job("parity", {"hour": "0,6,12,18", "minute": "45"}, _parity),
     Job("drift", {"day_of_week": "mon", "hour": "4", "minute": "10"}, _drift),
+    Job("compact", {"hour": "*", "minute": "5"}, _compact),
 )
 
 
@@ -188,7 +194,7 @@ def overdue(job: Job, state: JobState | None, now: datetime) -> bool:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run until interrupted, or one job with `--once`."""
     parser = argparse.ArgumentParser(
-        prog="python -m monitoring.schedule", description="the 6-hour and weekly runs"
+        prog="python -m monitoring.schedule", description="the hourly, 6-hour and weekly runs"
     )
     parser.add_argument("--once", choices=[job.name for job in JOBS], help="run one job now and end")
     parser.add_argument("--port", type=int, default=METRICS_PORT, help="port of the metrics, 0 for none")

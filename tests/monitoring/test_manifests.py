@@ -47,6 +47,7 @@ def test_no_pod_has_more_rights_than_it_needs(objects: list[dict[str, Any]]) -> 
         "profiles",
         "parity",
         "drift",
+        "compact",
         "run-metrics",
     }
     for name, pod in pods(objects):
