@@ -156,7 +156,7 @@ FAULTS = (
         _break_rules,
         _mend_rules,
     ),
-    Fault("ten_times_the_load", lambda stage: None, rate=RATE * 10),
+    Fault("ten_times_the_load", lambda stage: None, lambda stage: None, rate=RATE * 10),
     Fault("clock_ahead_by_4_minutes", lambda stage: None, shift_ms=240_000),
     Fault("clock_behind_by_an_hour", lambda stage: None, shift_ms=-3_600_000),
 )
@@ -177,9 +177,20 @@ def _prepare(fault: Fault, stage: Stage) -> None:
         fill_store(stage.redis.url, PROJECT, events=2000, at_ms=now_ms)
 
 
+def _due(fault: Fault, seconds: float) -> list[float]:
+    """When each request is due; a fault with a rate of its own has it from the break to the mending."""
+    parts = (
+        (0.0, seconds / 4, RATE),
+        (seconds / 4, seconds * 5 / 8, fault.rate),
+        (seconds * 5 / 8, seconds, RATE),
+    )
+    return [begin + place / rate for begin, end, rate in parts for place in range(int((end - begin) * rate))]
+
+
 def run(fault: Fault, stage: Stage, seconds: float, answered: list[str]) -> dict[str, Any]:
     """Load the service, break at a quarter, mend at five eighths, and report."""
-    number = int(fault.rate * seconds)
+    due = _due(fault, seconds)
+    number = len(due)
     requests = [
         http_request(stage.service.port, "/v1/score", _shifted(body, fault.shift_ms))
         for body in bodies(number, fault.name, seed=number)
@@ -191,7 +202,7 @@ def run(fault: Fault, stage: Stage, seconds: float, answered: list[str]) -> dict
             at_rate(
                 stage.service.port,
                 requests,
-                rate=fault.rate,
+                rate=due,
                 # So many that the requests wait in the service, where they count, and not here.
                 connections=64 if fault.rate == RATE else MOST_CONNECTIONS,
                 keep=True,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -143,7 +144,7 @@ async def at_rate(
     port: int,
     requests: Sequence[bytes],
     *,
-    rate: float,
+    rate: float | Sequence[float],
     connections: int,
     keep: bool = False,
     patience: float = 5.0,
@@ -151,11 +152,13 @@ async def at_rate(
 ) -> Load:
     """Open loop: request n is due at n / `rate` seconds, whether or not others were answered.
 
+    A sequence in place of a rate says when each request is due, in seconds from the start.
     With `keep`, `answers` holds (intended time since the start, status, body) of each. A request
     whose connection breaks is sent again up to `repeat` times, as a payment client would (the
     service answers an id once); its latency still counts from the first intended time.
     """
-    _check("127.0.0.1", connections, len(requests) / rate, rate)
+    due_at = [place / rate for place in range(len(requests))] if isinstance(rate, int | float) else rate
+    _check("127.0.0.1", connections, due_at[-1], len(requests) / max(due_at[-1], 0.001))
     load = Load()
     loop = asyncio.get_running_loop()
     over = loop.create_future()
@@ -219,9 +222,9 @@ async def at_rate(
     begun = perf_counter()
     sent = 0
     while sent < len(requests):
-        due = min(len(requests), int((perf_counter() - begun) * rate) + 1)
+        due = bisect_right(due_at, perf_counter() - begun, lo=sent)
         for place in range(sent, due):
-            intended = begun + place / rate
+            intended = begun + due_at[place]
             while idle and idle[0].transport is None:
                 idle.popleft()
                 replace()
@@ -230,7 +233,8 @@ async def at_rate(
             else:
                 waiting.append((requests[place], intended))
         sent = due
-        await asyncio.sleep(max(0.0, begun + sent / rate - perf_counter()))
+        if sent < len(requests):
+            await asyncio.sleep(max(0.0, begun + due_at[sent] - perf_counter()))
     await asyncio.wait([over], timeout=patience)
     load.unanswered += left
     load.seconds = perf_counter() - begun
