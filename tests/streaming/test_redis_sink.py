@@ -24,7 +24,7 @@ from fraud.redis_layout import (
 from fraud.settings import Settings, settings
 from streaming.online_rows import KeyEncoder, timestamp
 from streaming.online_rows import value as value_bytes
-from streaming.redis_sink import MOST_KEYS, OnlineStorePartition, OnlineWriter
+from streaming.redis_sink import MOST_KEYS, OnlineStorePartition, OnlineStoreSink, OnlineWriter
 from streaming.shard_batch import Writes
 
 ENTITY = ENTITIES[0]
@@ -90,6 +90,31 @@ def test_while_redis_is_away_the_sink_waits_and_then_writes_everything_again(
         assert not writing.is_alive()
         assert stored(second.url, "tollgate", "late") == (2, b"b")
         assert stored(second.url, "tollgate", "early") == (1, b"a")
+    finally:
+        sink.close()
+        second.stop()
+
+
+def test_what_was_sent_but_not_answered_is_sent_again(
+    configured: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    port = free_port()
+    first = start_redis(tmp_path / "first", port)
+    monkeypatch.setenv("TOLLGATE_REDIS_URL", first.url)
+    settings.cache_clear()
+    online = OnlineStoreSink(settings(), threading.Event())
+    sink = online.build("online", 0, 1)
+    names = [f"c{index}" for index in range(2_000)]
+    many = Writes(0, names, [7] * len(names), [b"state"] * len(names), 0)
+    sink.write_batch([("customer:0", many)])  # too many to wait for the answers at once
+    first.process.kill()
+    first.process.wait()
+    second = start_redis(tmp_path / "second", port)
+    try:
+        online.settle()
+        assert all(stored(second.url, "tollgate", name) == (7, b"state") for name in names[::50])
+        with redis.Redis.from_url(second.url) as client:
+            assert client.dbsize() == len(names)
     finally:
         sink.close()
         second.stop()
