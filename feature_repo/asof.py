@@ -95,7 +95,12 @@ def _newest(entities: DataFrame, time: str, keys: tuple[str, ...], views: list[V
             newest.alias(f"v{place}"),
         )
         both = both.unionByName(rows, allowMissingColumns=True)
-    until_here = Window.partitionBy(*names).orderBy("at", "asks").rowsBetween(Window.unboundedPreceding, 0)
+    # Spark sorts by the first eight bytes before it compares whole rows: keys often begin alike,
+    # their hashes do not.
+    both = both.withColumn("hash", F.xxhash64(*names))
+    until_here = (
+        Window.partitionBy("hash", *names).orderBy("at", "asks").rowsBetween(Window.unboundedPreceding, 0)
+    )
     answered = both.select(
         ROW,
         "at",

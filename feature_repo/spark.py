@@ -58,6 +58,8 @@ def spark_session(app: str = "tollgate") -> SparkSession:
         builder = builder.config("spark.driver.host", "127.0.0.1").config(
             "spark.driver.bindAddress", "127.0.0.1"
         )
+        # Files beside the driver are listed by it in milliseconds; a job lists a folder per task.
+        builder = builder.config("spark.sql.sources.parallelPartitionDiscovery.threshold", "100000")
     session: SparkSession = builder.getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
     return session

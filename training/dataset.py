@@ -5,7 +5,7 @@
 Features come from one FeatureService by Feast's point-in-time join with known-at filtering;
 labels count only if they were known at the training cut (`--as-of`). The folder holds one
 parquet file per day and `manifest.json`; the same inputs give the same bytes, and a run that
-was interrupted goes on with the months it lacks.
+was interrupted goes on with the pieces it lacks.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ if TYPE_CHECKING:
 
     from feature_repo.retrieval import AsOfRetrievalJob
 
-#: Event time joined at once: a longer range goes month by month, each kept when done.
-CHUNK: Final = timedelta(days=31)
+#: Event time joined at once: a longer range goes piece by piece, each kept when done.
+CHUNK: Final = timedelta(days=61)
 MANIFEST: Final = "manifest.json"
 DEFAULT_SEED: Final = 20180725
 _NOTHING: Final = "no transactions between {} and {}: load the lake first"
@@ -192,7 +192,7 @@ def _build_chunk(
     )
     unfinished.mkdir(parents=True, exist_ok=True)
     columns = [*ORDER, *DESCRIPTIVE, *VECTOR, *LABEL_COLUMNS, "date"]
-    # A month without transactions is a part without rows.
+    # A span without transactions is a part without rows.
     with contextlib.suppress(EmptyEntitiesError):
         _historical(entities).write_parquet(unfinished, columns, partition="date", order=ORDER)
     unfinished.replace(folder)

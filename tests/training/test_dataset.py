@@ -25,6 +25,7 @@ from fraud.features import VECTOR
 from fraud.settings import settings
 from tests.feature_repo.quick_spark import quick_spark
 from tests.feature_repo.small_lake import START, small_labels, small_transactions, write_lake
+from training import dataset
 from training.dataset import DatasetError, TrainingSet, build_dataset, rebuild
 
 FROM = START + timedelta(days=10)
@@ -160,7 +161,7 @@ def test_nothing_that_became_known_later_changes_a_row(world: World) -> None:
     assert after == before, "the same rows, byte for byte"
 
 
-def correct_a_profile(customer: str, known: datetime) -> None:
+def correct_a_profile(customer: str, known: datetime) -> Path:
     """Another version of a cut's row, as a corrected aggregate would be: wrong, and known later."""
     folder = cut_folder(ENTITY_BY_NAME["customer"], FROM)
     table = pa.concat_tables([pq.read_table(path, partitioning=None) for path in folder.glob("*.parquet")])
@@ -173,6 +174,57 @@ def correct_a_profile(customer: str, known: datetime) -> None:
     at = row.schema.get_field_index("customer_txn_count_30d")
     row = row.set_column(at, "customer_txn_count_30d", pa.array([9999.0]))
     pq.write_table(row, folder / "correction.parquet")
+    return folder
+
+
+def test_a_corrected_aggregate_is_seen_from_the_moment_it_was_known_and_not_before(world: World) -> None:
+    #   cut FROM ---- known ---- next cut is visible
+    #        as it was  |  corrected  |  the next cut's
+    known = FROM + timedelta(hours=2)
+    following = FROM + timedelta(hours=6, minutes=15)
+    inside = read_transactions(settings().lake, known, following).to_pylist()[0]
+    folder = correct_a_profile(inside["customer_id"], known)
+    built = build_dataset(FROM, TO, as_of=AS_OF, out=world.home / "corrected", spark=world.spark)
+    (folder / "correction.parquet").unlink()
+    seen = {
+        row["event_timestamp"]
+        for row in rows_of(built).to_pylist()
+        if row["customer_id"] == inside["customer_id"] and row["customer_txn_count_30d"] == 9999.0
+    }
+    assert inside["event_timestamp"] in seen
+    assert all(known <= time < following for time in seen)
+
+
+def test_an_interrupted_build_says_how_far_it_is_and_goes_on_with_what_it_lacks(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(dataset, "CHUNK", timedelta(days=1))
+    whole = dataset._build_chunk
+    done: list[datetime] = []
+
+    def build_chunk(spark: Any, span: Any, thin: Any, folder: Path) -> None:
+        if done:
+            raise KeyboardInterrupt
+        done.append(span[0])
+        whole(spark, span, thin, folder)
+
+    monkeypatch.setattr(dataset, "_build_chunk", build_chunk)
+    out = world.home / "interrupted"
+    with pytest.raises(KeyboardInterrupt):
+        build_dataset(FROM, TO, as_of=AS_OF, out=out, spark=world.spark)
+    assert "joined (1 of 2)" in capsys.readouterr().err and not (out / "manifest.json").exists()
+
+    def go_on(spark: Any, span: Any, thin: Any, folder: Path) -> None:
+        done.append(span[0])
+        whole(spark, span, thin, folder)
+
+    monkeypatch.setattr(dataset, "_build_chunk", go_on)
+    built = build_dataset(FROM, TO, as_of=AS_OF, out=out, spark=world.spark)
+    assert done == [FROM, FROM + timedelta(days=1)], "each day once"
+    assert "joined (2 of 2)" in capsys.readouterr().err
+    assert built.rows == world.built.rows
+    columns = ["transaction_id", "is_fraud", "txn_amount", "event_timestamp"]
+    assert rows_of(built).select(columns).equals(rows_of(world.built).select(columns))
 
 
 def test_thinning_keeps_every_fraud_and_weighs_the_rest(world: World) -> None:
