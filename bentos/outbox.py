@@ -10,10 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import re
-import secrets
-import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -22,12 +19,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import hiredis
-import msgspec
-from msgspec import Struct
 
+from bentos.backlog import Backlog
+from bentos.backlog import Effect as Effect
 from bentos.redis_cluster import connection_to
 from bentos.redis_connection import Address, Exchange, RedisUnavailable, pack, parse_url
-from bentos.spool import SpoolFile, SpoolFull, orphaned, read_frames, read_part
+from bentos.spool import SpoolFull
 
 #: An answer is repeated for this long.
 REMEMBERED_SECONDS: Final = 86_400
@@ -47,23 +44,8 @@ return 1
 """
 _FINISH_SHA: Final = hashlib.sha1(FINISH, usedforsecurity=False).hexdigest().encode()
 _PATIENCE: Final = 1.0
-#: Effects sent again in one round trip, and the bytes of them that are read at once: the requests
-#: of the moment must not wait for a long backlog.
+#: Effects sent again in one round trip.
 _CHUNK: Final = 200
-_PART: Final = 256 << 10
-
-
-class Effect(Struct, frozen=True, array_like=True):
-    """What one decision writes: `answer` under `key`, `event` to `partition` of the event log."""
-
-    key: bytes
-    answer: bytes
-    partition: int
-    event: bytes
-
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Effect).decode
 
 
 def answer_key(project: str, transaction_id: str) -> bytes:
@@ -114,25 +96,21 @@ class Outbox:
         self._streams = tuple(streams)
         self._connection = connection_to(url)
         self._beside = bool(self._connection.address.seeds)
-        self._folder = home / "outbox" / name
-        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-        self._name = f"{stamp}-{os.getpid()}-{secrets.token_hex(3)}"
-        self._spool = SpoolFile(self._folder / f"{self._name}.open", limit=50_000)
+        self._backlog = Backlog(home / "outbox" / name)
         self._under_way: deque[_Sent] = deque()
         self._draining: asyncio.Task[None] | None = None
-        self._drained_to = 0
 
     @property
     def spooled(self) -> int:
         """Effects that wait for Redis, on disk or in memory."""
-        return self._spool.written + self._spool.held
+        return self._backlog.waiting
 
     @property
     def accepting(self) -> bool:
-        return not self._spool.full
+        return not self._backlog.full
 
     async def start(self) -> None:
-        self._adopt()
+        self._backlog.adopt()
         await self._connect()
 
     def send(self, effects: Sequence[Effect]) -> bool:
@@ -149,7 +127,7 @@ class Outbox:
         if self._under_way:  # whose fate is not known yet
             self._under_way.append(_Sent(effects, None))
         else:
-            self._keep(effects)
+            self._backlog.keep(effects)
         return False
 
     def _settle(self, _: asyncio.Future[None]) -> None:
@@ -165,7 +143,7 @@ class Outbox:
             # When memory is full too, the decision log still has them; nothing else can be done here.
             with suppress(SpoolFull):
                 if lost:
-                    self._keep(lost)
+                    self._backlog.keep(lost)
 
     def _command(self, verb: bytes, script: bytes, effect: Effect) -> bytes:
         if not self._streams:
@@ -175,12 +153,9 @@ class Outbox:
             return pack(verb, script, b"2", b"{%b}%b" % (stream, effect.key), stream, _ANSWER, effect.event)
         return pack(verb, script, b"2", effect.key, stream, effect.answer, effect.event)
 
-    def _keep(self, effects: Sequence[Effect]) -> None:
-        self._spool.append([_encode(effect) for effect in effects])
-
     async def tick(self) -> None:
         """Once in a while: reconnect, and send what waits."""
-        self._spool.flush()
+        self._backlog.retry_disk()
         if not self._connection.connected:
             await self._connect()
         if self._connection.connected and self.spooled and self._draining is None:
@@ -198,12 +173,8 @@ class Outbox:
             await self._connection.everywhere(pack(b"SCRIPT", b"LOAD", FINISH), _PATIENCE)
 
     async def _drain(self) -> None:
-        """Send the file in order; forget it once everything in it is acknowledged."""
-        while True:
-            records, end = read_part(self._spool.path, self._drained_to, _PART)
-            if not records:
-                break
-            effects = [_decode(record) for record in records]
+        """Send the backlog in order; forget it once everything in it is acknowledged."""
+        while effects := self._backlog.part():
             for start in range(0, len(effects), _CHUNK):
                 chunk = effects[start : start + _CHUNK]
                 commands = [self._command(b"EVAL", FINISH, effect) for effect in chunk]
@@ -213,19 +184,8 @@ class Outbox:
                     return
                 if len(replies) < len(chunk) or any(_refused(reply) for reply in replies):
                     return
-            self._drained_to = end
-        # No await since the file was read: nothing can have been added in between.
-        self._spool.truncate()
-        self._drained_to = 0
-
-    def _adopt(self) -> None:
-        """Take over what workers that are gone could not send."""
-        for path in sorted(self._folder.glob("*.open")):
-            if path != self._spool.path and orphaned(path):
-                records = list(read_frames(path))
-                if records:
-                    self._spool.append(records)
-                path.unlink()
+            self._backlog.delivered()
+        self._backlog.clear()  # no await since the last look: nothing can have been added in between
 
     async def close(self) -> None:
         """Send what waits, as far as Redis answers, and keep the rest for the next worker."""
@@ -236,8 +196,7 @@ class Outbox:
             with suppress(RedisUnavailable):
                 await self._connection.everywhere(pack(b"PING"), _PATIENCE)  # behind every write
         self._connection.close()
-        self._spool.flush()
-        self._spool.close(remove=not self.spooled)
+        self._backlog.close()
 
 
 def _unacknowledged(effects: Sequence[Effect], exchange: Exchange) -> list[Effect]:

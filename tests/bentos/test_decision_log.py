@@ -19,20 +19,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import redis
+from confluent_kafka import Consumer, TopicPartition
 
 from bentos.audit import audit, outcomes, rows_as_records
 from bentos.decision_files import convert_all
 from bentos.decision_log import DecisionLog, journal_folder, log_row
-from bentos.event_sinks import open_sinks
+from bentos.event_sinks import KafkaSink, open_sinks
 from bentos.labels import Label, LabelStore, convert_labels
 from bentos.outbox import Effect, Outbox, answer_key, answer_value, claim_value, remembered_answers
 from bentos.spool import SpoolFile, SpoolFull, frame, orphaned, read_frames
 from bentos.work import Work
-from embedded.redis_server import RedisServer, start_redis
+from embedded.redis_server import RedisServer, free_port, start_redis
 from fraud.answer import Answer
 from fraud.features import VECTOR
 from fraud.settings import load_settings
 from tests.bentos.running import transaction
+from tests.streaming.broker import start_broker
 
 STREAMS = [b"tollgate:test:0"]
 
@@ -212,7 +214,7 @@ def test_labels_that_the_disk_refuses_are_not_acknowledged(tmp_path: Path) -> No
 def test_a_long_backlog_is_sent_again_piece_by_piece_and_in_order(
     tmp_path: Path, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bentos.outbox._PART", 1000)
+    monkeypatch.setattr("bentos.backlog._PART", 1000)
     client = redis.Redis(port=redis_server.port)
     client.flushdb()
 
@@ -462,6 +464,39 @@ def test_events_can_go_to_another_redis(tmp_path: Path, redis_server: RedisServe
     assert first.get(answer_key("p", "a")) is not None
     assert events(second) == [b"a"]
     assert events(first) == []
+
+
+def test_events_wait_for_kafka_on_disk_and_then_go_out_in_order(tmp_path: Path) -> None:
+    broker = start_broker()
+    broker.create_topic("scored", 1)
+
+    async def run() -> None:
+        away = KafkaSink(f"127.0.0.1:{free_port()}", "scored", tmp_path)
+        await away.start()
+        assert away.send([effect("a"), effect("b")])
+        await asyncio.sleep(1.1)
+        assert not away.send([effect("c")])  # a and b are overdue: all three wait
+        assert away.spooled == 3
+        await away.close()
+        back = KafkaSink(broker.bootstrap, "scored", tmp_path)
+        await back.start()
+        assert not back.send([effect("d")])
+        while back.spooled:
+            await back.tick()
+            await asyncio.sleep(0.01)
+        assert back.send([effect("e")])
+        await back.close()
+
+    try:
+        asyncio.run(run())
+        consumer = Consumer({"bootstrap.servers": broker.bootstrap, "group.id": "test"})
+        consumer.assign([TopicPartition("scored", 0, 0)])
+        found = [message.value() for message in consumer.consume(5, timeout=10)]
+        consumer.close()
+    finally:
+        broker.stop()
+    assert found == [b"a", b"b", b"c", b"d", b"e"]
+    assert list(tmp_path.rglob("*.open")) == []
 
 
 def test_a_converter_whose_worker_is_gone_converts_the_rest_and_ends(tmp_path: Path) -> None:
