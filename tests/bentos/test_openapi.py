@@ -26,7 +26,7 @@ def test_nothing_that_the_document_allows_or_nearly_allows_breaks_the_service(
 ) -> None:
     statuses: Counter[int] = Counter()
 
-    @settings(max_examples=25, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=20, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(case=document[path]["POST"].as_strategy(generation_mode=mode))
     def check(case: Any) -> None:
         response = case.call(timeout=10)
