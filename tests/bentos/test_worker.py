@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import json
 import os
 import signal
@@ -31,6 +32,7 @@ from fraud.settings import load_settings
 from tests.bentos.running import save_model, transaction_json
 
 Post = Callable[..., Awaitable[httpx.Response]]
+numbers = itertools.count()
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +56,10 @@ def url(redis_server: RedisServer) -> str:
 @asynccontextmanager
 async def worker(home: Path, url: str, **settings: Any) -> AsyncIterator[tuple[Engine, Post]]:
     """A worker and a client of its outermost layer, without the process that converts its log."""
-    changes = {"home": home, "redis_url": url, "topic": "worker", "partitions": 1} | settings
+    # A deadline that a busy machine keeps, too.
+    changes = {
+        "home": home, "redis_url": url, "topic": "worker", "partitions": 1, "feature_deadline_ms": 1000,
+    } | settings  # fmt: skip
     engine = Engine(load_settings().model_copy(update=changes))
     engine._convert = lambda: None  # type: ignore[method-assign]
     await engine.start()
@@ -160,7 +165,7 @@ def test_a_frozen_redis_costs_the_deadline_a_few_times_and_then_nothing(tmp_path
     server = start_redis(tmp_path / "redis")
 
     async def run() -> None:
-        async with worker(home, server.url) as (engine, post):
+        async with worker(home, server.url, feature_deadline_ms=250) as (engine, post):
             assert (await post(transaction_id="before")).json()["degraded"] == []
             os.kill(server.pid, signal.SIGSTOP)
             try:
@@ -176,7 +181,7 @@ def test_a_frozen_redis_costs_the_deadline_a_few_times_and_then_nothing(tmp_path
                 os.kill(server.pid, signal.SIGCONT)
             until = time.monotonic() + 20
             while time.monotonic() < until:
-                answer = (await post(transaction_id=f"after-{time.monotonic_ns()}")).json()
+                answer = (await post(transaction_id=f"after-{next(numbers)}")).json()
                 if not answer["degraded"]:
                     break
                 await asyncio.sleep(0.05)
@@ -259,7 +264,7 @@ def test_a_model_that_fails_leaves_the_rules_and_then_the_conservative_default(
             monkeypatch.undo()
             until = time.monotonic() + 10
             while engine.scorer.model_breaker.state != "closed" and time.monotonic() < until:
-                await post(transaction_id=f"again-{time.monotonic_ns()}")
+                await post(transaction_id=f"again-{next(numbers)}")
                 await asyncio.sleep(0.02)
             assert (await post(transaction_id="well")).json()["degraded"] == []
 
