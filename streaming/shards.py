@@ -180,7 +180,8 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
         the same events is a little higher. All it saw has been replayed by now: our state holds
         at least as much, takes over the stored version and replaces what was stored under it.
         """
-        values = sorted(self._replayed)
+        # What has been forgotten as idle meanwhile stays forgotten.
+        values = sorted([value for value in self._replayed if value in touched or value in self._packed])
         self._replayed.clear()
         for value, stored in zip(values, self._stored_versions(self._place, values), strict=True):
             state = self._state(value)
