@@ -159,6 +159,8 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
 
     def _renew_base(self) -> None:
         """Begin the next base if it is time, and continue from it once it is on disk."""
+        if self._since_base % _BASE_EVERY == 0:
+            metrics.STATE_BYTES.labels(*self._labels).set(sum(map(len, self._packed.values())))
         self._since_base += 1
         if self._base_under_way is not None:
             if not self._base_under_way.done():
@@ -213,4 +215,3 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
             if VelocityState.unpack(self._entity, packed).newest_ms < oldest:
                 del self._packed[value]
                 self._live.pop(value, None)
-        metrics.STATE_BYTES.labels(*self._labels).set(sum(map(len, self._packed.values())))

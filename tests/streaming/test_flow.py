@@ -169,6 +169,7 @@ def test_an_operator_sees_what_the_flow_does_and_replays_a_letter_after_a_fix(
     assert metric(port, "tollgate_stream_dead_letters_total") == kinds["broken"]
     assert metric(port, "tollgate_stream_late_events_total") > 0
     eventually(lambda: metric(port, "tollgate_stream_entities") > 100)
+    eventually(lambda: metric(port, "tollgate_stream_state_bytes") > 1_000)
     assert metric(port, "tollgate_stream_states_written_total") > 100
     assert metric(port, "tollgate_stream_freshness_seconds_count") > 0
     eventually(lambda: metric(port, "tollgate_stream_lag") == 0)
