@@ -16,7 +16,7 @@ install:
 	@embedded/setup.sh
 
 ##@ Everybody
-.PHONY: demo test lint up down status figures
+.PHONY: demo test lint up down status screens figures
 demo: install ## the whole loop, end to end (DATA= and MAPPING= for your own transactions)
 	@$(PY) -m embedded.demo $(if $(DATA),--data "$(DATA)" --mapping "$(MAPPING)") $(ARGS)
 test: install ## every test: real Redis, Spark, service and broker
@@ -30,6 +30,9 @@ down: install ## end what `make up` started
 	@$(PY) -m embedded.platform down
 status: install ## the status page: results/status.html
 	@$(PY) -m monitoring.status
+
+screens: install ## docs/images from the pages in results/, with Chromium
+	@$(PY) -m monitoring.screens
 
 figures: install ## docs/measurements.md from what is in results/
 	@$(PY) -m embedded.document_figures
@@ -73,15 +76,19 @@ chaos-streaming: install ## results/chaos/streaming.json
 	@$(PY) -m benchmarks.chaos_streaming
 
 ##@ Data scientist
-.PHONY: training-set feature catalogue bench-training-set
+.PHONY: training-set feature catalogue bench-gates bench-training-set bench-cuts
 training-set: install ## point-in-time set from FROM= to TO= as known at CUT=
 	@$(PY) -m training.dataset --from "$(FROM)" --to "$(TO)" --as-of "$(CUT)" --out .tollgate/training/set
 feature: install ## explain the feature NAME=
 	@$(PY) -m training.explain "$(NAME)"
 catalogue: install ## write docs/features.md
 	@$(PY) -m training.catalogue
+bench-gates: install ## results/bench/gates.json
+	@$(PY) -m benchmarks.gates
 bench-training-set: install ## results/bench/training_set.json
-	@$(PY) -m benchmarks.training_set
+	@$(PY) -m benchmarks.training_set $(if $(DATA),--data "$(DATA)") $(if $(MAPPING),--mapping "$(MAPPING)")
+bench-cuts: install ## results/bench/cuts.json
+	@$(PY) -m benchmarks.cuts $(if $(DATA),--data "$(DATA)") $(if $(MAPPING),--mapping "$(MAPPING)")
 
 ##@ Model owner
 .PHONY: train parity drift bench-quality bench-drift

@@ -20,6 +20,7 @@ SOURCES: Final = {
     ),
     "bench/streaming.json": ("make bench-streaming", "the flow beside a plain loop and a raw pipeline"),
     "bench/training_set.json": ("make bench-training-set", "point-in-time sets"),
+    "bench/cuts.json": ("make bench-cuts", "6-hour cuts beside DuckDB"),
     "bench/quality.json": ("make bench-quality", "model quality"),
     "bench/drift.json": ("make bench-drift", "drift reports on known drift"),
     "chaos/serving.json": ("make chaos-serving", "the service while things break"),
