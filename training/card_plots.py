@@ -51,10 +51,12 @@ def precision_recall(card: dict[str, Any]) -> str:
         axes.step(curves["recall"], curves["precision"], where="post", color=ACCENT, lw=1.6)
         axes.axhline(figures["base_rate"], color=QUIET, lw=0.9, ls=":")
         axes.plot(0.7, figures["precision_at_recall_70"], "o", color=INK, ms=5)
+        # The curve falls to the right: below it there is room to the left, above it to the right.
+        below = figures["precision_at_recall_70"] > 0.3
         axes.annotate(
             f"{figures['precision_at_recall_70']:.2f} at recall .70",
-            (0.7, figures["precision_at_recall_70"]), xytext=(-6, 8), textcoords="offset points", ha="right",
-            bbox={"color": "white", "pad": 1.5},
+            (0.7, figures["precision_at_recall_70"]), xytext=(-8, -14) if below else (2, 10),
+            textcoords="offset points", ha="right" if below else "center",
         )  # fmt: skip
         axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.04))
 
@@ -120,7 +122,8 @@ def cost(card: dict[str, Any]) -> str:
         axes.set(
             xlabel="REVIEW threshold (line: chosen; dashed: BLOCK)", ylabel="cost a day, reference units"
         )
-        axes.set_ylim(bottom=0)
+        # Flagging nearly everybody costs many times more than doing nothing: not what is decided here.
+        axes.set_ylim(0, 2 * card["cost"]["approve_all_per_day"] / 100 or None)
 
     return draw(plot)
 

@@ -204,11 +204,14 @@ def shap_summary(model: Model, rows: Rows, *, most_rows: int = SHAP_ROWS, seed: 
 
 
 def _ranks(values: Floats) -> list[float | None]:
-    """Each value's rank among the known ones as 0..1 (colour of a SHAP dot); None if missing."""
+    """Each value's rank among the known ones as 0..1 (colour of a SHAP dot), ties in the middle of
+    theirs; None if missing."""
     known = np.sort(values[np.isfinite(values)])
     if not len(known):
         return [None] * len(values)
-    ranks = np.searchsorted(known, values, side="left") / max(len(known) - 1, 1)
+    ranks = (np.searchsorted(known, values, "left") + np.searchsorted(known, values, "right")) / (
+        2 * len(known)
+    )
     return [
         round(float(rank), 3) if np.isfinite(value) else None
         for rank, value in zip(ranks, values, strict=True)
