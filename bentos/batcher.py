@@ -24,8 +24,9 @@ class MicroBatcher(Generic[Item]):
     """Gathers items into calls of `run`, which must answer every item itself and not raise.
 
     At most `size` items a batch, `in_flight` batches at once and `queue` items waiting; and none
-    is taken while the oldest has waited `longest_wait` seconds, so that a surge is turned away
-    early instead of making everybody late. One event loop owns it.
+    is taken while the oldest of a full batch or more has waited `longest_wait` seconds, so that a
+    surge is turned away early instead of making everybody late. (Fewer than a batch are decided
+    together at the next turn: turning one away would help nobody.) One event loop owns it.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class MicroBatcher(Generic[Item]):
         if len(self._pending) >= self._queue:
             raise Overloaded(f"{self._queue} transactions wait already")
         now = perf_counter()
-        if self._pending and now - self._pending[0][0] > self._longest_wait:
+        if len(self._pending) >= self._size and now - self._pending[0][0] > self._longest_wait:
             raise Overloaded("more transactions arrive than can be decided in time")
         self._pending.append((now, item))
         if not self._scheduled and len(self._tasks) < self._in_flight:

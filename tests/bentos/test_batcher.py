@@ -52,6 +52,30 @@ def test_what_arrives_during_a_batch_forms_the_next_ones() -> None:
     assert asyncio.run(run()) == [[1], [2, 3, 4], [5, 6]]
 
 
+def test_a_surge_is_turned_away_by_its_waiting_time_but_a_hiccup_is_not() -> None:
+    async def run() -> list[int]:
+        taken: list[int] = []
+        gate = asyncio.Event()
+
+        async def hold(batch: list[int]) -> None:
+            await gate.wait()
+            taken.extend(batch)
+
+        batcher = MicroBatcher(hold, size=2, in_flight=1, longest_wait=0.01)
+        batcher.submit(1)
+        await asyncio.sleep(0)
+        batcher.submit(2)
+        await asyncio.sleep(0.03)
+        batcher.submit(3)  # 2 is late, but both are decided at the next turn
+        with pytest.raises(Overloaded, match="in time"):
+            batcher.submit(4)
+        gate.set()
+        await batcher.drain()
+        return taken
+
+    assert asyncio.run(run()) == [1, 2, 3]
+
+
 def test_the_queue_is_bounded() -> None:
     async def run() -> None:
         async def never(batch: list[int]) -> None:
