@@ -19,6 +19,8 @@ SEGMENTS: Final = {
     "txn_category": "category",
     "txn_hour": "hour",
 }
+#: Columns of the log that spell out what a feature holds as a code.
+TEXTS: Final = {"txn_category": "merchant_category"}
 MOST_OF_EACH: Final = 6
 FEWEST_ROWS: Final = 500
 #: Share of reads that may be stale or timed out before a view counts as not fresh.
@@ -58,7 +60,7 @@ def segments(reference: pd.DataFrame, current: pd.DataFrame) -> list[Segment]:
             )
             found.append(
                 Segment(
-                    f"{kind} {_name(column, value)}", len(right),
+                    f"{kind} {_spelled(column, right) or _name(column, value)}", len(right),
                     evidently_distance("wasserstein", left["score"].dropna(), right["score"].dropna()),
                     (float(left["score"].mean()), float(right["score"].mean())),
                     (alerts[0], alerts[1]) if alerts else None,
@@ -69,6 +71,13 @@ def segments(reference: pd.DataFrame, current: pd.DataFrame) -> list[Segment]:
 
 def _values(column: str, values: pd.Series) -> pd.Series:
     return np.floor(values / 6) if column == "txn_hour" else values
+
+
+def _spelled(column: str, rows: pd.DataFrame) -> str | None:
+    """What the log calls the value that a feature holds as a code, if it says."""
+    text = TEXTS.get(column)
+    known = rows[text].dropna() if text in rows else None
+    return str(known.mode().iloc[0]) if known is not None and len(known) else None
 
 
 def _name(column: str, value: float) -> str:

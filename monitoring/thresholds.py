@@ -25,7 +25,7 @@ DEFAULT_LIMITS: Final[dict[str, float]] = {
 #: However quiet a column was, nothing smaller than this counts: it would not matter.
 SMALLEST_LIMITS: Final[dict[str, float]] = {
     "wasserstein": 0.03,
-    "psi": 0.01,
+    "psi": 0.02,
     "js": 0.03,
     "missing": 0.01,
     "unseen": 0.0005,

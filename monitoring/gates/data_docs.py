@@ -35,7 +35,7 @@ th,td{border-bottom:1px solid #dde2ea;padding:6px 9px;text-align:left;vertical-a
 .fas.fa-check-circle,.text-success{color:#1d7a52}.fas.fa-times,.text-danger{color:#b42a22}
 .fas.fa-check-circle::before{content:"✔"}.fas.fa-times::before{content:"✘"}.fas.fa-exclamation-triangle::before{content:"!"}
 .navbar,.breadcrumb,.nav,.list-group{list-style:none;padding:0;margin:0 0 8px}.breadcrumb li,.nav li{display:inline;margin-right:12px}
-.modal,.footer,.dropdown-menu,#ge-cta-footer,.ge-walkthrough,.cta,[class*=walkthrough]{display:none!important}
+.modal,.footer,body>footer,.dropdown-menu,#ge-cta-footer,.ge-walkthrough,.cta,[class*=walkthrough]{display:none!important}
 .collapse,.tab-pane{display:block!important;opacity:1!important}
 </style>"""
 

@@ -196,7 +196,10 @@ def test_segments_tell_where_the_score_moved(
     week = make_decisions(seed=2)
     night = week["txn_hour"] < 6
     week.loc[night, "score"] = week.loc[night, "score"] * 3
-    result = report(reference, week, tmp_path)
+    coded = reference.assign(txn_category=7)
+    week = week.assign(txn_category=7, merchant_category="5411")
+    result = report(coded, week, tmp_path)
+    assert "category 5411" in {segment.name for segment in result.segments}
     assert result.segments[0].name == "hour 00-06 UTC"
     assert result.segments[0].moved > 3 * result.segments[1].moved
 
