@@ -58,7 +58,7 @@ class Settings(BaseSettings):
     serve_port: Port = Field(3000, description="port the service listens on")
     feature_deadline_ms: int = Field(30, ge=1, le=1000, description="longest wait for online features")
     serve_queue: int = Field(2048, ge=1, le=100_000, description="most transactions that may wait in one worker before it answers 503")
-    serve_wait_ms: int = Field(80, ge=1, le=60_000, description="longest that the oldest waiting transaction may have waited before new ones get 503")
+    serve_wait_ms: int = Field(50, ge=1, le=60_000, description="longest that the oldest of more waiting transactions than one micro-batch may have waited before new ones get 503")
     serve_batch: int = Field(64, ge=1, le=1024, description="most transactions in one micro-batch")
     serve_in_flight: int = Field(1, ge=1, le=16, description="micro-batches that one worker has under way at once")
     serve_workers: int = Field(1, ge=1, le=64, description="worker processes of the scoring service")
