@@ -159,6 +159,7 @@ class KafkaSink:
         return first is not None and time.monotonic() - first[0] > _OVERDUE
 
     def send(self, effects: Sequence[Effect]) -> bool:
+        self._producer.poll(0)  # what was acknowledged meanwhile is not overdue
         if not self._backlog.waiting and self._overdue:
             self._recall()
         for place, effect in enumerate(effects):
@@ -166,7 +167,6 @@ class KafkaSink:
             if self._backlog.waiting or not self._produce(effect, self._settled):
                 self._backlog.keep(effects[place:])
                 return False
-        self._producer.poll(0)
         return True
 
     def _recall(self) -> None:
