@@ -22,6 +22,7 @@ SOURCES: Final = {
     "bench/training_set.json": ("make bench-training-set", "point-in-time sets"),
     "bench/cuts.json": ("make bench-cuts", "6-hour cuts beside DuckDB"),
     "bench/quality.json": ("make bench-quality", "model quality"),
+    "bench/gates.json": ("make bench-gates", "a gate over a million rows"),
     "bench/drift.json": ("make bench-drift", "drift reports on known drift"),
     "chaos/serving.json": ("make chaos-serving", "the service while things break"),
     "chaos/streaming.json": ("make chaos-streaming", "the flow under kill -9"),

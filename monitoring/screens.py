@@ -24,7 +24,7 @@ HEIGHT: Final = 1000
 PAGES: Final = {
     "drift": "drift/*/drift*.html",
     "card": "models/*/card.html",
-    "gates": "gates/validations/**/*.html",
+    "gates": "gates/index.html",
     "status": "status.html",
 }
 _QUIET: Final = (
