@@ -18,7 +18,7 @@ import msgspec
 import redis
 
 from embedded.processes import Child, ProcessFailedError, answers, module_command
-from embedded.redis_server import start_redis
+from embedded.redis_server import free_port, start_redis
 from fraud.settings import Settings, settings
 
 SERVICE = "bentos.service:FraudScorer"
@@ -35,6 +35,7 @@ class Running(msgspec.Struct, frozen=True):
     pids: dict[str, int]
     url: str
     redis_url: str
+    stream_metrics_port: int = 0
 
 
 def state_file(config: Settings) -> Path:
@@ -70,10 +71,12 @@ def start_service(config: Settings) -> Child:
     return child
 
 
-def start_stream(config: Settings) -> Child:
-    """Start the velocity flow."""
+def start_stream(config: Settings, metrics_port: int = 0) -> Child:
+    """Start the velocity flow; its metrics are on `metrics_port`, or where the settings say."""
+    port = metrics_port or config.stream_metrics_port
+    environment = {"TZ": "UTC", "TOLLGATE_STREAM_METRICS_PORT": str(port)}
     child = Child(
-        "the stream", module_command("streaming.flow"), config.home / "logs" / "stream.log", {"TZ": "UTC"}
+        "the stream", module_command("streaming.flow"), config.home / "logs" / "stream.log", environment
     )
     time.sleep(0.5)
     child.check()
@@ -99,17 +102,17 @@ def up() -> int:
         if address.hostname in _LOOPBACK and not _redis_answers(config.redis_url):
             server = start_redis(config.home / "redis", address.port, durable=True)
             pids["redis"] = server.pid
-        for name, start in (("stream", start_stream), ("service", start_service)):
-            child = start(config)
-            children.append(child)
-            pids[name] = child.pid
+        metrics_port = config.stream_metrics_port or free_port()
+        children.append(start_stream(config, metrics_port))
+        children.append(start_service(config))
+        pids |= {name: child.pid for name, child in zip(("stream", "service"), children, strict=True)}
     except ProcessFailedError:
         for child in children:
             child.stop(5)
         if "redis" in pids:
             os.kill(pids["redis"], signal.SIGTERM)
         raise
-    running = Running(pids, service_url(config), config.redis_url)
+    running = Running(pids, service_url(config), config.redis_url, metrics_port)
     state_file(config).write_bytes(msgspec.json.encode(running))
     print(
         f"serving at {running.url}/v1/score, online store {running.redis_url}, logs in {config.home / 'logs'}"

@@ -167,14 +167,11 @@ def event_log(config: Settings) -> Part:
 
 
 def stream(config: Settings) -> Part:
-    text = (
-        _fetch(f"http://127.0.0.1:{config.stream_metrics_port}/metrics")
-        if config.stream_metrics_port
-        else None
-    )
+    port = config.stream_metrics_port or _embedded_metrics_port(config)
+    text = _fetch(f"http://127.0.0.1:{port}/metrics") if port else None
     if text is None:
         log = config.home / "lake" / "transactions"
-        seen = "its metrics port is off" if not config.stream_metrics_port else "it does not answer"
+        seen = "it does not answer" if port else "its metrics port is off"
         return Part(
             "Stream",
             "quiet",
@@ -193,6 +190,12 @@ def stream(config: Settings) -> Part:
         f"{dead:,.0f} dead letters",
     ]
     return Part("Stream", tone, f"{lag:.1f} s behind", lines, "look at the dead letters" if dead else "")
+
+
+def _embedded_metrics_port(config: Settings) -> int:
+    """Where the stream that `make up` started shows its metrics; 0 if it started none."""
+    state = config.home / "platform.json"
+    return int(json.loads(state.read_bytes()).get("stream_metrics_port", 0)) if state.exists() else 0
 
 
 def model(config: Settings) -> Part:
