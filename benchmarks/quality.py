@@ -55,7 +55,7 @@ class Options:
     """How the folds are trained: days before the delay, rows a fit sees, seed."""
 
     train_days: int = 60
-    most_rows: int = 400_000
+    most_rows: int = 300_000
     rounds: int = 400
     seed: int = 7
     threads: int = 0
@@ -132,7 +132,13 @@ def handbook(folder: Path, options: Options) -> dict[str, Any]:
     means = {name: float(np.mean([entry[name] for entry in folds])) for name in FIGURES}
     if means["auc"] > HONEST_AUC:
         raise LeakError(f"AUC {means['auc']:.4f} is above {HONEST_AUC}: some feature knows the label")
-    return {**means, "published_best": PUBLISHED, "train_days": options.train_days, "folds": folds}
+    return {
+        **means,
+        "published_best": PUBLISHED,
+        "train_days": options.train_days,
+        "most_rows": options.most_rows,
+        "folds": folds,
+    }
 
 
 def synthetic(folder: Path, truth: Path | None, options: Options) -> dict[str, Any]:
