@@ -57,7 +57,7 @@ schedule: install ## run the 6-hour and weekly jobs on this machine
 	@$(PY) -m monitoring.schedule
 
 ##@ Operator
-.PHONY: serve stream backtest-rules audit bench-serving bench-streaming chaos-serving chaos-streaming
+.PHONY: serve stream backtest-rules audit bench-serving bench-serving-stages bench-streaming chaos-serving chaos-streaming
 serve: install ## the scoring service alone
 	@$(PY) -m embedded.platform serve
 stream: install ## the velocity flow alone
@@ -68,6 +68,10 @@ audit: install ## prove that the decision log is whole and unaltered
 	@$(PY) -m bentos.audit
 bench-serving: install ## results/bench/serving.json
 	@$(PY) -m benchmarks.serving
+bench-serving-stages: install ## where a transaction's time goes, and docs/serving.md from both
+	@$(PY) -m benchmarks.serving_stages
+	@$(PY) -m benchmarks.serving_built
+	@$(PY) -m benchmarks.serving_document
 bench-streaming: install ## results/bench/streaming.json
 	@$(PY) -m benchmarks.streaming
 chaos-serving: install ## results/chaos/serving.json
