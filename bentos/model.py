@@ -183,7 +183,10 @@ class Model:
 
     def score(self, rows: Floats) -> Floats:
         """Calibrated fraud probabilities of `rows`."""
-        raw = self.raw(rows)
+        return self.calibrated(self.raw(rows))
+
+    def calibrated(self, raw: Floats) -> Floats:
+        """Fraud probabilities of raw scores."""
         return self.manifest.calibrate(raw) if self.manifest.calibrate is not None else raw
 
     def contributions(self, rows: Floats) -> Floats:

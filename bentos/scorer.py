@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 import numpy as np
@@ -42,6 +42,9 @@ from fraud.features import request_values, transaction_rows
 from fraud.rules import Rule
 from fraud.settings import Settings
 
+if TYPE_CHECKING:
+    from bentos.remote_model import RemoteModel
+
 _log = logging.getLogger("tollgate.scoring")
 _encode_answer = msgspec.json.Encoder().encode
 
@@ -55,6 +58,11 @@ class Scorer:
         self.memory = Memory()
         self.reader = OnlineReader(chosen, metrics, self.memory)
         self.model_breaker = CircuitBreaker()
+        self._remote: RemoteModel | None = None
+        if chosen.remote_model_url is not None:
+            from bentos.remote_model import RemoteModel
+
+            self._remote = RemoteModel(chosen.remote_model_url, chosen.remote_model_timeout_ms)
         self.models = ModelRoom(chosen.home)
         self.rules = RuleRoom(Path(chosen.rules_file) if chosen.rules_file else None)
         self.log = DecisionLog(chosen.home)
@@ -115,7 +123,8 @@ class Scorer:
             shortfalls.append("features:unreadable")
         assembled = perf_counter()
         self._stages["vector"].observe(assembled - read)
-        scored = self._score(kept, matrix)
+        remote = await self._ask_remote(matrix, shortfalls) if self._remote is not None else None
+        scored = self._score(kept, matrix, remote)
         modelled = perf_counter()
         self._stages["model"].observe(modelled - assembled)
         hits = self._hits(kept, matrix, scored.scores)
@@ -128,8 +137,26 @@ class Scorer:
         for work in kept:
             total.observe(done - work.arrived)
 
-    def _score(self, batch: Sequence[Work], matrix: Floats) -> _Scored:
-        """Scores by each transaction's variant, and those of the shadows."""
+    async def _ask_remote(self, matrix: Floats, shortfalls: list[str]) -> tuple[str, Floats] | None:
+        """The champion's version and its raw scores from the model server, if there is one to ask."""
+        assert self._remote is not None
+        champion = self.models.current.champion
+        if champion is None:
+            return None
+        version = champion.version
+        raw = await self._remote.scores(version, champion.rows(matrix))
+        if raw is None:
+            shortfalls.append("model:local")
+            return None
+        return version, raw
+
+    def _score(
+        self, batch: Sequence[Work], matrix: Floats, remote: tuple[str, Floats] | None = None
+    ) -> _Scored:
+        """Scores by each transaction's variant, and those of the shadows.
+
+        `remote` holds a version with its raw scores, used if it is champion still.
+        """
         line: LineUp = self.models.current
         variants: list[Variant] = ["champion"] * len(batch)
         if line.challenger is not None:
@@ -148,7 +175,10 @@ class Scorer:
                 assert scoring is not None
                 places = [place for place, mine in enumerate(variants) if mine == variant]
                 rows = matrix if len(places) == len(batch) else matrix[places]
-                scores = scoring.score(rows)
+                if remote is not None and variant == "champion" and scoring.version == remote[0]:
+                    scores = scoring.model.calibrated(remote[1][places])
+                else:
+                    scores = scoring.score(rows)
                 if not np.isfinite(scores).all():
                     raise ModelError(f"{scoring.version}: a score is not finite")
                 for place, score in zip(places, scores.tolist(), strict=True):
@@ -298,6 +328,8 @@ class Scorer:
         for sink in self.sinks:
             await sink.close()
         self.log.close()
+        if self._remote is not None:
+            await self._remote.close()
         await self.reader.close()
 
 

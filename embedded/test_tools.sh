@@ -47,7 +47,17 @@ if command -v apt-get >/dev/null; then
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null 2>&1
   fi
 fi
+# A server of the Open Inference Protocol: its pins do not go with ours, so it gets packages of its own.
+server="$tools/mlserver"
+if [ ! -x "$server/bin/mlserver" ]; then
+  echo "installing MLServer, which the test of a remote model asks"
+  mkdir -p "$tools"
+  .venv/bin/python -m venv "$server" &&
+    "$server/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
+      -r tests/bentos/mlserver.txt >/dev/null 2>&1 || rm -rf "$server"
+fi
 missing=""
+[ -x "$server/bin/mlserver" ] || missing=" mlserver"
 for program in promtool amtool chromium; do
   has "$program" || missing="$missing $program"
 done
