@@ -19,6 +19,8 @@ SOURCES: Final = {
         "the service beside a raw app and what most teams would write",
     ),
     "bench/streaming.json": ("make bench-streaming", "the flow beside a plain loop and a raw pipeline"),
+    "bench/velocity_proof.json": ("make bench-streaming", "velocity features beside the oracle's"),
+    "bench/serving_built.json": ("python -m benchmarks.serving_built", "the built Bento beside the sources"),
     "bench/training_set.json": ("make bench-training-set", "point-in-time sets"),
     "bench/cuts.json": ("make bench-cuts", "6-hour cuts beside DuckDB"),
     "bench/quality.json": ("make bench-quality", "model quality"),
