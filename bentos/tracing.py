@@ -122,9 +122,11 @@ class TracedScorer(Scorer):
         ):
             await super().run(batch)
 
-    def _score(self, batch: Sequence[Work], matrix: Floats) -> _Scored:
+    def _score(
+        self, batch: Sequence[Work], matrix: Floats, remote: tuple[str, Floats] | None = None
+    ) -> _Scored:
         with self._tracer.start_as_current_span("model") as span:
-            scored = super()._score(batch, matrix)
+            scored = super()._score(batch, matrix, remote)
             if scored.degraded:
                 span.set_attribute("tollgate.degraded", scored.degraded)
             versions = {scoring.version for scoring in scored.models if scoring is not None}
