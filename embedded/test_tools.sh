@@ -52,9 +52,11 @@ server="$tools/mlserver"
 if [ ! -x "$server/bin/mlserver" ]; then
   echo "installing MLServer, which the test of a remote model asks"
   mkdir -p "$tools"
-  .venv/bin/python -m venv "$server" &&
-    "$server/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
-      -r tests/bentos/mlserver.txt >/dev/null 2>&1 || rm -rf "$server"
+  locked=(--quiet --require-hashes --no-deps -r tests/bentos/mlserver.txt)
+  .venv/bin/python -m venv "$server" && {
+    .venv/bin/python -m uv pip install --python "$server/bin/python" "${locked[@]}" >/dev/null 2>&1 ||
+      "$server/bin/python" -m pip install --disable-pip-version-check "${locked[@]}" >/dev/null 2>&1
+  } || rm -rf "$server"
 fi
 missing=""
 [ -x "$server/bin/mlserver" ] || missing=" mlserver"
