@@ -134,7 +134,7 @@ class Settings(BaseSettings):
     )
     serve_batch: int = Field(64, ge=1, le=1024, description="most transactions in one micro-batch")
     serve_in_flight: int = Field(
-        1, ge=1, le=16, description="micro-batches that one worker has under way at once"
+        2, ge=1, le=16, description="micro-batches that one worker has under way at once"
     )
     serve_workers: int = Field(1, ge=1, le=64, description="worker processes of the scoring service")
     serve_tracing: bool = Field(False, description="make OpenTelemetry spans of scoring requests")
