@@ -127,7 +127,7 @@ class Settings(BaseSettings):
         description="most transactions that may wait in one worker before it answers 503",
     )
     serve_wait_ms: int = Field(
-        50,
+        10,
         ge=1,
         le=60_000,
         description="longest that the oldest of more waiting transactions than one micro-batch may have waited before new ones get 503",
