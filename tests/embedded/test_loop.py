@@ -18,6 +18,7 @@ from embedded.redis_server import free_port, start_redis
 from fraud.features import VECTOR
 from fraud.settings import REPOSITORY
 from monitoring.decisions import read_decisions
+from tests.monitoring.looking import looked_at, need_browser
 
 pytestmark = pytest.mark.slow
 _FEAST = str(Path(sys.executable).with_name("feast"))
@@ -101,6 +102,17 @@ def test_the_model_ranks_frauds_far_above_chance(loop: Loop) -> None:
 def test_the_demo_leaves_nothing_running(loop: Loop) -> None:
     running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert str(loop.home) not in running
+
+
+def test_the_pages_of_a_run_are_drawn_and_fit(loop: Loop, tmp_path: Path) -> None:
+    need_browser()
+    results = loop.home.parent / "results"
+    for pattern, expected in [
+        ("models/*/card.html", "average precision"),
+        ("drift/replay/drift.html", "What changed"),
+    ]:
+        page = next(results.glob(pattern))
+        assert expected in looked_at(page, tmp_path), f"{page.name} lacks {expected}"
 
 
 def test_the_sampled_parity_of_the_schedule_rebuilds_the_last_hours(loop: Loop) -> None:

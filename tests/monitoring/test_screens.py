@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,8 +14,8 @@ from monitoring.drift import drift_report
 from monitoring.gates.run import run_gate
 from monitoring.page import write as write_page
 from monitoring.parity import compare, write_report
-from monitoring.screens import WIDTH, BrowserError, browser, drawn, picture
 from monitoring.status import status_page
+from tests.monitoring.looking import looked_at, need_browser
 from tests.monitoring.made_days import rows, write
 
 MakeDecisions = Callable[..., pd.DataFrame]
@@ -25,30 +23,7 @@ MakeDecisions = Callable[..., pd.DataFrame]
 
 @pytest.fixture(scope="module", autouse=True)
 def installed() -> None:
-    try:
-        browser()
-    except BrowserError as error:
-        pytest.skip(str(error))
-
-
-def colours(png: Path) -> int:
-    """How many different bytes the picture's pixels hold: an empty page has next to none."""
-    data = png.read_bytes()
-    at, parts = 8, b""
-    while at < len(data):
-        (length,) = struct.unpack(">I", data[at : at + 4])
-        if data[at + 4 : at + 8] == b"IDAT":
-            parts += data[at + 8 : at + 8 + length]
-        at += 12 + length
-    return len(set(zlib.decompress(parts)))
-
-
-def looked_at(page: Path, tmp_path: Path) -> str:
-    """Picture and measure the page; return the document as the browser built it."""
-    assert colours(picture(page, tmp_path / f"{page.stem}.png", 1600)) > 40, f"{page.name} looks empty"
-    built, width = drawn(page)
-    assert width <= WIDTH, f"{page.name} is wider than the window"
-    return built
+    need_browser()
 
 
 @pytest.mark.slow
