@@ -34,7 +34,7 @@ _FIRST: Final = 20.0
 
 
 #: Niceness of the processes beside a worker: callers come first.
-BEHIND: Final = 10
+BEHIND: Final = 19
 
 
 def beside(home: Path) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """The arrival log: every accepted event as a row of lake/transactions, in arrival order.
 
 Rows become files at the source partition's own snapshot, one per partition, snapshot and event
-date, named by the first and last ingest sequence. The disk takes its time; until a file is safe
-on it, snapshots hold its bytes, and a run that resumes from one writes it again. After a crash
+date, named by the first and last ingest sequence. A thread makes and writes them; until a file is
+safe on disk, snapshots hold its events, and a run that resumes from one writes it again. After a crash
 the replay repeats the rows since the last snapshot; files that start at or after the first
 repeated row were written by the crashed run beyond that snapshot, and are removed before the
 replay writes them again.
@@ -12,14 +12,18 @@ from __future__ import annotations
 
 import re
 from concurrent.futures import Future
+from datetime import date, timedelta
+from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from datasets.lake import TIMESTAMP, TRANSACTION_SCHEMA, TRANSACTIONS, by_event_date
+from datasets.lake import TIMESTAMP, TRANSACTION_SCHEMA, TRANSACTIONS
+from fraud.contract import parse_transaction
+from fraud.observation import observe
 from streaming.disk import Disk
 from streaming.ingest import Arrivals
 
@@ -30,10 +34,28 @@ _TEXT: Final = (
 #: Columns whose values repeat, and those that readers filter by: the others only cost time.
 _REPEATING: Final = ["merchant_id", "terminal_id", "currency", "channel", "merchant_category", "country"]
 _TIMES: Final = ["event_timestamp", "created_timestamp"]
+_EPOCH: Final = date(1970, 1, 1)
+_DAY_MS: Final = 86_400_000
 ARRIVAL_FILE: Final = re.compile(r"arrival-(?P<partition>\d{3})-(?P<first>\d{20})-(?P<last>\d{20})\.parquet")
 
 #: Rows that are flushed without waiting for a snapshot, so that a backlog is bounded in memory.
 MOST_ROWS: Final = 100_000
+
+
+class Unwritten(NamedTuple):
+    """A file that is not yet on disk: its name under the lake's transactions, and its events."""
+
+    name: str
+    payloads: tuple[bytes, ...]
+    sequences: tuple[int, ...]
+    known_us: tuple[int, ...]
+
+    def rows(self) -> Arrivals:
+        transactions = [parse_transaction(payload) for payload in self.payloads]
+        return Arrivals(
+            transactions, [observe(transaction) for transaction in transactions], list(self.sequences),
+            list(self.known_us), list(self.payloads),
+        )  # fmt: skip
 
 
 class ArrivalLog:
@@ -43,16 +65,23 @@ class ArrivalLog:
     """
 
     def __init__(
-        self, lake: Path, partition: int, disk: Disk, unwritten: tuple[tuple[str, bytes], ...] = ()
+        self,
+        lake: Path,
+        partition: int,
+        disk: Disk,
+        unwritten: tuple[tuple[Any, ...], ...] = (),
     ) -> None:
         self._folder = lake / TRANSACTIONS
         self._partition = partition
         self._disk = disk
-        self._rows = Arrivals([], [], [], [])
+        self._rows = Arrivals.none()
         self._stale_removed = False
-        self._under_way: list[tuple[str, bytes, Future[None]]] = []
-        for name, content in unwritten:
-            self._write(name, content)
+        self._under_way: list[tuple[Unwritten, Future[None]]] = []
+        for file in unwritten:
+            if len(file) == 2:  # before version 3 of snapshots: its name and content
+                self._disk.write(self._folder / file[0], partial(bytes, file[1])).result()
+            else:
+                self._write(file[0], Unwritten(*file).rows())
 
     def __len__(self) -> int:
         return len(self._rows.sequences)
@@ -64,11 +93,12 @@ class ArrivalLog:
         rows.seen.extend(arrivals.seen)
         rows.sequences.extend(arrivals.sequences)
         rows.known_us.extend(arrivals.known_us)
+        rows.payloads.extend(arrivals.payloads)
         if len(self) >= MOST_ROWS:
             self.flush()
 
-    def roll(self) -> tuple[tuple[str, bytes], ...]:
-        """Begin to write the buffered rows; return every file that is not yet safe: name and bytes."""
+    def roll(self) -> tuple[tuple[Any, ...], ...]:
+        """Begin to write the buffered rows; return the fields of each `Unwritten` file."""
         rows = self._rows
         if rows.sequences:
             first, last = rows.sequences[0], rows.sequences[-1]
@@ -76,31 +106,28 @@ class ArrivalLog:
                 self._remove_from(first)
                 self._stale_removed = True
             name = f"arrival-{self._partition:03d}-{first:020d}-{last:020d}.parquet"
-            for day, table in by_event_date(arrival_table(rows)):
-                buffer = BytesIO()
-                pq.write_table(
-                    table, buffer, compression="zstd", use_dictionary=_REPEATING, write_statistics=_TIMES
-                )
-                self._write(f"{day}/{name}", buffer.getvalue())
-            self._rows = Arrivals([], [], [], [])
+            for day, part in _by_day(rows):
+                self._write(f"date={_EPOCH + timedelta(days=day):%Y-%m-%d}/{name}", part)
+            self._rows = Arrivals.none()
         waiting = []
         for item in self._under_way:
-            if item[2].done():
-                item[2].result()
+            if item[1].done():
+                item[1].result()
             else:
                 waiting.append(item)
         self._under_way = waiting
-        return tuple([(name, content) for name, content, _ in waiting])
+        return tuple([tuple(file) for file, _ in waiting])
 
     def flush(self) -> None:
         """Write the buffered rows and wait until all files are on disk."""
         self.roll()
-        for _, _, writing in self._under_way:
+        for _, writing in self._under_way:
             writing.result()
         self._under_way.clear()
 
-    def _write(self, name: str, content: bytes) -> None:
-        self._under_way.append((name, content, self._disk.write(self._folder / name, lambda: content)))
+    def _write(self, name: str, rows: Arrivals) -> None:
+        file = Unwritten(name, tuple(rows.payloads), tuple(rows.sequences), tuple(rows.known_us))
+        self._under_way.append((file, self._disk.write(self._folder / name, partial(_content, rows))))
 
     def _remove_from(self, first: int) -> None:
         """Remove this partition's files that start at or after sequence `first`."""
@@ -110,9 +137,31 @@ class ArrivalLog:
                 path.unlink()
 
 
+def _by_day(rows: Arrivals) -> list[tuple[int, Arrivals]]:
+    """The rows of each UTC day of event time (days since 1970), in arrival order; mostly it is one."""
+    days = [one.event_ms // _DAY_MS for one in rows.seen]
+    if min(days) == max(days):
+        return [(days[0], rows)]
+    parts: dict[int, Arrivals] = {}
+    for day, *row in zip(days, *rows, strict=True):
+        part = parts.setdefault(day, Arrivals.none())
+        for column, value in zip(part, row, strict=True):
+            column.append(value)
+    return sorted(parts.items())
+
+
+def _content(rows: Arrivals) -> bytes:
+    """The parquet file of `rows`."""
+    buffer = BytesIO()
+    pq.write_table(
+        arrival_table(rows), buffer, compression="zstd", use_dictionary=_REPEATING, write_statistics=_TIMES
+    )
+    return buffer.getvalue()
+
+
 def arrival_table(rows: Arrivals) -> pa.Table:
     """`rows` in TRANSACTION_SCHEMA; known-at is the partition's event-time clock plus 1 us."""
-    transactions, seen, sequences, known = rows
+    transactions, seen, sequences, known, _ = rows
     columns: dict[str, Any] = {name: [getattr(row, name) for row in transactions] for name in _TEXT}
     columns["event_timestamp"] = pa.array([row.event_ms * 1000 for row in seen], pa.int64()).cast(TIMESTAMP)
     columns["created_timestamp"] = pa.array(known, pa.int64()).cast(TIMESTAMP)

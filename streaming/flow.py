@@ -31,8 +31,8 @@ def build_flow(
     """The dataflow for `configured`; it ends when `stopping` is set (with `drain`: at the log's end)."""
     flow = Dataflow("velocity")
     disk = Disk()
-    source = EventLogSource(configured, stopping, disk, drain=drain, keep_log=keep_log)
     online = OnlineStoreSink(configured, stopping)
+    source = EventLogSource(configured, stopping, disk, online.settle, drain=drain, keep_log=keep_log)
     ingested = op.input("log", flow, source)
     updates = op.flat_map("updates", ingested, _updates)
     shards = ShardLogic.builder(configured, stopping, disk, online.settle)

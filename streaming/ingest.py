@@ -21,7 +21,7 @@ from fraud.velocity import StateError, VelocityState
 from streaming import metrics
 from streaming.batch import Batch
 from streaming.dead_letters import DeadLetter, dead_letter
-from streaming.recent_ids import RecentIds
+from streaming.recent_ids import IdSegments, RecentIds, SegmentSnapshot
 from streaming.shard_batch import SHARD_KEYS, SHARDS, ShardBatch, shard_of
 
 #: An event this far behind its partition's clock counts as late (milliseconds of event time).
@@ -40,12 +40,20 @@ class Seed(Struct, forbid_unknown_fields=True):
 
 
 class Arrivals(NamedTuple):
-    """Accepted events in arrival order, with what the lake records beside them."""
+    """Accepted events in arrival order, with what the lake records beside them.
+
+    `payloads` are their bytes in the log.
+    """
 
     transactions: list[Transaction]
     seen: list[Observation]
     sequences: list[int]
     known_us: list[int]
+    payloads: list[bytes]
+
+    @classmethod
+    def none(cls) -> Arrivals:
+        return cls([], [], [], [], [])
 
 
 class Ingested(NamedTuple):
@@ -61,7 +69,7 @@ class IngestSnapshot(NamedTuple):
 
     clock_ms: int
     sequence: int
-    recent_ids: tuple[tuple[bytes, int], ...]
+    recent_ids: tuple[SegmentSnapshot, ...]
 
 
 class Ingest:
@@ -73,14 +81,15 @@ class Ingest:
     """
 
     def __init__(
-        self, partition: int, limit: int, horizon_ms: int, resume: IngestSnapshot | None = None
-    ) -> None:
+        self, partition: int, limit: int, horizon_ms: int, resume: IngestSnapshot | None = None,
+        segments: IdSegments | None = None,
+    ) -> None:  # fmt: skip
         clock, sequence, recent = resume or IngestSnapshot(0, 0, ())
         self._partition = partition
         self._label = str(partition)
         self._clock = clock
         self._sequence = sequence
-        self._recent = RecentIds(limit, horizon_ms, recent)
+        self._recent = RecentIds(limit, horizon_ms, recent, segments)
 
     def snapshot(self) -> IngestSnapshot:
         return IngestSnapshot(self._clock, self._sequence, self._recent.snapshot())
@@ -90,7 +99,7 @@ class Ingest:
         now_ms = time.time_ns() // 1_000_000
         groups: dict[int, ShardBatch] = {}
         letters: list[DeadLetter] = []
-        arrivals = Arrivals([], [], [], [])
+        arrivals = Arrivals.none()
         clock, sequence, add_id = self._clock, self._sequence, self._recent.add
         oldest = batch.appended_ms[0] if batch.appended_ms else 0
         late = duplicates = 0
@@ -116,6 +125,7 @@ class Ingest:
             arrivals.seen.append(seen)
             arrivals.sequences.append(sequence << 8 | self._partition)
             arrivals.known_us.append(clock * 1000 + 1)
+            arrivals.payloads.append(payload)
             for place, value in enumerate(seen.ids):
                 if value is not None:
                     shard = place * SHARDS + shard_of(value)
@@ -134,7 +144,7 @@ class Ingest:
         reached = [
             (key, ShardBatch(shard, [], [], [], 0, self._partition)) for shard, key in enumerate(SHARD_KEYS)
         ]
-        return Ingested(reached, Arrivals([], [], [], []), [])
+        return Ingested(reached, Arrivals.none(), [])
 
     def _seed(self, payload: bytes, groups: dict[int, ShardBatch], appended: int) -> bool:
         """Route a seed to its shard; False if it is none or its state is unreadable."""

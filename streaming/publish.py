@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable
 from typing import Protocol, Self
 
 from fraud.contract import Transaction, encode_transaction
-from fraud.event_log import partition_of, stream_name
+from fraud.event_log import partition_of
 from fraud.settings import Settings
-from streaming.redis_link import many_keys
 
 _FLUSH_AT = 500
 
@@ -80,15 +79,9 @@ def open_writer(configured: Settings, topic: str | None = None) -> EventLogWrite
         from streaming.jsonl_source import jsonl_appender
 
         return _Writer(configured.partitions, *jsonl_appender(configured.home / "events", topic))
-    client = many_keys(configured.event_log_redis)
+    from streaming.redis_source import redis_appender
 
-    def append(events: list[tuple[int, bytes]]) -> None:
-        pipeline = client.pipeline(transaction=False)
-        for partition, payload in events:
-            pipeline.execute_command("XADD", stream_name(topic, partition), "*", "v", payload)
-        pipeline.execute()
-
-    return _Writer(configured.partitions, append, client.close)
+    return _Writer(configured.partitions, *redis_appender(configured.event_log_redis, topic))
 
 
 def publish_all(configured: Settings, transactions: Iterable[Transaction]) -> int:

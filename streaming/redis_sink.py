@@ -7,9 +7,9 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import hiredis
 import redis
@@ -28,14 +28,12 @@ from streaming.backoff import Backoff
 from streaming.online_rows import KeyEncoder, timestamp
 from streaming.online_rows import value as value_bytes
 from streaming.redis_link import AWAY, connect, connect_cluster, is_cluster
-from streaming.shard_batch import Writes
+from streaming.shard_batch import SHARDS, Writes
 
 #: Most keys in one script call: long calls would hold up the scoring service's reads.
 MOST_KEYS: Final = 256
 #: Most calls sent before their replies are read, so that neither side's buffer fills.
 _MOST_CALLS: Final = 64
-#: Smaller batches wait for their answers at once: then nothing is behind them to do meanwhile.
-_SETTLED_AT_ONCE: Final = 512
 #: Seconds of writes that are written again after an outage: a crashed server syncs once a second.
 REWRITE_S: Final = 3.0
 _MOST_READS: Final = 1_000
@@ -43,8 +41,14 @@ _KEYS_KEPT: Final = 1 << 17
 _SHA: Final = hashlib.sha1(NEWEST_WINS.encode(), usedforsecurity=False).hexdigest()
 _log = logging.getLogger(__name__)
 
-Row = tuple[bytes, int, bytes]  # key, version, packed state
-Call = tuple[int, list[Row]]  # entity place and rows
+
+class Call(NamedTuple):
+    """Rows of one view: key, version and packed state of each."""
+
+    place: int
+    keys: list[bytes]
+    versions: list[int]
+    states: list[bytes]
 
 
 class OnlineWriter:
@@ -76,13 +80,11 @@ class OnlineWriter:
         if self._cluster is not None:
             self._written += self._write_cluster(writes)
             return
-        for place, rows in self._rows(writes).items():
-            for at in range(0, len(rows), MOST_KEYS):
-                if len(self._unread) >= _MOST_CALLS:
-                    self._read_reply()
-                call = place, rows[at : at + MOST_KEYS]
-                self._connected().send_packed_command([self._command(("EVALSHA", _SHA), call)])
-                self._unread.append(call)
+        for call in self._calls(writes, MOST_KEYS):
+            if len(self._unread) >= _MOST_CALLS:
+                self._read_reply()
+            self._connected().send_packed_command([self._command(("EVALSHA", _SHA), call)])
+            self._unread.append(call)
 
     def settle(self) -> int:
         """Wait for the answers to all that was sent; return how many states were newer."""
@@ -111,26 +113,42 @@ class OnlineWriter:
         if self._cluster is not None:
             self._cluster.close()
 
-    def _rows(self, writes: list[Writes]) -> dict[int, list[Row]]:
-        """Rows by entity; a key written twice keeps its newest state only."""
-        newest: dict[int, dict[str, tuple[int, bytes]]] = {}
-        for place, values, versions, states, _ in writes:
-            newest.setdefault(place, {}).update(zip(values, zip(versions, states, strict=True), strict=True))
-        return {
-            place: [(self._key(place, value), version, state) for value, (version, state) in rows.items()]
-            for place, rows in newest.items()
-        }
+    def _calls(self, writes: list[Writes], most: int) -> Iterator[Call]:
+        """Calls of at most so many rows; a key written twice keeps its newest state only."""
+        by_shard: dict[int, list[Writes]] = {}
+        for batch in writes:
+            by_shard.setdefault(batch.shard, []).append(batch)
+        by_place: dict[int, Call] = {}
+        for shard, batches in by_shard.items():
+            if len(batches) == 1:
+                values, versions, states = batches[0].values, batches[0].versions, batches[0].states
+            else:
+                newest = {
+                    value: (version, state)
+                    for batch in batches
+                    for value, version, state in zip(batch.values, batch.versions, batch.states, strict=True)
+                }
+                values = list(newest)
+                versions = [version for version, _ in newest.values()]
+                states = [state for _, state in newest.values()]
+            place = shard // SHARDS
+            rows = by_place.setdefault(place, Call(place, [], [], []))
+            rows.keys.extend([self._key(place, value) for value in values])
+            rows.versions.extend(versions)
+            rows.states.extend(states)
+        for place, keys, versions, states in by_place.values():
+            for at in range(0, len(keys), most):
+                end = at + most
+                yield Call(place, keys[at:end], versions[at:end], states[at:end])
 
     def _command(self, script: tuple[str, str], call: Call) -> bytes:
-        place, rows = call
-        arguments: list[Any] = [*script, len(rows)]
-        arguments.extend([row[0] for row in rows])
-        arguments.extend(self._fixed[place])
-        for _, version, state in rows:
-            arguments.append(version)
-            arguments.append(timestamp(version))
-            arguments.append(value_bytes(state))
-        packed: bytes = hiredis.pack_command(tuple(arguments))
+        rows: list[Any] = [None] * (3 * len(call.keys))
+        rows[0::3] = call.versions
+        rows[1::3] = map(timestamp, call.versions)
+        rows[2::3] = map(value_bytes, call.states)
+        packed: bytes = hiredis.pack_command(
+            (*script, len(call.keys), *call.keys, *self._fixed[call.place], *rows)
+        )
         return packed
 
     def _connected(self) -> Any:
@@ -150,18 +168,18 @@ class OnlineWriter:
     def _write_cluster(self, writes: list[Writes]) -> int:
         """One script call per key, since a call may touch one slot only; sent to all nodes at once."""
         assert self._cluster is not None
-        rows = [(place, row) for place, many in self._rows(writes).items() for row in many]
         written = 0
-        for at in range(0, len(rows), MOST_KEYS):
-            calls = [
-                (key, *self._fixed[place], version, timestamp(version), value_bytes(state))
-                for place, (key, version, state) in rows[at : at + MOST_KEYS]
+        for call in self._calls(writes, MOST_KEYS):
+            fixed = self._fixed[call.place]
+            each = [
+                (key, *fixed, version, timestamp(version), value_bytes(state))
+                for key, version, state in zip(call.keys, call.versions, call.states, strict=True)
             ]
             try:
-                written += self._call_each(calls)
+                written += self._call_each(each)
             except redis.exceptions.NoScriptError:  # a node is new, or was restarted
                 self._cluster.script_load(NEWEST_WINS)
-                written += self._call_each(calls)
+                written += self._call_each(each)
         return written
 
     def _call_each(self, calls: list[tuple[Any, ...]]) -> int:
@@ -202,7 +220,11 @@ def stored_version_reader(
 
 
 class OnlineStorePartition(StatelessSinkPartition[tuple[str, Writes]]):
-    """Writes batches and waits, within bounds, for a Redis that is away."""
+    """Writes batches and waits, within bounds, for a Redis that is away.
+
+    The answers to a batch are waited for before the next one is sent, at a snapshot, and when the
+    source has nothing to read: until then the flow works while Redis does.
+    """
 
     def __init__(self, configured: Settings, stopping: threading.Event) -> None:
         self._writer = OnlineWriter(configured.redis_url, configured.feast_project)
@@ -219,8 +241,6 @@ class OnlineStorePartition(StatelessSinkPartition[tuple[str, Writes]]):
             self._writer.send(writes)
         except AWAY as error:
             self._write_again(error)
-        if sum([len(batch.values) for batch in writes]) <= _SETTLED_AT_ONCE:
-            self.settle()
 
     def settle(self) -> None:
         """Wait until what was written is visible."""

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+
+import hiredis
+from redis.exceptions import ResponseError
 
 from fraud.event_log import stream_name
 from streaming.batch import Batch, LogAwayError
-from streaming.redis_link import AWAY, node_of
+from streaming.redis_link import AWAY, connect, connect_cluster, is_cluster, node_of
 
 _EMPTY = Batch([], [], [])
+
+Append = Callable[[list[tuple[int, bytes]]], None]
 
 
 class RedisStreamReader:
@@ -77,3 +83,45 @@ class RedisStreamReader:
 def _order(entry_id: str) -> tuple[int, int]:
     milliseconds, _, sequence = entry_id.partition("-")
     return int(milliseconds), int(sequence or 0)
+
+
+def redis_appender(
+    url: str, topic: str
+) -> tuple[Callable[[list[tuple[int, bytes]]], None], Callable[[], None]]:
+    """How to append (partition, payload) pairs to the streams of `topic`, and to give up connections.
+
+    Appending raises what redis-py raises; then some of the events are in the log, some are not.
+    """
+    if is_cluster(url):
+        cluster = connect_cluster(url)
+
+        def append_to_cluster(events: list[tuple[int, bytes]]) -> None:
+            pipeline: Any = cluster.pipeline()
+            for partition, payload in events:
+                pipeline.execute_command("XADD", stream_name(topic, partition), "*", "v", payload)
+            pipeline.execute()
+
+        return append_to_cluster, cluster.close
+    client = connect(url)
+
+    def append(events: list[tuple[int, bytes]]) -> None:
+        """One write for all of them: redis-py's pipeline costs more than the log itself."""
+        connection: Any = client.connection_pool.get_connection()
+        refused: ResponseError | None = None
+        try:
+            commands = [
+                hiredis.pack_command(("XADD", stream_name(topic, partition), "*", "v", payload))
+                for partition, payload in events
+            ]
+            connection.send_packed_command([b"".join(commands)])
+            for _ in events:
+                try:
+                    connection.read_response()
+                except ResponseError as error:  # the other answers are still to be read
+                    refused = refused or error
+        finally:
+            client.connection_pool.release(connection)
+        if refused is not None:
+            raise refused
+
+    return append, client.close

@@ -1,13 +1,12 @@
 """Running a Bytewax flow: recovery store, one or several processes, and a clean stop.
 
 Each process has one worker (two threads of one interpreter are slower than one). The recovery
-store is created once with a fixed number of parts and is read by any number of processes, so a
-restart may change how many there are.
+store has a part for each process of the first start, since every part is synced at every snapshot;
+it is read by any number of processes, so a restart may change how many there are.
 """
 
 from __future__ import annotations
 
-import gc
 import logging
 import signal
 import socket
@@ -26,8 +25,10 @@ from bytewax.recovery import RecoveryConfig, init_db_dir
 
 from fraud.settings import Settings
 from streaming import metrics
+from streaming.garbage import collect_seldom
 
-RECOVERY_PARTS: Final = 4
+#: Seconds that one thread may hold the interpreter while others want it.
+_TURN_S: Final = 0.001
 _STOP: Final = (signal.SIGTERM, signal.SIGINT)
 #: How long processes may take to finish their batch and flush before they are killed.
 _STOP_PATIENCE_S: Final = 30
@@ -44,13 +45,14 @@ def run(
 
     Returns the exit status: 0 after a clean stop or at the end of the log.
     """
-    recovery = prepare_recovery(folder)
+    recovery = prepare_recovery(folder, processes)
     if processes > 1 and process_id is None:
         return _run_cluster(module, processes, forwarded)
     addresses = _addresses(configured, processes) if processes > 1 else []
     stopping = _stop_event()
     metrics.serve(configured.stream_metrics_port and configured.stream_metrics_port + (process_id or 0))
-    _keep_collections_short()
+    collect_seldom()
+    sys.setswitchinterval(_TURN_S)
     _log.info("the flow starts (process %s of %s)", (process_id or 0) + 1, processes)
     cluster_main(  # type: ignore[no-untyped-call]
         build(stopping), addresses, process_id or 0,
@@ -61,29 +63,13 @@ def run(
     return 0
 
 
-def prepare_recovery(folder: Path) -> Path:
-    """The recovery store under `folder`, created if this is the first start."""
+def prepare_recovery(folder: Path, parts: int) -> Path:
+    """The recovery store under `folder`, created with so many parts if this is the first start."""
     recovery = folder / "recovery"
     if not any(recovery.glob("*.sqlite3")):
         recovery.mkdir(parents=True, exist_ok=True)
-        init_db_dir(recovery, RECOVERY_PARTS)  # type: ignore[no-untyped-call]
+        init_db_dir(recovery, parts)  # type: ignore[no-untyped-call]
     return recovery
-
-
-def _keep_collections_short() -> None:
-    """Take what survives a collection out of later ones.
-
-    The flow's lasting objects are states, without cycles; going through all of them again and
-    again held the flow up for a tenth of a second.
-    """
-
-    def set_aside(phase: str, found: dict[str, int]) -> None:
-        if phase == "stop" and found["generation"] > 0:
-            gc.freeze()
-
-    gc.collect()
-    gc.freeze()
-    gc.callbacks.append(set_aside)
 
 
 def _stop_event() -> threading.Event:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
+from itertools import repeat
 from typing import Any, Final, NamedTuple
 from zlib import crc32
 
@@ -41,21 +43,50 @@ class ShardBatch(Struct, gc=False):
 
     def __reduce__(self) -> tuple[Callable[[bytes], ShardBatch], tuple[bytes]]:
         """Pickle, which Bytewax uses between processes, as one compact message."""
-        return _decode, (_encode(self),)
+        return ShardBatch.unpack, (self.pack(),)
+
+    def pack(self) -> bytes:
+        """The batch as bytes: of each observation only what the states of this shard look at."""
+        place, seen = self.shard // SHARDS, self.seen
+        columns = (
+            self.shard, self.values,
+            array("q", [one.event_ms for one in seen]).tobytes(),
+            array("q", [one.word for one in seen]).tobytes(),
+            [one.keys[place] for one in seen],
+            [one.location for one in seen] if ENTITIES[place].located else None,
+            self.seeds, self.appended_ms, self.reached,
+        )  # fmt: skip
+        return _encode(columns)
+
+    @staticmethod
+    def unpack(data: bytes) -> ShardBatch:
+        """The batch that `pack` packed; its observations are good for `VelocityState.add` here only."""
+        shard, values, times, words, keys, locations, seeds, appended_ms, reached = _decode(data)
+        before: tuple[_Keys, ...] = ((),) * (shard // SHARDS)
+        seen = [
+            Observation(time, 0, word, time.to_bytes(8, "little", signed=True), (), (*before, used), location)
+            for time, word, used, location in zip(
+                array("q", times), array("q", words), keys, locations or repeat(None, len(keys)), strict=True
+            )
+        ]
+        return ShardBatch(shard, values, seen, seeds, appended_ms, reached)
 
 
 _encode: Final[Callable[[Any], bytes]] = msgspec.msgpack.Encoder().encode
-_decoder: Final = msgspec.msgpack.Decoder(ShardBatch)
-
-
-def _decode(data: bytes) -> ShardBatch:
-    return _decoder.decode(data)
+_Keys = tuple[bytes, ...]
+_Seeds = list[tuple[str, bytes]]
+_decode: Final = msgspec.msgpack.Decoder(
+    tuple[int, list[str], bytes, bytes, list[_Keys], list[int | None] | None, _Seeds, int, int]
+).decode
 
 
 class Writes(NamedTuple):
-    """Newest states of one shard's touched entities, to be written to the online store."""
+    """Newest states of one shard's touched entities, to be written to the online store.
 
-    place: int
+    `shard` is its index in `SHARD_KEYS`; no value is listed twice.
+    """
+
+    shard: int
     values: list[str]
     versions: list[int]
     states: list[bytes]

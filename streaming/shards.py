@@ -12,7 +12,9 @@ from typing import Any, Final
 from bytewax.operators import StatefulBatchLogic
 
 from fraud.entities import ENTITIES, VELOCITY_TTL
+from fraud.observation import Observation
 from fraud.settings import Settings
+from fraud.state_layout import NEWEST, VERSION
 from fraud.velocity import STATE_VERSION, VelocityState
 from streaming import metrics
 from streaming.disk import Disk
@@ -26,21 +28,28 @@ _TTL_MS: Final = int(VELOCITY_TTL.total_seconds()) * 1000
 _SWEEP_MS: Final = 3_600_000
 #: States kept unpacked per shard; the others live as packed bytes and are unpacked on touch.
 MOST_LIVE: Final = 20_000
-#: A base is written at most every so many snapshots (the shards take turns), once this share of
-#: the states has changed.
-_BASE_EVERY: Final = 10
-_BASE_SHARE: Final = 0.25
+#: A base is written at most every so many snapshots (the shards take turns), once there have been
+#: this many updates for each state: one takes about a seventh of a state's bytes.
+_BASE_EVERY: Final = 5
+_BASE_SHARE: Final = 0.5
+
+#: Updates that are packed at once for `redo`, at least.
+_PIECE: Final = 64
 
 #: Versions (microseconds, 0 if none) that the online store holds for values of an entity place.
 StoredVersions = Callable[[int, list[str]], list[int]]
+#: What happened since the base, in order: packed updates (`ShardBatch.pack`), or values with the
+#: packed states that they were given.
+Redo = list[bytes | tuple[tuple[str, bytes], ...]]
 
 
 class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
     """States of the entity values of one shard.
 
-    `packed` is the truth; `live` are the states unpacked so far, `changed` those that differ from
-    the last base, `later` those that changed since the writing of the next base began. An entity
-    idle for VELOCITY_TTL of event time (by the shard's clock) is forgotten.
+    `packed` is the truth, `live` are the states unpacked so far. A snapshot names the last base and
+    holds what happened since, `redo`: a state's updates are much smaller than the state. `recent` are
+    the updates since the last snapshot. An entity idle for VELOCITY_TTL of event time (by the shard's
+    clock) is forgotten.
 
     Writes to the online store are answered later, and a server that crashes may lose its last
     second: a snapshot settles what was sent before, and names the entities written lately (in
@@ -63,8 +72,11 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
         self._base = 0
         self._since_base = 0
         self._base_under_way: Future[None] | None = None
-        self._changed: dict[str, bytes] = {}
-        self._later: dict[str, bytes] = {}
+        self._redo: Redo = []
+        self._in_base = 0  # entries of `redo` that the base under way makes superfluous
+        self._updates = 0
+        self._recent_values: list[str] = []
+        self._recent_seen: list[Observation] = []
         self._fresh: set[str] = set()
         self._unsure: deque[tuple[float, frozenset[str]]] = deque()
         self._replaying = set(range(partitions))
@@ -82,10 +94,12 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
                 )
             self._name(resume[2])
             self._clock = self._swept = resume[3]
-            self._base, self._changed, self._replayed = resume[4], dict(resume[5]), {*resume[6], *resume[7]}
+            self._base, self._replayed = resume[4], {*resume[6], *resume[7]}
             if self._base:
                 self._packed = bases.read(SHARD_KEYS[self._shard], self._base)
-            self._packed.update(self._changed)
+            # Version 2 held the states that had changed.
+            self._redo = [resume[5]] if resume[0] == 2 else list(resume[5])
+            self._do_again()
 
     @classmethod
     def builder(
@@ -102,6 +116,7 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
         place, live = self._place, self._live
         touched: dict[str, VelocityState] = {}
         oldest = 0
+        only_updates = True
         for batch in values:
             if batch.appended_ms and (batch.appended_ms < oldest or not oldest):
                 oldest = batch.appended_ms
@@ -109,6 +124,7 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
                 state = self._state(value)
                 if state.merge(VelocityState.unpack(self._entity, packed)):
                     touched[value] = state
+                    only_updates = False
             for value, seen in zip(batch.values, batch.seen, strict=True):
                 state = live.get(value) or self._state(value)
                 if state.add(seen, place):
@@ -118,27 +134,38 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
             self._replaying.difference_update([batch.reached for batch in values])
             if not self._replaying:
                 self._catch_up(touched)
+                only_updates = False
         if not touched:
             return [], StatefulBatchLogic.RETAIN
         packed_states = [state.pack() for state in touched.values()]
         changed = dict(zip(touched, packed_states, strict=True))
         self._packed.update(changed)
-        self._changed.update(changed)
-        if self._base_under_way is not None:
-            self._later.update(changed)
-        self._fresh.update(changed)
-        newest = max([state.newest_ms for state in touched.values()])
+        if only_updates:
+            for batch in values:
+                self._recent_values.extend(batch.values)
+                self._recent_seen.extend(batch.seen)
+            if len(self._recent_values) >= _PIECE:  # so that a snapshot has little left to pack
+                self._close_recent()
+        else:
+            self._close_recent()
+            self._redo.append(tuple(changed.items()))
+            self._fresh.update(changed)
+            self._updates += len(changed)
+        newest = max([state.header[NEWEST] for state in touched.values()])
         if newest > self._clock:
             self._clock = newest
             if newest - self._swept > _SWEEP_MS:
                 self._sweep()
         if len(live) > MOST_LIVE:
             live.clear()
-        versions = [state.version for state in touched.values()]
-        return [Writes(place, list(touched), versions, packed_states, oldest)], StatefulBatchLogic.RETAIN
+        versions = [state.header[VERSION] for state in touched.values()]
+        return [
+            Writes(self._shard, list(touched), versions, packed_states, oldest)
+        ], StatefulBatchLogic.RETAIN
 
     def snapshot(self) -> tuple[Any, ...]:
         self._settle()
+        self._close_recent()
         self._renew_base()
         metrics.ENTITIES_HELD.labels(*self._labels).set(len(self._packed))
         now, unsure = time.monotonic(), self._unsure
@@ -152,7 +179,7 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
             self._shard,
             self._clock,
             self._base,
-            tuple(self._changed.items()),
+            tuple(self._redo),
             tuple(self._replayed),
             tuple(frozenset().union(*[names for _, names in unsure])),
         )
@@ -169,10 +196,36 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
             self._base_under_way = None
             self._base += 1
             self._bases.drop(SHARD_KEYS[self._shard], self._base)
-            self._changed, self._later = self._later, {}
-        if self._since_base >= _BASE_EVERY and len(self._changed) > _BASE_SHARE * len(self._packed):
+            del self._redo[: self._in_base]
+        if self._since_base >= _BASE_EVERY and self._updates > _BASE_SHARE * len(self._packed):
             self._base_under_way = self._bases.write(SHARD_KEYS[self._shard], self._base + 1, self._packed)
-            self._since_base = 0
+            self._in_base, self._updates, self._since_base = len(self._redo), 0, 0
+
+    def _close_recent(self) -> None:
+        """Move the updates since the last snapshot to `redo`, as one packed piece."""
+        if self._recent_values:
+            self._redo.append(ShardBatch(self._shard, self._recent_values, self._recent_seen, [], 0).pack())
+            self._fresh.update(self._recent_values)
+            self._updates += len(self._recent_values)
+            self._recent_values, self._recent_seen = [], []
+
+    def _do_again(self) -> None:
+        """Bring `packed`, read from the base, to where the snapshot was taken."""
+        touched: dict[str, VelocityState] = {}
+        for entry in self._redo:
+            if isinstance(entry, bytes):
+                batch = ShardBatch.unpack(entry)
+                self._updates += len(batch.values)
+                for value, seen in zip(batch.values, batch.seen, strict=True):
+                    touched[value] = state = self._state(value)
+                    state.add(seen, self._place)
+            else:
+                self._updates += len(entry)
+                self._packed.update(entry)
+                for value, _ in entry:
+                    self._live.pop(value, None)
+                    touched.pop(value, None)
+        self._packed.update({value: state.pack() for value, state in touched.items()})
 
     def _catch_up(self, touched: dict[str, VelocityState]) -> None:
         """Add to `touched` what the online store holds in another version than we do.

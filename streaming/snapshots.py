@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 #: Raised whenever the layout of a snapshot changes.
-SNAPSHOT_VERSION: Final = 2
+SNAPSHOT_VERSION: Final = 3
+_READABLE: Final = (2, SNAPSHOT_VERSION)
 
 
 class SnapshotError(RuntimeError):
@@ -14,7 +15,7 @@ class SnapshotError(RuntimeError):
 
 def check_version(step: str, version: object) -> None:
     """Raise `SnapshotError` unless `version` is one that this program can read."""
-    if version != SNAPSHOT_VERSION:
+    if version not in _READABLE:
         raise SnapshotError(
             f"the {step} snapshot has version {version!r}, this program reads version {SNAPSHOT_VERSION}: "
             "start the program that wrote it, or move the stream/ folder of TOLLGATE_HOME away, rebuild "

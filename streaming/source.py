@@ -23,6 +23,7 @@ from streaming.batch import Batch, LogAwayError, PartitionReader
 from streaming.dead_letters import LetterBox, letters_folder
 from streaming.disk import Disk
 from streaming.ingest import Ingest, Ingested, IngestSnapshot
+from streaming.recent_ids import IdSegments
 from streaming.redis_source import RedisStreamReader
 from streaming.snapshots import SNAPSHOT_VERSION, check_version
 
@@ -60,7 +61,8 @@ class IngestPartition(StatefulSourcePartition[Ingested, tuple[Any, ...]]):
 
     def __init__(
         self, configured: Settings, open_reader: OpenReader, partition: int, resume: tuple[Any, ...] | None,
-        stopping: threading.Event, disk: Disk, *, drain: bool, keep_log: bool = True,
+        stopping: threading.Event, disk: Disk, when_empty: Callable[[], None], *, drain: bool,
+        keep_log: bool = True,
     ) -> None:  # fmt: skip
         position, ingested, unwritten = None, None, ()
         if resume is not None:
@@ -69,11 +71,13 @@ class IngestPartition(StatefulSourcePartition[Ingested, tuple[Any, ...]]):
         self._reader = open_reader(partition, position)
         _log.info("partition %s is read from %s", partition, position or "its start")
         self._ingest = Ingest(
-            partition, configured.stream_dedupe_ids, int(configured.stream_dedupe_hours * 3_600_000), ingested
-        )
+            partition, configured.stream_dedupe_ids, int(configured.stream_dedupe_hours * 3_600_000),
+            ingested, IdSegments(configured.home / "stream" / "ids" / f"{partition:03d}", disk),
+        )  # fmt: skip
         self._arrivals = ArrivalLog(configured.lake, partition, disk, unwritten) if keep_log else None
         self._letters = LetterBox(letters_folder(configured) / f"{partition:03d}")
         self._stopping = stopping
+        self._when_empty = when_empty
         self._drain = drain
         self._label = str(partition)
         self._backoff = Backoff(configured.stream_patience_seconds, "the event log")
@@ -103,6 +107,7 @@ class IngestPartition(StatefulSourcePartition[Ingested, tuple[Any, ...]]):
             self._replaying = False
             taken.append(self._ingest.replayed())
         if not taken:
+            self._when_empty()
             if self._drain and not self._replaying:
                 self._finish()
             idle = time.monotonic() - self._read_at > _QUIET_S
@@ -160,17 +165,18 @@ class EventLogSource(FixedPartitionedSource[Ingested, tuple[Any, ...]]):
     """All partitions of the configured event log.
 
     With `drain` each partition ends once it has read all that its log holds; otherwise it ends
-    when `stopping` is set.
+    when `stopping` is set. `when_empty` is called when a partition has nothing to read.
     """
 
     def __init__(
-        self, configured: Settings, stopping: threading.Event, disk: Disk, *,
-        drain: bool = False, keep_log: bool = True,
+        self, configured: Settings, stopping: threading.Event, disk: Disk,
+        when_empty: Callable[[], None] = lambda: None, *, drain: bool = False, keep_log: bool = True,
     ) -> None:  # fmt: skip
         self._configured = configured
         self._disk = disk
         self._open = reader_opener(configured)
         self._stopping = stopping
+        self._when_empty = when_empty
         self._drain = drain
         self._keep_log = keep_log
 
@@ -182,7 +188,7 @@ class EventLogSource(FixedPartitionedSource[Ingested, tuple[Any, ...]]):
     ) -> IngestPartition:
         return IngestPartition(
             self._configured, self._open, int(for_part), resume_state, self._stopping, self._disk,
-            drain=self._drain, keep_log=self._keep_log,
+            self._when_empty, drain=self._drain, keep_log=self._keep_log,
         )  # fmt: skip
 
 

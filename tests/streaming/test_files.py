@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -80,6 +81,17 @@ def test_what_the_disk_had_not_taken_is_written_by_the_run_that_resumes(tmp_path
     assert sorted(rows.column("ingest_seq").to_pylist()) == [
         sequence for batch in batches for sequence in batch.arrivals.sequences
     ]
+
+
+def test_events_of_two_days_become_a_file_each_in_arrival_order(tmp_path: Path, disk: Disk) -> None:
+    log = ArrivalLog(tmp_path, 0, disk)
+    for batch in ingested(2_000):  # a minute apart
+        log.add(batch.arrivals)
+    log.flush()
+    assert parquet_history(tmp_path) == {date(2026, 3, 1): 1_440, date(2026, 3, 2): 560}
+    for path in tmp_path.rglob("*.parquet"):
+        sequences = pq.read_table(path, partitioning=None).column("ingest_seq").to_pylist()
+        assert sequences == sorted(sequences)
 
 
 def test_a_disk_that_refuses_ends_the_flow(tmp_path: Path, disk: Disk) -> None:
