@@ -162,7 +162,7 @@ def crowd(like: Observation, number: int, seed: int) -> Iterator[Observation]:
     at = _START * 1000
     for _ in range(number):
         at += rng.expovariate(number / _DAY / 1000)
-        keys = tuple([tuple([rng.randbytes(8) for _ in table]) for table in like.keys])
+        keys = tuple([tuple([rng.randbytes(6) for _ in table]) for table in like.keys])
         yield changed(like, int(at), min(int(rng.lognormvariate(8, 1.5)), 2**31 - 1), keys)
 
 

@@ -7,18 +7,19 @@ idea of exponential histograms: Datar, Gionis, Indyk, Motwani, "Maintaining Stre
 over Sliding Windows", SIAM J. Computing 31(6), 2002; merging on the measure itself follows
 smooth histograms: Braverman and Ostrovsky, FOCS 2007).
 
-A packed bucket is 24 bytes, little-endian: oldest and newest time as unsigned 32-bit
-milliseconds after a base, count << 44 | sum as a 64-bit integer, squares as a double.
+Packed buckets are a base time in 8 bytes (nothing at all if there is no bucket), then 24 bytes
+each, little-endian: oldest and newest time as unsigned 32-bit milliseconds after the base,
+count << 44 | sum as a 64-bit integer, squares as a double.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
 from typing import Final
 
 ERROR: Final = 0.02
 MAX_BUCKETS: Final = 480
+BASE_BYTES: Final = 8
 BUCKET_BYTES: Final = 24
 SUM_BITS: Final = 44
 SUM_MASK: Final = (1 << SUM_BITS) - 1
@@ -30,6 +31,7 @@ _MOST_SLACK: Final = 1e6
 _LATER: Final = 1 << 62
 
 _PACKED: Final = struct.Struct("<IIqd")
+_FRONT_NEWEST: Final = slice(BASE_BYTES + 4, BASE_BYTES + 8)
 
 #: Newest time, oldest time, count, sum, sum of squares.
 Bucket = tuple[int, int, int, int, float]
@@ -45,31 +47,54 @@ def pack_single(base: int, time: int, amount: int) -> bytes:
     return _PACKED.pack(time - base, time - base, 1 << SUM_BITS | amount, float(amount * amount))
 
 
-def pack(buckets: Iterable[Bucket], base: int) -> bytearray:
-    """Packed buckets, with times counted from `base`."""
+def pack(buckets: list[Bucket]) -> bytearray:
+    """Packed buckets, with times counted from the oldest."""
     packed = bytearray()
-    for newest, oldest, count, total, squares in buckets:
-        packed += _PACKED.pack(oldest - base, newest - base, count << SUM_BITS | total, squares)
+    if buckets:
+        base = min([bucket[1] for bucket in buckets])
+        packed += pack_base(base)
+        for newest, oldest, count, total, squares in buckets:
+            packed += _PACKED.pack(oldest - base, newest - base, count << SUM_BITS | total, squares)
     return packed
 
 
-def unpack(packed: bytes | bytearray, base: int) -> list[Bucket]:
+def pack_base(base: int) -> bytes:
+    """What stands before the first packed bucket."""
+    return base.to_bytes(BASE_BYTES, "little", signed=True)
+
+
+def base_of(packed: bytes | bytearray) -> int:
+    """The time that times of these packed buckets are counted from."""
+    return int.from_bytes(packed[:BASE_BYTES], "little", signed=True)
+
+
+def packed_size(count: int) -> int:
+    """Bytes of so many packed buckets."""
+    return BASE_BYTES + BUCKET_BYTES * count if count else 0
+
+
+def unpack(packed: bytes | bytearray) -> list[Bucket]:
     """The buckets that `pack` packed."""
+    base = base_of(packed)
     return [
         (base + newest, base + oldest, load >> SUM_BITS, load & SUM_MASK, squares)
-        for oldest, newest, load, squares in _PACKED.iter_unpack(packed)
+        for oldest, newest, load, squares in _PACKED.iter_unpack(memoryview(packed)[BASE_BYTES:])
     ]
 
 
-def describe(packed: bytes | bytearray, base: int) -> list[dict[str, float]]:
+def describe(packed: bytes | bytearray) -> list[dict[str, float]]:
     """The buckets with their figures named."""
     names = ("newest_ms", "oldest_ms", "count", "sum", "squares")
-    return [dict(zip(names, bucket, strict=True)) for bucket in unpack(packed, base)]
+    return [dict(zip(names, bucket, strict=True)) for bucket in unpack(packed)]
 
 
-def front_newest(packed: bytearray, base: int) -> int:
-    """Newest time of the first packed bucket."""
-    return base + int.from_bytes(packed[4:8], "little")
+def forget(packed: bytearray, oldest: int) -> None:
+    """Drop leading buckets that ended at `oldest` or before."""
+    base = base_of(packed)
+    while packed and base + int.from_bytes(packed[_FRONT_NEWEST], "little") <= oldest:
+        del packed[BASE_BYTES : BASE_BYTES + BUCKET_BYTES]
+        if len(packed) == BASE_BYTES:
+            packed.clear()
 
 
 def compress(buckets: list[Bucket], newer_count: int, newer_sum: int) -> list[Bucket]:

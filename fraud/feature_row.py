@@ -18,19 +18,36 @@ import numpy as np
 from fraud.entities import ENTITIES, WINDOWS
 from fraud.feature_batch import DAY_MS, EARTH_KM, HORIZON_MS, OLDEST_SECONDS
 from fraud.feature_list import DAY_AT, HOUR_AT, MOMENT_AT
-from fraud.last_seen import ENTRY_BYTES, NEVER
+from fraud.last_seen import NEVER
 from fraud.profiles import AMOUNT_AGAINST
 from fraud.request import NO_LOCATION
-from fraud.state_layout import DISTINCT_LIMIT, HEADER_WORDS, STATE_VERSION
-from fraud.windows import NOVELTY, bucket_sums
+from fraud.row_tables import asked_keys, read_tables
+from fraud.state_layout import (
+    BUCKETS_MASK,
+    BUCKETS_SHIFT,
+    EVENTS_MASK,
+    EVENTS_SHIFT,
+    FIRST,
+    HEADER_WORDS,
+    KIND,
+    LEAST_BYTES,
+    OLD_VERSION,
+    STATE_VERSION,
+    TABLE_BITS,
+    TABLE_MASK,
+    TABLES_SHIFT,
+    TIME1,
+    TIME2,
+    VERSION,
+)
+from fraud.state_upgrade import readable
+from fraud.windows import bucket_sums
 
-_HEADER: Final = struct.Struct(f"<{HEADER_WORDS}q").unpack_from
-_HEADER_BYTES: Final = 8 * HEADER_WORDS
+#: Where the header says how many entries the second and third table have.
+_SECOND, _THIRD = TABLES_SHIFT + TABLE_BITS, TABLES_SHIFT + 2 * TABLE_BITS
+_HEADERS: Final = tuple(struct.Struct(f"<{words}q").unpack_from for words in HEADER_WORDS)
 _LENGTHS: Final = tuple(window.milliseconds for window in WINDOWS)
 _NO_SQUARES: Final = [0] * len(WINDOWS)
-#: Per entity: the request fields that its tables are asked for, how many are counterparties.
-_ASKED: Final = tuple(tuple(f"{name}_hash" for name in entity.tracked) for entity in ENTITIES)
-_COUNTERPARTIES: Final = tuple(len(entity.counterparties) for entity in ENTITIES)
 _MISSING: Final = tuple(
     [nan] * (2 * len(WINDOWS) + len(MOMENT_AT) * (2 + len(entity.counterparties)) + 3 + len(entity.tracked))
     for entity in ENTITIES
@@ -60,7 +77,8 @@ def row_features(
         request["device_hash"] != 0, request["has_ip"], request["has_terminal"],
     ]  # fmt: skip
     travels: list[_Travel] = []
-    counts = [_entity(row, travels, state, place, request) for place, state in enumerate(states)]
+    asked = asked_keys(request)
+    counts = [_entity(row, travels, state, place, request, asked) for place, state in enumerate(states)]
     if travels:
         _travel(row, travels, request["location"], at)
     _against(row, counts, request["amount_reference"], profiles)
@@ -68,22 +86,21 @@ def row_features(
 
 
 def _entity(
-    row: list[float], travels: list[_Travel], state: bytes | None, place: int, request: Mapping[str, int]
-) -> tuple[float, float]:
+    row: list[float], travels: list[_Travel], state: bytes | None, place: int,
+    request: Mapping[str, int], asked: list[bytes],
+) -> tuple[float, float]:  # fmt: skip
     """Append one entity's features; return its counts of the last hour and day (NaN: missing)."""
     at = request["event_ms"]
-    header = _present(state, place, at)
-    if header is None:
+    found = _present(state, place, at)
+    if found is None:
         row += _MISSING[place]
         if _LOCATED[place]:
             row += (nan, nan)
         return nan, nan
-    assert state is not None
+    state, header, events_end, buckets = found
     words = memoryview(state).cast("q")
-    kind, sizes = header[0], header[1]
-    events_end = HEADER_WORDS + 2 * (kind >> 16 & 0xFFFF)
-    buckets_end = events_end + 3 * (kind >> 32 & 0xFFFF)
-    events = words[HEADER_WORDS:events_end].tolist()
+    buckets_end = events_end + 3 * buckets + 1 if buckets else events_end
+    events = words[HEADER_WORDS[place] : events_end].tolist()
     times = events[::2]
     end = bisect_left(times, at)
     begins = [bisect_left(times, at - length, 0, end) for length in _LENGTHS]
@@ -93,9 +110,9 @@ def _entity(
     totals = list(accumulate(amounts, initial=0))
     powers = list(accumulate([amount * amount for amount in amounts], initial=0))
     total, power = totals[-1], powers[-1]
-    if buckets_end > events_end:
+    if buckets:
         # Twice the figures, so that half a bucket is an integer.
-        counts, more, squares = bucket_sums(words[events_end:buckets_end], header[6], at)
+        counts, more, squares = bucket_sums(words[events_end:buckets_end], at)
         numbers = [(2 * (end - begin) + twice) / 2 for begin, twice in zip(begins, counts, strict=True)]
         sums = [
             (2 * (total - totals[begin - first]) + twice) / 2
@@ -122,72 +139,45 @@ def _entity(
             deviations.append(nan)
     row += means
     row += deviations
-    new = _tables(row, words[buckets_end:].tolist(), sizes, place, request)
+    new = read_tables(row, state, words[buckets_end:], header[KIND], place, asked, at)
     row.append((at - times[end - 1]) / 1000.0 if end else nan)
-    row.append(min((at - header[4]) / 1000.0, OLDEST_SECONDS) if header[4] < at else nan)
+    row.append(min((at - header[FIRST]) / 1000.0, OLDEST_SECONDS) if header[FIRST] < at else nan)
     deviation = deviations[-1]
     row.append((request["amount_reference"] - means[-1]) / deviation if deviation > 0 else nan)
     row += new
     if _LOCATED[place]:
-        located = 7 if header[7] < at else 9
+        located = TIME1 if header[TIME1] < at else TIME2
         if NEVER < header[located] < at and request["location"] != NO_LOCATION:
             travels.append(_Travel(len(row), header[located + 1], header[located]))
         row += (nan, nan)
     return numbers[HOUR_AT], numbers[DAY_AT]
 
 
-def _present(state: bytes | None, place: int, at: int) -> tuple[int, ...] | None:
-    """The header of a sound state within its horizon, else None."""
-    if not state or len(state) < _HEADER_BYTES:
+def _present(state: bytes | None, place: int, at: int) -> tuple[bytes, tuple[int, ...], int, int] | None:
+    """A sound state within its horizon, its header, the word where its events end, how many buckets."""
+    if not state or len(state) < LEAST_BYTES:
         return None
-    header: tuple[int, ...] = _HEADER(state)
-    kind, sizes = header[0], header[1]
-    events = kind >> 16 & 0xFFFF
+    if state[0] == OLD_VERSION:
+        state = readable(place, state)
+    words = HEADER_WORDS[place]
+    if not state or len(state) < 8 * words:
+        return None
+    header: tuple[int, ...] = _HEADERS[place](state)
+    kind = header[KIND]
+    events_end = words + 2 * (kind >> EVENTS_SHIFT & EVENTS_MASK)
+    buckets = kind >> BUCKETS_SHIFT & BUCKETS_MASK
+    tables = kind >> TABLES_SHIFT
+    uses = (
+        (tables & TABLE_MASK) + (tables >> TABLE_BITS & TABLE_MASK) + (tables >> 2 * TABLE_BITS & TABLE_MASK)
+    )
     if (
         kind & 0xFFFF != STATE_VERSION | place << 8
-        or not events
-        or header[2] < 1000 * (at - HORIZON_MS)
-        or len(state)
-        != _HEADER_BYTES
-        + 16 * events
-        + 24 * (kind >> 32 & 0xFFFF)
-        + sum([(sizes >> shift & 0xFFFF) // ENTRY_BYTES for shift in (0, 16, 32)]) * ENTRY_BYTES
+        or events_end == words
+        or header[VERSION] < 1000 * (at - HORIZON_MS)
+        or len(state) != 8 * (events_end + 3 * buckets + (buckets > 0) + 2 * uses)
     ):
         return None
-    return header
-
-
-def _tables(
-    row: list[float], uses: list[int], sizes: int, place: int, request: Mapping[str, int]
-) -> list[float]:
-    """Append distinct counts; return the novelty features."""
-    at = request["event_ms"]
-    new: list[float] = []
-    begin = 0
-    for index, asked in enumerate(_ASKED[place]):
-        end = begin + (sizes >> 16 * index & 0xFFFF) // ENTRY_BYTES * 3
-        lasts = uses[begin + 1 : end : 3]
-        if lasts and lasts[-1] >= at:
-            befores = uses[begin + 2 : end : 3]
-            lasts = [last if last < at else before for last, before in zip(lasts, befores, strict=True)]
-            ordered = sorted([last for last in lasts if last < at])
-        else:
-            ordered = lasts
-        if index < _COUNTERPARTIES[place]:
-            for window in MOMENT_AT:
-                distinct = len(ordered) - bisect_left(ordered, at - _LENGTHS[window])
-                row.append(distinct if distinct < DISTINCT_LIMIT else DISTINCT_LIMIT)
-        key = request[asked]
-        if key:
-            keys = uses[begin:end:3]
-            novel = 1.0
-            if key in keys and 0 < at - lasts[keys.index(key)] <= NOVELTY[place][index]:
-                novel = 0.0
-            new.append(novel)
-        else:
-            new.append(nan)
-        begin = end
-    return new
+    return state, header, events_end, buckets
 
 
 def _travel(row: list[float], travels: list[_Travel], there: int, at: int) -> None:

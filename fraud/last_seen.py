@@ -1,7 +1,12 @@
 """Tables of last uses: who dealt with an entity, and when last, in packed form.
 
-An entry is 24 bytes: the key's hash, its last use and the one before, as little-endian 64-bit
-words. Entries are ordered by last use, so that the front is what to forget first.
+An entry is 16 bytes, little-endian: 6 of the key's hash, the low 4 of the time of the use before
+the last one, and 6 of the last use's time (milliseconds, good until the year 6429). Both uses
+have the same low 4 bytes if there is none before. So a use moves bytes and computes nothing: the
+last use becomes the one before, whose high bytes follow from it, as it lies less than `SPAN_MS`
+earlier. One that would lie farther back is none: `fraud.velocity` forgets entries in time.
+
+Entries are ordered by last use, so that the front is what to forget first.
 """
 
 from __future__ import annotations
@@ -12,34 +17,59 @@ from typing import Final
 
 #: A time long before any event.
 NEVER: Final = -(1 << 60)
-ENTRY_BYTES: Final = 24
-_ENTRY: Final = struct.Struct("<8sqq")
+ENTRY_BYTES: Final = 16
+KEY_BYTES: Final = 6
+TIME_BYTES: Final = 6
+#: An entry's last use begins here, and what is kept of it as the use before ends there.
+LAST_AT: Final = KEY_BYTES + 4
+BEFORE_END: Final = LAST_AT + 4
+#: The last use and the one before it are less than this apart: 49 days.
+SPAN_MS: Final = 1 << 32
+_LOW: Final = SPAN_MS - 1
+#: Key, low half of the use before, low and high half of the last; a time out of range wraps.
+_ENTRY: Final = struct.Struct("<6sIIh")
+_PACK: Final = struct.Struct("<6sIIH").pack
+#: A last use behind two other bytes, from the second word of an entry.
 _LAST: Final = struct.Struct("<q").unpack_from
-_NEVER_BYTES: Final = NEVER.to_bytes(8, "little", signed=True)
+
+
+def entry(key: bytes, last: int, before: int) -> bytes:
+    """An entry; `before` is earlier than `last`, and never if it is `SPAN_MS` earlier or more."""
+    low = last & _LOW
+    return _PACK(key, before & _LOW if last - before < SPAN_MS else low, low, last >> 32 & 0xFFFF)
 
 
 def entries(table: bytes | bytearray) -> Iterator[tuple[bytes, int, int]]:
-    """Key, last use and the one before, of every entry."""
-    return _ENTRY.iter_unpack(table)
+    """Key, last use and the one before (or NEVER), of every entry."""
+    for key, before, low, high in _ENTRY.iter_unpack(table):
+        last = high << 32 | low
+        apart = low - before & _LOW
+        yield key, last, last - apart if apart else NEVER
 
 
 def append(table: bytearray, key: bytes, time_bytes: bytes, oldest: int, most_bytes: int) -> None:
     """Add a key that the table does not hold, used later than any other in it.
 
-    Entries last used at `oldest` or before are forgotten, and the first one beyond `most_bytes`.
+    `time_bytes` are the 6 bytes of that use. Entries last used before `oldest` are forgotten, and
+    the first one beyond `most_bytes`.
     """
-    while table and _LAST(table, 8)[0] <= oldest:
-        del table[:ENTRY_BYTES]
-    table += key + time_bytes + _NEVER_BYTES
+    forget(table, oldest)
+    table += key + time_bytes[:4] + time_bytes
     if len(table) > most_bytes:
+        del table[:ENTRY_BYTES]
+
+
+def forget(table: bytearray, oldest: int) -> None:
+    """Drop the entries last used before `oldest`."""
+    while table and _LAST(table, 8)[0] >> 16 < oldest:
         del table[:ENTRY_BYTES]
 
 
 def insert(table: bytearray, key: bytes, uses: tuple[int, ...], oldest: int, most_bytes: int) -> None:
     """Note `uses` of a key, wherever these times belong, and forget as `append` does."""
-    known = {entry[0]: entry[1:] for entry in entries(table)}
+    known = {name: times for name, *times in entries(table)}
     times = sorted({*uses, NEVER, *known.get(key, ())})
-    known[key] = (times[-1], times[-2] if len(times) > 1 else NEVER)
-    kept = [(used, name) for name, used in known.items() if used[0] > oldest]
-    kept.sort(key=lambda entry: entry[0][0])
-    table[:] = b"".join([_ENTRY.pack(name, *used) for used, name in kept])[-most_bytes:]
+    known[key] = [times[-1], times[-2]]
+    kept = [(last, before, name) for name, (last, before) in known.items() if last >= oldest]
+    kept.sort(key=lambda found: found[0])
+    table[:] = b"".join([entry(name, last, before) for last, before, name in kept])[-most_bytes:]

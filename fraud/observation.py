@@ -10,12 +10,15 @@ from msgspec import Struct
 
 from fraud.contract import Transaction
 from fraud.entities import ENTITIES
+from fraud.last_seen import KEY_BYTES
 from fraud.money import REFERENCE_CAP
 
 _SIGN = 1 << 63
 #: Hashes keep this bit set: so none is 0, and none is mistaken for a time.
 _MARK = 1 << 62
 _HIGH_HALF: Final = ~0xFFFFFFFF
+#: In place of the hash bytes that tables do not keep.
+_LOW_BYTES: Final = bytes(8 - KEY_BYTES)
 
 
 def _hash(text: str) -> int:
@@ -29,7 +32,7 @@ stable_hash = lru_cache(maxsize=1 << 18)(_hash)
 
 @lru_cache(maxsize=1 << 18)
 def _key(text: str) -> bytes:
-    return _hash(text).to_bytes(8, "little", signed=True)
+    return _hash(text).to_bytes(8, "little", signed=True)[8 - KEY_BYTES :]
 
 
 class Observation(Struct, frozen=True, gc=False):
@@ -38,8 +41,8 @@ class Observation(Struct, frozen=True, gc=False):
     `event_ms` is event time (UTC milliseconds), `word` holds the high half of the transaction
     id's hash and the amount in reference cents, `time_bytes` is `event_ms` as 8 bytes, `ids`
     the entities' values in `ENTITIES` order (None where absent), `keys` one tuple per entity
-    with the hashes its last-seen tables take (8 bytes, or none where absent), `location`
-    micro-degrees packed by `pack_location`, or None.
+    with the hashes its last-seen tables take (the high 6 bytes of `stable_hash`, or none where
+    absent), `location` micro-degrees packed by `pack_location`, or None.
     """
 
     event_ms: int
@@ -57,9 +60,12 @@ class Observation(Struct, frozen=True, gc=False):
 
     @property
     def tracked(self) -> tuple[tuple[int, ...], ...]:
-        """`keys` as the integers of `stable_hash`, 0 where absent."""
+        """`keys` as integers, which a read takes for those of `stable_hash`; 0 where absent."""
         return tuple(
-            [tuple([int.from_bytes(key, "little", signed=True) for key in keys]) for keys in self.keys]
+            [
+                tuple([int.from_bytes(_LOW_BYTES + key, "little", signed=True) for key in keys])
+                for keys in self.keys
+            ]
         )
 
 

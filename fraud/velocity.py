@@ -24,46 +24,46 @@ from fraud import buckets as bucket_list
 from fraud import last_seen
 from fraud.buckets import BUCKET_BYTES, ERROR, FARTHEST_MS, MAX_BUCKETS
 from fraud.entities import ENTITIES, Entity
-from fraud.last_seen import ENTRY_BYTES, NEVER
+from fraud.last_seen import BEFORE_END, ENTRY_BYTES, KEY_BYTES, LAST_AT, NEVER, TIME_BYTES
 from fraud.observation import Observation
 from fraud.state_layout import (
-    BASE,
+    BUCKETS_MASK,
     DISTINCT_LIMIT,
     EXACT_EVENTS,
     FIRST,
     FOLDED_EVENTS,
-    HEADER_WORDS,
     KEPT_EVENTS,
     KIND,
+    LOOSE_SHIFT,
     MOST_EVENT_WORDS,
-    NEWEST,
     PLACE1,
     PLACE2,
     PLACE_OF,
     RETENTION_MS,
     SEEDED,
     STATE_VERSION,
+    STRIDE_BITS,
     TABLE_LIMITS,
-    TABLES,
     TIME1,
     TIME2,
     TTL_MS,
     VERSION,
     StateError,
+    empty_header,
+    kind_word,
     split,
 )
+from fraud.state_upgrade import upgraded
 
 __all__ = [
     "DISTINCT_LIMIT",
     "ERROR",
     "EXACT_EVENTS",
-    "HEADER_WORDS",
     "MAX_BUCKETS",
     "STATE_VERSION",
     "VERSION",
     "StateError",
     "VelocityState",
-    "describe",
 ]  # fmt: skip
 
 _LOCATED: Final = tuple(entity.located for entity in ENTITIES)
@@ -75,11 +75,13 @@ if sys.byteorder != "little":  # arrays are packed as they lie in memory
 class VelocityState:
     """One entity's mergeable velocity state. Times are event times in UTC milliseconds."""
 
-    __slots__ = ("buckets", "events", "header", "loose", "place", "tables")
+    __slots__ = ("buckets", "events", "header", "loose", "newest_ms", "place", "tables")
 
     def __init__(self, entity: Entity) -> None:
         self.place: int = PLACE_OF[entity.name]
-        self.header = array("q", (0, 0, 0, NEVER, NEVER, 0, 0, NEVER, 0, NEVER, 0))
+        self.header = empty_header(self.place)
+        #: Event time of the newest event, or a time long past if there is none.
+        self.newest_ms: int = NEVER
         self.events = array("q")
         self.buckets = bytearray()
         #: Buckets at the end that no merge has looked at yet.
@@ -91,11 +93,6 @@ class VelocityState:
         """Known-at of the newest update, microseconds UTC: strictly increasing per entity."""
         return self.header[VERSION]
 
-    @property
-    def newest_ms(self) -> int:
-        """Event time of the newest event, or a time long past if there is none."""
-        return self.header[NEWEST]
-
     def raise_version(self, version: int) -> None:
         """Make the version at least `version`, such as one that another writer has stored."""
         self.header[VERSION] = max(version, self.header[VERSION])
@@ -106,13 +103,14 @@ class VelocityState:
         `place` is this entity's index in `ENTITIES`. Late events go where they belong; one
         that is older than the retention changes only the version and the first-seen time.
         """
-        header = self.header
         time = seen.event_ms
-        if time <= header[NEWEST]:
+        newest = self.newest_ms
+        if time <= newest:
             return self._add_late(seen, place)
-        if header[NEWEST] < time - TTL_MS and self.events:
-            self._expire(time)
-        header[NEWEST] = time
+        if (time ^ newest) >> STRIDE_BITS:
+            self._forget(time)
+        self.newest_ms = time
+        header = self.header
         known = time * 1000 + 1
         version = header[VERSION]
         header[VERSION] = known if known > version else version + 1
@@ -127,7 +125,7 @@ class VelocityState:
         if len(events) > MOST_EVENT_WORDS:
             self._fold()
         # Uses in order of time: what is used now is used last, and goes to the table's end.
-        time_bytes = seen.time_bytes
+        time_bytes = seen.time_bytes[:TIME_BYTES]
         for index, key in enumerate(seen.keys[place]):
             if key:
                 table = self.tables[index]
@@ -136,12 +134,13 @@ class VelocityState:
                     self._append(index, key, time, time_bytes)
                 elif at % ENTRY_BYTES:  # the same bytes by chance, across two values
                     self._insert(index, key, time)
-                elif at + ENTRY_BYTES == len(table):
-                    table[at + 8 :] = time_bytes + table[at + 8 : at + 16]
                 else:
-                    last = table[at + 8 : at + 16]
-                    del table[at : at + ENTRY_BYTES]
-                    table += key + time_bytes + last
+                    before = table[at + LAST_AT : at + BEFORE_END]
+                    if at + ENTRY_BYTES == len(table):
+                        table[at + KEY_BYTES :] = before + time_bytes
+                    else:
+                        del table[at : at + ENTRY_BYTES]
+                        table += key + before + time_bytes
         location = seen.location
         if location is not None and _LOCATED[place]:
             header[TIME2] = header[TIME1]
@@ -149,6 +148,13 @@ class VelocityState:
             header[TIME1] = time
             header[PLACE1] = location
         return True
+
+    def _forget(self, time: int) -> None:
+        """Forget what a state whose newest event is at `time` no longer knows."""
+        if self.events and self.newest_ms < time - TTL_MS:
+            self._expire(time)
+        for table, (_, retention) in zip(self.tables, TABLE_LIMITS[self.place], strict=True):
+            last_seen.forget(table, time - retention)
 
     def _expire(self, time: int) -> None:
         """Start anew at `time`: for a read there the state was past its ttl, as if it never was.
@@ -158,8 +164,9 @@ class VelocityState:
         """
         header = self.header
         header[FIRST] = time
-        header[TIME1] = header[TIME2] = NEVER
-        header[PLACE1] = header[PLACE2] = 0
+        if _LOCATED[self.place]:
+            header[TIME1] = header[TIME2] = NEVER
+            header[PLACE1] = header[PLACE2] = 0
         del self.events[:]
         self.buckets.clear()
         self.loose = 0
@@ -175,10 +182,11 @@ class VelocityState:
         """Add an event that is no newer than the newest."""
         header, events = self.header, self.events
         time = seen.event_ms
-        if time < header[NEWEST] - TTL_MS:  # of a time that the state has forgotten
+        newest = self.newest_ms
+        if time < newest - TTL_MS:  # of a time that the state has forgotten
             header[VERSION] += 1
             return True
-        if time > header[NEWEST] - RETENTION_MS:
+        if time > newest - RETENTION_MS:
             end = len(events)
             while end and events[end - 2] > time:
                 end -= 2
@@ -206,7 +214,7 @@ class VelocityState:
     def _insert(self, index: int, key: bytes, *uses: int) -> None:
         """Note that `key` was used at these times, wherever they belong."""
         most_bytes, retention = TABLE_LIMITS[self.place][index]
-        oldest = self.header[NEWEST] - retention
+        oldest = self.newest_ms - retention
         last_seen.insert(self.tables[index], key, uses, oldest, most_bytes)
 
     def _locate(self, time: int, location: int) -> None:
@@ -231,10 +239,9 @@ class VelocityState:
             cut += 2
         if cut:
             del events[:cut]
-        base = self.header[BASE]
-        while buckets and bucket_list.front_newest(buckets, base) <= oldest:
-            del buckets[:BUCKET_BYTES]
-        self.loose = min(self.loose, len(buckets) // BUCKET_BYTES)
+        if buckets:
+            bucket_list.forget(buckets, oldest)
+            self.loose = min(self.loose, len(buckets) // BUCKET_BYTES)
 
     def _fold(self) -> None:
         """Move the oldest events of the exact part to the buckets."""
@@ -246,10 +253,8 @@ class VelocityState:
 
     def _add_loose(self, events: list[tuple[int, int]]) -> None:
         """Append events as buckets of one; merge once these are a quarter of all buckets."""
-        header, buckets = self.header, self.buckets
-        if not buckets:
-            header[BASE] = events[0][0]
-        base = header[BASE]
+        buckets = self.buckets
+        base = bucket_list.base_of(buckets) if buckets else events[0][0]
         self.loose += len(events)
         count = len(buckets) // BUCKET_BYTES + len(events)
         if (
@@ -260,45 +265,34 @@ class VelocityState:
             for time, amount in events:
                 buckets += bucket_list.pack_single(base, time, amount)
         else:
-            everything = bucket_list.unpack(buckets, base)
+            everything = bucket_list.unpack(buckets)
             everything += [bucket_list.single(time, amount) for time, amount in events]
             self._compress(everything)
 
     def _compress(self, everything: list[bucket_list.Bucket]) -> None:
-        header, events = self.header, self.events
-        newest = header[NEWEST]
+        events, newest = self.events, self.newest_ms
         oldest = newest - RETENTION_MS
         # A read at the newest event's time leaves that event out, so it makes no room.
         newer = [events[at + 1] & 0xFFFFFFFF for at in range(0, len(events), 2) if events[at] != newest]
         kept = [bucket for bucket in everything if bucket[0] > oldest]
-        merged = bucket_list.compress(kept, len(newer), sum(newer))
-        header[BASE] = min([bucket[1] for bucket in merged], default=0)
-        self.buckets = bucket_list.pack(merged, header[BASE])
+        self.buckets = bucket_list.pack(bucket_list.compress(kept, len(newer), sum(newer)))
         self.loose = 0
 
     def pack(self) -> bytes:
         """The state as bytes: equal states give equal bytes."""
-        header = self.header
-        tables = self.tables
-        header[KIND] = (
-            STATE_VERSION
-            | self.place << 8
-            | len(self.events) << 15
-            | len(self.buckets) // BUCKET_BYTES << 32
-            | self.loose << 48
-        )
-        sizes = 0
-        for table in reversed(tables):
-            sizes = sizes << 16 | len(table)
-        header[TABLES] = sizes
-        return b"".join((header, self.events, self.buckets, *tables))
+        header, events, buckets, tables = self.header, self.events, self.buckets, self.tables
+        count = len(buckets) // BUCKET_BYTES
+        header[KIND] = kind_word(self.place, len(events) >> 1, count, self.loose, tables)
+        return b"".join((header, events, buckets, *tables))
 
     @classmethod
     def unpack(cls, entity: Entity, data: bytes) -> VelocityState:
-        """The state that `data` packs; StateError if it is none, or another version's."""
+        """The state that `data` packs, by this version or version 2; StateError if it is none."""
         state = cls(entity)
-        state.header, state.events, state.buckets, state.tables = split(entity, data)
-        state.loose = state.header[KIND] >> 48
+        state.header, state.events, state.buckets, state.tables = split(entity, upgraded(entity, data))
+        state.loose = state.header[KIND] >> LOOSE_SHIFT & BUCKETS_MASK
+        if state.events:
+            state.newest_ms = state.events[-2]
         return state
 
     def merge(self, other: VelocityState) -> bool:
@@ -312,24 +306,26 @@ class VelocityState:
         if theirs[VERSION] <= header[SEEDED]:
             return False
         header[SEEDED] = theirs[VERSION]
-        if NEVER < theirs[NEWEST] < header[FIRST] - TTL_MS:
+        if NEVER < other.newest_ms < header[FIRST] - TTL_MS:
             header[VERSION] += 1
             return True
-        if NEVER < header[NEWEST] < theirs[FIRST] - TTL_MS:
+        if NEVER < self.newest_ms < theirs[FIRST] - TTL_MS:
             self._expire(theirs[FIRST])
-        header[NEWEST] = max(header[NEWEST], theirs[NEWEST])
+        self.newest_ms = max(self.newest_ms, other.newest_ms)
         if header[FIRST] == NEVER or NEVER < theirs[FIRST] < header[FIRST]:
             header[FIRST] = theirs[FIRST]
         header[VERSION] = (
             theirs[VERSION] if header[VERSION] == 0 else max(header[VERSION], theirs[VERSION]) + 1
         )
         self._merge_events(other)
+        self._forget(self.newest_ms)
         for index, table in enumerate(other.tables):
             for key, last, before in last_seen.entries(table):
                 self._insert(index, key, last, before)
-        for time, location in ((TIME2, PLACE2), (TIME1, PLACE1)):
-            if theirs[time] != NEVER:
-                self._locate(theirs[time], theirs[location])
+        if _LOCATED[self.place]:
+            for time, location in ((TIME2, PLACE2), (TIME1, PLACE1)):
+                if theirs[time] != NEVER:
+                    self._locate(theirs[time], theirs[location])
         return True
 
     def _merge_events(self, other: VelocityState) -> None:
@@ -337,14 +333,14 @@ class VelocityState:
         for events in (other.events, self.events):
             for at in range(0, len(events), 2):
                 pairs[events[at], events[at + 1] >> 32] = events[at + 1]
-        everything = bucket_list.unpack(self.buckets, self.header[BASE])
-        everything += bucket_list.unpack(other.buckets, other.header[BASE])
+        everything = bucket_list.unpack(self.buckets)
+        everything += bucket_list.unpack(other.buckets)
         # Exact events are newer than any bucket, and at most so many.
         border = max([bucket[0] for bucket in everything], default=NEVER)
-        oldest = self.header[NEWEST] - RETENTION_MS
+        oldest = self.newest_ms - RETENTION_MS
         ordered = [(time, word) for (time, _), word in sorted(pairs.items(), key=lambda pair: pair[0][0])]
         # As in `_prune`, the last event before the newest stays: a read at the newest looks for it.
-        last = max([time for time, _ in ordered if time < self.header[NEWEST]], default=oldest)
+        last = max([time for time, _ in ordered if time < self.newest_ms], default=oldest)
         oldest = min(oldest, last - 1)
         exact = [(time, word) for time, word in ordered if time >= border and time > oldest]
         if len(exact) > KEPT_EVENTS + FOLDED_EVENTS:
@@ -353,29 +349,3 @@ class VelocityState:
             everything.append(bucket_list.single(time, word & 0xFFFFFFFF))
         self.events = array("q", [number for event in exact for number in event])
         self._compress(everything)
-
-
-def describe(data: bytes) -> dict[str, object]:
-    """A packed state in readable form, for a person at a shell; StateError if it is none."""
-    if len(data) < 8 * HEADER_WORDS:
-        raise StateError(f"{len(data)} bytes are no packed state")
-    place = data[1]
-    if place >= len(ENTITIES):
-        raise StateError("the bytes name an entity that does not exist")
-    entity = ENTITIES[place]
-    state = VelocityState.unpack(entity, data)
-    return {
-        "entity": entity.name,
-        "version_us": state.version,
-        "newest_ms": state.newest_ms,
-        "first_ms": state.header[FIRST],
-        "bytes": len(data),
-        "events": [
-            {"event_ms": state.events[at], "amount_reference": state.events[at + 1] & 0xFFFFFFFF}
-            for at in range(0, len(state.events), 2)
-        ],
-        "buckets": bucket_list.describe(state.buckets, state.header[BASE]),
-        "last_seen": {
-            name: len(table) // ENTRY_BYTES for name, table in zip(entity.tracked, state.tables, strict=True)
-        },
-    }

@@ -20,22 +20,30 @@ from numpy.typing import NDArray
 
 from fraud.buckets import SUM_BITS, SUM_MASK
 from fraud.entities import ENTITIES, WINDOWS
-from fraud.last_seen import ENTRY_BYTES, NEVER
+from fraud.last_seen import NEVER, SPAN_MS
 from fraud.state_layout import (
-    BASE,
+    BUCKETS_MASK,
+    BUCKETS_SHIFT,
     DISTINCT_LIMIT,
+    EVENTS_MASK,
+    EVENTS_SHIFT,
     FIRST,
     HABIT_RETENTION_MS,
     HEADER_WORDS,
     KIND,
+    LEAST_BYTES,
+    OLD_VERSION,
     PLACE1,
     PLACE2,
     STATE_VERSION,
-    TABLES,
+    TABLE_BITS,
+    TABLE_MASK,
+    TABLES_SHIFT,
     TIME1,
     TIME2,
     VERSION,
 )
+from fraud.state_upgrade import readable
 from fraud.velocity import VelocityState
 
 Floats = NDArray[np.float64]
@@ -46,8 +54,15 @@ _W: Final = len(WINDOWS)
 _SLOTS: Final = _W + 1  # the last slot takes what is in no window
 TABLE_COUNT: Final = max(len(entity.tracked) for entity in ENTITIES)
 _EMPTY: Final = VelocityState(ENTITIES[0]).pack()
-_HEADER: Final = np.arange(HEADER_WORDS)
-_TABLE_BITS: Final = 16 * np.arange(TABLE_COUNT)
+_HEADER_WORDS: Final = np.array(HEADER_WORDS, dtype=np.int64)
+_HEADER: Final = np.arange(max(HEADER_WORDS))
+_LOCATED: Final = _HEADER_WORDS > TIME1
+#: So that as many words as the longest header has can be read where the last state begins.
+_PADDING: Final = bytes(8 * max(HEADER_WORDS))
+_TABLE_SHIFTS: Final = TABLES_SHIFT + TABLE_BITS * np.arange(TABLE_COUNT)
+#: Bits of an entry's words that are not the key's hash or the last use; and those of a hash that are.
+_KEY_REST: Final = 16
+_KEY_HASH: Final = ~0xFFFF
 _HALF_BITS: Final = 31
 _HALF: Final = (1 << _HALF_BITS) - 1
 _HALF_SCALE: Final = float(1 << _HALF_BITS)
@@ -97,43 +112,48 @@ def read_windows(
 
     `places[row]` is the entity (index in `ENTITIES`), `requested[row, table]` the hash whose
     novelty is asked (0: not asked). A state whose version is more than `horizon_ms` old is
-    treated as missing, as Feast's ttl does offline. Bytes that are no state of this version
-    are treated as missing too: Feast calls with dummy values when it applies.
+    treated as missing, as Feast's ttl does offline. Bytes that are no state are treated as
+    missing too: Feast calls with dummy values when it applies. States of version 2 are read,
+    at the price of a second pass.
     """
     rows = len(states)
-    shortest = 8 * HEADER_WORDS
-    blobs = [state if state and len(state) >= shortest and not len(state) & 7 else _EMPTY for state in states]
+    blobs = [
+        state if state and len(state) >= LEAST_BYTES and not len(state) & 7 else _EMPTY for state in states
+    ]
+    blobs.append(_PADDING)
     sizes = np.fromiter(map(len, blobs), dtype=np.int64, count=rows) >> 3
     words = np.frombuffer(b"".join(blobs), dtype=np.int64)
     starts = np.cumsum(sizes) - sizes
     header = words[starts[:, None] + _HEADER]
     kind = header[:, KIND]
-    events = kind >> 16 & 0xFFFF
-    buckets = kind >> 32 & 0xFFFF
-    tables = (header[:, TABLES, None] >> _TABLE_BITS & 0xFFFF) // ENTRY_BYTES
-    uses = 3 * tables.sum(axis=1)
+    events = kind >> EVENTS_SHIFT & EVENTS_MASK
+    buckets = kind >> BUCKETS_SHIFT & BUCKETS_MASK
+    tables = kind[:, None] >> _TABLE_SHIFTS & TABLE_MASK
+    uses = 2 * tables.sum(axis=1)
+    begin = _HEADER_WORDS[places]
     present = (kind & 0xFFFF == STATE_VERSION | places << 8) & (events > 0)
-    present &= sizes == HEADER_WORDS + 2 * events + 3 * buckets + uses
+    present &= sizes == begin + 2 * events + 3 * buckets + (buckets > 0) + uses
     present &= header[:, VERSION] >= 1000 * (at_ms - horizon_ms)
     if not present.all():
+        old = np.flatnonzero(kind & 0xFF == OLD_VERSION)
+        if len(old):
+            renewed = list(states)
+            for row in old:
+                renewed[row] = readable(int(places[row]), blobs[row])
+            return read_windows(renewed, places, at_ms, requested, horizon_ms)
         events, buckets, tables = events * present, buckets * present, tables * present[:, None]
         uses *= present
 
-    count, total, squares, last = _read_events(words, starts + HEADER_WORDS, events, at_ms)
+    begin += starts
+    count, total, squares, last = _read_events(words, begin, events, at_ms)
     if buckets.any():
-        _add_buckets(
-            words,
-            starts + HEADER_WORDS + 2 * events,
-            buckets,
-            header[:, BASE],
-            at_ms,
-            (count, total, squares),
-        )
+        base_at = begin + 2 * events
+        _add_buckets(words, base_at + 1, buckets, words[base_at], at_ms, (count, total, squares))
     distinct, seen = _read_tables(words, starts + sizes - uses, tables, at_ms, places, requested)
     first = header[:, FIRST]
     earlier = header[:, TIME1] < at_ms
     located = np.where(earlier, header[:, TIME1], header[:, TIME2])
-    known = present & (located > NEVER) & (located < at_ms)
+    known = present & _LOCATED[places] & (located > NEVER) & (located < at_ms)
     return WindowRead(
         present=present,
         count=count,
@@ -194,15 +214,13 @@ def _tally(flat: Ints, weights: Floats | None, rows: int) -> Floats:
     return np.cumsum(counted.reshape(rows, _SLOTS)[:, :_W], axis=1, dtype=np.float64)
 
 
-def bucket_sums(packed: memoryview, base: int, at_ms: int) -> tuple[list[int], list[int], list[int]]:
+def bucket_sums(packed: memoryview, at_ms: int) -> tuple[list[int], list[int], list[int]]:
     """Twice the counts, sums and sums of squares that one state's buckets add to each window."""
     sums = tuple(np.zeros((1, _W)) for _ in range(4))
     counts, totals, high, low = sums
     words = np.frombuffer(packed, dtype=np.int64)
-    nothing, at = np.zeros(1, dtype=np.int64), np.array([at_ms])
-    _add_buckets(
-        words, nothing, np.array([len(words) // 3]), np.array([base]), at, (counts, totals, (high, low))
-    )
+    size, at = np.array([len(words) // 3]), np.array([at_ms])
+    _add_buckets(words, np.ones(1, dtype=np.int64), size, words[:1], at, (counts, totals, (high, low)))
     with np.errstate(invalid="ignore", over="ignore"):
         twice = [(2 * values[0]).astype(np.int64).tolist() for values in sums]
     squares = [(first << _HALF_BITS) + second for first, second in zip(twice[2], twice[3], strict=True)]
@@ -236,16 +254,27 @@ def _read_tables(
     rows = len(tables)
     begins = np.cumsum(tables, axis=1)
     begins -= tables
-    table, at = _ragged((starts[:, None] + 3 * begins).ravel(), tables.ravel(), 3)
+    table, at = _ragged((starts[:, None] + 2 * begins).ravel(), tables.ravel(), 2)
     now = np.repeat(at_ms, TABLE_COUNT)[table]
-    ages = now - words[at + 1]
+    keys = words[at]
+    at += 1
+    uses = words[at]
+    ages = now - (uses >> _KEY_REST)
     unseen = ages <= 0
     if unseen.any():
-        ages[unseen] = now[unseen] - words[at + 2][unseen]
+        ages[unseen] = now[unseen] - _before(keys[unseen], uses[unseen])
     distinct = _tally(table * _SLOTS + _slots(ages), None, rows * TABLE_COUNT)
-    match = words[at] == requested.ravel()[table]
+    keys <<= _KEY_REST
+    match = keys == (requested & _KEY_HASH).ravel()[table]
     match &= (ages > 0) & (ages <= _NOVELTY[places].ravel()[table])
     seen = np.zeros(rows * TABLE_COUNT)
     seen[table[match]] = 1.0
     distinct = np.minimum(distinct, DISTINCT_LIMIT).reshape(rows, TABLE_COUNT, _W)
     return distinct, seen.reshape(rows, TABLE_COUNT)
+
+
+def _before(keys: Ints, uses: Ints) -> Ints:
+    """The use before the last one, of entries in two words (`fraud.last_seen`)."""
+    last = uses >> _KEY_REST
+    apart = (last - ((keys >> 48 & 0xFFFF) | (uses & 0xFFFF) << 16)) & SPAN_MS - 1
+    return np.where(apart > 0, last - apart, NEVER)

@@ -14,8 +14,8 @@ from bytewax.operators import StatefulBatchLogic
 from fraud.entities import ENTITIES, VELOCITY_TTL
 from fraud.observation import Observation
 from fraud.settings import Settings
-from fraud.state_layout import NEWEST, VERSION
-from fraud.velocity import STATE_VERSION, VelocityState
+from fraud.state_layout import READ_VERSIONS, STATE_VERSION, VERSION, WHAT_IS_READ
+from fraud.velocity import VelocityState
 from streaming import metrics
 from streaming.disk import Disk
 from streaming.redis_sink import REWRITE_S, stored_version_reader
@@ -86,10 +86,10 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
         self._clock = self._swept = 0
         if resume is not None:
             check_version("shard", resume[0])
-            if resume[1] != STATE_VERSION:
+            if resume[1] not in READ_VERSIONS:
                 raise SnapshotError(
                     f"a shard's snapshot holds velocity states of version {resume[1]}, this program reads "
-                    f"version {STATE_VERSION}: start the program that wrote them, or rebuild them by the "
+                    f"{WHAT_IS_READ}: start the program that wrote them, or rebuild them by the "
                     "velocity backfill and send them with `python -m streaming.seed`"
                 )
             self._name(resume[2])
@@ -151,7 +151,7 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
             self._redo.append(tuple(changed.items()))
             self._fresh.update(changed)
             self._updates += len(changed)
-        newest = max([state.header[NEWEST] for state in touched.values()])
+        newest = max([state.newest_ms for state in touched.values()])
         if newest > self._clock:
             self._clock = newest
             if newest - self._swept > _SWEEP_MS:

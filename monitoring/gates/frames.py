@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from fraud.entities import ENTITY_BY_NAME
 from fraud.money import MINOR_DIGITS, reference_cents
-from fraud.velocity import HEADER_WORDS, STATE_VERSION
+from fraud.state_layout import LEAST_BYTES, READ_VERSIONS
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame as SparkFrame
@@ -92,12 +92,9 @@ def pandas_frame(gate: str, table: pa.Table, *, entity: str | None, as_of: datet
 
 
 def readable(state: bytes | None) -> bool:
-    """Whether packed bytes carry this version's mark and a possible length."""
+    """Whether packed bytes carry the mark of a version that is read, and a possible length."""
     return (
-        state is not None
-        and len(state) >= 8 * HEADER_WORDS
-        and len(state) % 8 == 0
-        and state[0] == STATE_VERSION
+        state is not None and len(state) >= LEAST_BYTES and len(state) % 8 == 0 and state[0] in READ_VERSIONS
     )
 
 
@@ -129,8 +126,8 @@ def spark_frame(
         frame = frame.withColumn("_partition_days_off", days)
     if gate == "velocity" and entity is not None and created is not None:
         state = f.col(ENTITY_BY_NAME[entity].state_feature)
-        good = (f.length(state) >= 8 * HEADER_WORDS) & (f.length(state) % 8 == 0)
-        good = good & (f.hex(f.substring(state, 1, 1)) == f"{STATE_VERSION:02X}")
+        good = (f.length(state) >= LEAST_BYTES) & (f.length(state) % 8 == 0)
+        good = good & f.hex(f.substring(state, 1, 1)).isin([f"{version:02X}" for version in READ_VERSIONS])
         frame = (
             frame.withColumn("_known_off_seconds", f.abs(event - created) / 1e6)
             .withColumn("_transaction_ahead_seconds", (f.unix_micros("transaction_timestamp") - event) / 1e6)

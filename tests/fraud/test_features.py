@@ -23,6 +23,7 @@ from fraud.features import (
     transaction_rows,
 )
 from fraud.observation import stable_hash
+from tests.fraud import version_2
 from tests.fraud.arrivals import DAY, HOUR, START_MS, Stream, pack_location
 from tests.fraud.reading import built
 
@@ -30,7 +31,7 @@ some = settings(max_examples=25, deadline=None, suppress_health_check=list(Healt
 
 
 def states_of_all_sizes() -> list[list[bytes | None]]:
-    """Per entity: states with no, few, exactly folded and many events, and what is no state."""
+    """Per entity: states with no, few, exactly folded and many events, old ones, and what is no state."""
     streams = [
         Stream(seed, events, per_day, late=0.05, twice=0.05, bursts=bursts).arrivals()
         for seed, (events, per_day, bursts) in enumerate(
@@ -38,9 +39,12 @@ def states_of_all_sizes() -> list[list[bytes | None]]:
         )
     ]
     return [
-        [None, b"", b"hello world", b"\2" * 96, *[built(place, stream).pack() for stream in streams]]
+        [
+            None, b"", b"hello world", b"\2" * 96, b"\3" * 96, version_2.WRITTEN[place][1],
+            *[built(place, stream).pack() for stream in streams],
+        ]
         for place in range(len(ENTITIES))
-    ]
+    ]  # fmt: skip
 
 
 STATES = states_of_all_sizes()

@@ -14,7 +14,7 @@ from datasets.lake import LABEL_SCHEMA, TRANSACTION_SCHEMA
 from fraud.entities import ENTITY_BY_NAME
 from fraud.money import reference_cents
 from fraud.profiles import PROFILE_FEATURES
-from fraud.velocity import HEADER_WORDS, STATE_VERSION
+from fraud.state_layout import LEAST_BYTES, READ_VERSIONS
 from monitoring.gates.__main__ import main
 from monitoring.gates.checks import GateBlockedError, GateResult
 from monitoring.gates.facts import History
@@ -221,7 +221,6 @@ def test_a_profile_that_shrinks_with_its_window_or_loses_half_its_entities_is_st
 def test_an_unreadable_velocity_state_is_stopped(tmp_path: Path) -> None:
     folder = tmp_path / "velocity" / "customer"
     folder.mkdir(parents=True)
-    good = bytes([STATE_VERSION]) + bytes(8 * HEADER_WORDS - 1)
 
     def log(state: bytes) -> pa.Table:
         at = pa.array([DAY], pa.timestamp("us", "UTC"))
@@ -230,10 +229,13 @@ def test_an_unreadable_velocity_state_is_stopped(tmp_path: Path) -> None:
              "customer_state": pa.array([state], pa.binary())}
         )  # fmt: skip
 
-    pq.write_table(log(good), folder / "part.parquet")
-    assert faults(run_gate("velocity", folder)) == set()
-    pq.write_table(log(good[:40]), folder / "part.parquet")
-    assert faults(run_gate("velocity", folder)) == {"unreadable state"}
+    rest = bytes(LEAST_BYTES - 1)
+    for version in READ_VERSIONS:
+        pq.write_table(log(bytes([version]) + rest), folder / "part.parquet")
+        assert faults(run_gate("velocity", folder)) == set()
+    for bad in (bytes([version]) + rest[:-8], bytes([99]) + rest):
+        pq.write_table(log(bad), folder / "part.parquet")
+        assert faults(run_gate("velocity", folder)) == {"unreadable state"}
 
 
 def test_the_command_builds_data_docs_without_values_and_exits_with_the_verdict(

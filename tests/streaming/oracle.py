@@ -8,10 +8,12 @@ import redis
 
 from fraud.contract import Transaction
 from fraud.entities import ENTITIES
+from fraud.last_seen import entries
 from fraud.observation import observe
 from fraud.redis_layout import decode_bytes, decode_timestamp, entity_key, field, ts_field
 from fraud.settings import Settings
-from fraud.velocity import FIRST, NEWEST, PLACE1, PLACE2, TIME1, TIME2, VelocityState
+from fraud.state_layout import FIRST, TIME1
+from fraud.velocity import VelocityState
 
 Key = tuple[int, str]
 
@@ -53,11 +55,9 @@ def content(state: VelocityState) -> tuple[object, ...]:
     """What `state` says, whatever the order in which it was told."""
     header = state.header
     pairs = sorted(zip(state.events[::2], state.events[1::2], strict=True))
-    tables = tuple(
-        frozenset(zip(table[::3], table[1::3], table[2::3], strict=True)) for table in state.tables
-    )
-    places = (header[TIME1], header[PLACE1], header[TIME2], header[PLACE2])
-    return header[NEWEST], header[FIRST], places, tuple(pairs), tuple(map(tuple, state.buckets)), tables
+    tables = tuple(frozenset(entries(table)) for table in state.tables)
+    places = tuple(header[TIME1:])
+    return state.newest_ms, header[FIRST], places, tuple(pairs), bytes(state.buckets), tables
 
 
 def differences(configured: Settings, expected: dict[Key, VelocityState]) -> list[Key]:

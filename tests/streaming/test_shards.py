@@ -14,13 +14,15 @@ import pytest
 from fraud.contract import Transaction
 from fraud.entities import ENTITIES
 from fraud.observation import observe
+from fraud.state_layout import STATE_VERSION
 from fraud.velocity import VelocityState
 from streaming.disk import Disk
 from streaming.load import Load, events
-from streaming.shard_batch import SHARDS, ShardBatch, Writes
+from streaming.shard_batch import SHARD_KEYS, SHARDS, ShardBatch, Writes
 from streaming.shards import ShardLogic
 from streaming.snapshots import SnapshotError
 from streaming.state_bases import StateBases
+from tests.fraud import version_2
 
 CUSTOMER = ENTITIES[0]
 Start = Callable[..., ShardLogic]
@@ -183,6 +185,43 @@ def test_a_snapshot_of_another_version_is_refused_with_a_clear_sentence(start: S
     snapshot[place] = 99
     with pytest.raises(SnapshotError, match=r"version 99, this program reads\s+version"):
         start(tuple(snapshot))
+
+
+def of_version_2(found: dict[str, bytes]) -> dict[str, bytes]:
+    return {
+        value: version_2.packed(VelocityState.unpack(CUSTOMER, packed)) for value, packed in found.items()
+    }
+
+
+def test_a_snapshot_and_a_base_with_states_of_version_2_are_continued(start: Start, tmp_path: Path) -> None:
+    transactions = history(400, customers=20)
+    shard = start()
+    shard.on_batch([updates(transactions[:200], reached=0)])
+    base = take_base(shard)[4]
+    shard.on_batch([updates(transactions[200:210])])
+    snapshot = list(shard.snapshot())
+    assert snapshot[4] == base
+    disk = Disk()
+    StateBases(tmp_path, disk).write(SHARD_KEYS[0], base, of_version_2(states(transactions[:200]))).result()
+    disk.close()
+    snapshot[:2] = 2, 2
+    snapshot[5] = tuple(of_version_2(states(transactions[:210])).items())
+    restored = start(tuple(snapshot))
+    writes, _ = restored.on_batch([updates(transactions[210:])])
+    expected = states(transactions)
+    assert written(writes) == {value: expected[value] for value in written(writes)}
+    assert restored.snapshot()[1] == STATE_VERSION
+    assert start(restored.snapshot())._packed.keys() == expected.keys()
+
+
+def test_a_seed_of_version_2_is_merged(start: Start) -> None:
+    transactions = history(40, customers=4)
+    found = states(transactions)
+    shard = start()
+    seeds = ShardBatch(0, [], [], list(of_version_2(found).items()), 0)
+    assert written(shard.on_batch([seeds])[0]) == written(
+        start().on_batch([ShardBatch(0, [], [], list(found.items()), 0)])[0]
+    )
 
 
 def test_after_the_replay_states_are_lifted_above_what_the_crashed_run_stored(start: Start) -> None:
