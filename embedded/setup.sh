@@ -38,7 +38,10 @@ echo "installing the locked packages into .venv"
 # uv installs the lock in seconds; where it cannot reach its index, pip does the same in minutes.
 pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
 .venv/bin/python -m uv --version >/dev/null 2>&1 || pip install --quiet --require-hashes --no-deps -r embedded/installer.txt
-if ! .venv/bin/python -m uv pip install --quiet --python .venv/bin/python --require-hashes --no-deps -r requirements.txt; then
+# Where Python may not keep what it compiles, every process would compile Feast and Spark's API anew.
+compile=""
+[ -z "${PYTHONDONTWRITEBYTECODE:-}" ] || compile=--compile-bytecode
+if ! .venv/bin/python -m uv pip install --quiet $compile --python .venv/bin/python --require-hashes --no-deps -r requirements.txt; then
   pip install --quiet --require-hashes --no-deps -r requirements.txt
 fi
 pip install --quiet --no-deps --no-build-isolation -e . 2>/dev/null || pip install --quiet --no-deps -e .
