@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -18,6 +19,7 @@ from benchmarks.velocity_proof import prove
 from fraud.entities import ENTITIES
 from fraud.redis_layout import decode_bytes, entity_key, field
 from fraud.settings import REPOSITORY, settings
+from fraud.state_view import describe
 
 
 def measure_backfill(
@@ -60,7 +62,7 @@ def measure_backfill(
             subprocess.run(flow, cwd=REPOSITORY, check=True)
             flow_seconds = time.perf_counter() - began
         print(f"flow: {flow_seconds:.1f} s", flush=True)
-        compared, different = compare_states(end)
+        compared, different, parts = compare_states(end)
         with home(configured.home / "live"):
             proof = prove(history, start, end, proof_rows)
     return {
@@ -70,24 +72,33 @@ def measure_backfill(
         "log_rows": rows,
         "states_compared": compared,
         "states_different": different,
+        "different_parts": dict(parts),
         "flow_seconds": round(flow_seconds, 1),
     }, proof
 
 
-def compare_states(end: datetime) -> tuple[int, int]:
-    """How many newest states the log has, and how many of them Redis holds in other bytes."""
+def compare_states(end: datetime) -> tuple[int, int, Counter[str]]:
+    """How many newest states the log has, how many of them Redis holds in other bytes, and how often
+    each part of a state differs."""
     from feature_repo.velocity_log import newest_states
 
     configured = settings()
     compared = different = 0
+    parts: Counter[str] = Counter()
     with redis.Redis.from_url(configured.redis_url) as client:
         for entity in ENTITIES:
             name = field(entity.velocity_view, entity.state_feature)
             for value, state in newest_states(entity, end + timedelta(days=1)):
                 stored = client.hget(entity_key(configured.feast_project, entity.key, value), name)
                 compared += 1
-                different += stored is None or decode_bytes(stored) != state
-    return compared, different
+                if stored is None:
+                    different += 1
+                    parts[f"{entity.name}: not stored"] += 1
+                elif decode_bytes(stored) != state:
+                    different += 1
+                    ours, theirs = describe(decode_bytes(stored)), describe(state)
+                    parts.update([f"{entity.name}: {part}" for part in ours if ours[part] != theirs[part]])
+    return compared, different, parts
 
 
 @contextmanager

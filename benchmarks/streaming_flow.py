@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -112,6 +113,15 @@ def plain_loop(load: list[Event]) -> float:
     return len(load) / (time.perf_counter() - began)
 
 
+def two_plain_loops(load: list[Event]) -> float:
+    """What two plain loops at once do beside one: how much of a second core this machine gives now."""
+    context = multiprocessing.get_context("fork")
+    alone = plain_loop(load)
+    with context.Pool(2) as pool:
+        both: list[float] = pool.map(plain_loop, [load, load], chunksize=1)
+    return sum(both) / alone
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """Events a second, and the processor microseconds that an event took of each process."""
@@ -151,10 +161,12 @@ def measure_flow(count: int, repeats: int) -> dict[str, object]:
 
     `most_two_processes_ratio` is what one process's run allows: all of an event's processor time
     spread evenly over the machine's cores, against the one that the flow has to itself.
+    `two_plain_loops_ratio` is what two independent loops reach where nothing is shared but the machine.
     """
     load = list(events(Load(count, customers=5_000, merchants=2_000, step_ms=20), 2))
-    plain, one, two = [], [], []
+    plain, one, two, loops = [], [], [], []
     for _ in range(repeats):
+        loops.append(two_plain_loops(load))
         plain.append(plain_loop(load))
         one.append(run_flow(load, 1))
         two.append(run_flow(load, 2))
@@ -172,6 +184,8 @@ def measure_flow(count: int, repeats: int) -> dict[str, object]:
         "two_processes_ratio": round(pair.rate / alone.rate, 3),
         "two_processes": {
             "events_per_s": round(pair.rate),
+            "runs_events_per_s": [round(run.rate) for run in two],
+            "two_plain_loops_ratio": round(max(loops), 2),
             "processor": pair.figures(),
             "most_two_processes_ratio": round(min(2.0, (os.cpu_count() or 1) * 1e6 / work / alone.rate), 3),
         },

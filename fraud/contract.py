@@ -120,6 +120,12 @@ def parse_transaction(raw: bytes, *, now_ms: int | None = None) -> Transaction:
     `now_ms` is the receiver's clock (milliseconds, UTC); with it, an event more than
     `FUTURE_TOLERANCE_MS` ahead is refused. Raises `ContractError`.
     """
+    return parse_measured(raw, now_ms=now_ms)[0]
+
+
+def parse_measured(raw: bytes, *, now_ms: int | None = None) -> tuple[Transaction, int, int]:
+    """As `parse_transaction`, with what checking has computed: event time in whole milliseconds and
+    the amount in minor units."""
     if len(raw) > LARGEST_BODY:
         raise ContractError("(body)", f"larger than {LARGEST_BODY} bytes")
     try:
@@ -128,12 +134,14 @@ def parse_transaction(raw: bytes, *, now_ms: int | None = None) -> Transaction:
         raise contract_error(error) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise ContractError("(body)", "is not valid JSON") from None
-    check(transaction, suspicious=may_hold_card_number(raw), now_ms=now_ms)
-    return transaction
+    event_ms, amount_minor = check(transaction, suspicious=may_hold_card_number(raw), now_ms=now_ms)
+    return transaction, event_ms, amount_minor
 
 
-def check(transaction: Transaction, *, suspicious: bool = True, now_ms: int | None = None) -> None:
+def check(transaction: Transaction, *, suspicious: bool = True, now_ms: int | None = None) -> tuple[int, int]:
     """Hold `transaction` to the rules that its types cannot express; raise `ContractError`.
+
+    Returns its event time in whole milliseconds and its amount in minor units.
 
     With `suspicious` False the fields are not searched for card numbers, because the bytes
     they came from already were.
@@ -164,6 +172,7 @@ def check(transaction: Transaction, *, suspicious: bool = True, now_ms: int | No
     if (transaction.latitude is None) != (transaction.longitude is None):
         missing = "latitude" if transaction.latitude is None else "longitude"
         raise ContractError(missing, "is absent while the other coordinate is given")
+    return event_ms, minor
 
 
 def contract_error(error: msgspec.ValidationError) -> ContractError:

@@ -11,7 +11,7 @@ from msgspec import Struct
 from fraud.contract import Transaction
 from fraud.entities import ENTITIES
 from fraud.last_seen import KEY_BYTES
-from fraud.money import REFERENCE_CAP
+from fraud.money import REFERENCE_CAP, reference_cents
 
 _SIGN = 1 << 63
 #: Hashes keep this bit set: so none is 0, and none is mistaken for a time.
@@ -76,9 +76,14 @@ def pack_location(latitude: float, longitude: float) -> int:
 
 def observe(transaction: Transaction) -> Observation:
     """The observation that `transaction` adds to each of its entities."""
+    return observe_measured(transaction, transaction.event_ms, transaction.amount_minor)
+
+
+def observe_measured(transaction: Transaction, event_ms: int, amount_minor: int) -> Observation:
+    """As `observe`, where `parse_measured` has computed its time and amount already."""
     return observe_values(
-        transaction.event_ms,
-        transaction.amount_reference,
+        event_ms,
+        reference_cents(amount_minor, transaction.currency),
         transaction.transaction_id,
         (
             transaction.customer_id, transaction.card_id, transaction.merchant_id,

@@ -22,8 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from datasets.lake import TIMESTAMP, TRANSACTION_SCHEMA, TRANSACTIONS
-from fraud.contract import parse_transaction
-from fraud.observation import observe
+from fraud.contract import parse_measured
+from fraud.observation import observe_measured
 from streaming.disk import Disk
 from streaming.ingest import Arrivals
 
@@ -51,11 +51,16 @@ class Unwritten(NamedTuple):
     known_us: tuple[int, ...]
 
     def rows(self) -> Arrivals:
-        transactions = [parse_transaction(payload) for payload in self.payloads]
-        return Arrivals(
-            transactions, [observe(transaction) for transaction in transactions], list(self.sequences),
-            list(self.known_us), list(self.payloads),
-        )  # fmt: skip
+        rows = Arrivals.none()
+        for payload in self.payloads:
+            transaction, event_ms, minor = parse_measured(payload)
+            rows.transactions.append(transaction)
+            rows.seen.append(observe_measured(transaction, event_ms, minor))
+            rows.minor.append(minor)
+        rows.sequences.extend(self.sequences)
+        rows.known_us.extend(self.known_us)
+        rows.payloads.extend(self.payloads)
+        return rows
 
 
 class ArrivalLog:
@@ -88,12 +93,10 @@ class ArrivalLog:
 
     def add(self, arrivals: Arrivals) -> None:
         """Buffer accepted events."""
-        rows = self._rows
-        rows.transactions.extend(arrivals.transactions)
-        rows.seen.extend(arrivals.seen)
-        rows.sequences.extend(arrivals.sequences)
-        rows.known_us.extend(arrivals.known_us)
-        rows.payloads.extend(arrivals.payloads)
+        columns: tuple[list[Any], ...] = self._rows
+        more: tuple[list[Any], ...] = arrivals
+        for column, added in zip(columns, more, strict=True):
+            column.extend(added)
         if len(self) >= MOST_ROWS:
             self.flush()
 
@@ -144,7 +147,7 @@ def _by_day(rows: Arrivals) -> list[tuple[int, Arrivals]]:
         return [(days[0], rows)]
     parts: dict[int, Arrivals] = {}
     for day, *row in zip(days, *rows, strict=True):
-        part = parts.setdefault(day, Arrivals.none())
+        part: tuple[list[Any], ...] = parts.setdefault(day, Arrivals.none())
         for column, value in zip(part, row, strict=True):
             column.append(value)
     return sorted(parts.items())
@@ -161,11 +164,11 @@ def _content(rows: Arrivals) -> bytes:
 
 def arrival_table(rows: Arrivals) -> pa.Table:
     """`rows` in TRANSACTION_SCHEMA; known-at is the partition's event-time clock plus 1 us."""
-    transactions, seen, sequences, known, _ = rows
+    transactions, seen, minor, sequences, known, _ = rows
     columns: dict[str, Any] = {name: [getattr(row, name) for row in transactions] for name in _TEXT}
     columns["event_timestamp"] = pa.array([row.event_ms * 1000 for row in seen], pa.int64()).cast(TIMESTAMP)
     columns["created_timestamp"] = pa.array(known, pa.int64()).cast(TIMESTAMP)
-    columns["amount_minor"] = [row.amount_minor for row in transactions]
+    columns["amount_minor"] = minor
     columns["amount_reference"] = [row.amount for row in seen]
     columns["ingest_seq"] = sequences
     return pa.table({name: columns[name] for name in TRANSACTION_SCHEMA.names}, schema=TRANSACTION_SCHEMA)

@@ -14,9 +14,9 @@ from typing import Final, NamedTuple
 import msgspec
 from msgspec import Struct
 
-from fraud.contract import ContractError, Transaction, parse_transaction
+from fraud.contract import ContractError, Transaction, parse_measured
 from fraud.entities import ENTITIES, ENTITY_BY_NAME
-from fraud.observation import Observation, observe
+from fraud.observation import Observation, observe_measured
 from fraud.velocity import StateError, VelocityState
 from streaming import metrics
 from streaming.batch import Batch
@@ -42,18 +42,19 @@ class Seed(Struct, forbid_unknown_fields=True):
 class Arrivals(NamedTuple):
     """Accepted events in arrival order, with what the lake records beside them.
 
-    `payloads` are their bytes in the log.
+    `minor` are amounts in minor units, `payloads` the bytes in the log.
     """
 
     transactions: list[Transaction]
     seen: list[Observation]
+    minor: list[int]
     sequences: list[int]
     known_us: list[int]
     payloads: list[bytes]
 
     @classmethod
     def none(cls) -> Arrivals:
-        return cls([], [], [], [], [])
+        return cls([], [], [], [], [], [])
 
 
 class Ingested(NamedTuple):
@@ -105,14 +106,13 @@ class Ingest:
         late = duplicates = 0
         for payload, position, appended in zip(*batch, strict=True):
             try:
-                transaction = parse_transaction(payload, now_ms=now_ms)
+                transaction, event_ms, minor = parse_measured(payload, now_ms=now_ms)
             except ContractError as error:
                 if payload.startswith(SEED_PREFIX) and self._seed(payload, groups, oldest):
                     continue
                 letters.append(dead_letter(self._partition, position, error, payload))
                 continue
-            seen = observe(transaction)
-            event_ms = seen.event_ms
+            seen = observe_measured(transaction, event_ms, minor)
             if not add_id(seen.transaction_key, event_ms):
                 duplicates += 1
                 continue
@@ -123,6 +123,7 @@ class Ingest:
             sequence = max(sequence + 1, (appended or clock) << 13)
             arrivals.transactions.append(transaction)
             arrivals.seen.append(seen)
+            arrivals.minor.append(minor)
             arrivals.sequences.append(sequence << 8 | self._partition)
             arrivals.known_us.append(clock * 1000 + 1)
             arrivals.payloads.append(payload)

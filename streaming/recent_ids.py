@@ -7,7 +7,7 @@ from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from streaming.disk import Disk
 from streaming.snapshots import SnapshotError
@@ -76,14 +76,15 @@ class RecentIds:
     """The newest 64-bit transaction keys, oldest forgotten first.
 
     Holds between `limit` and `limit + 8192` keys, fewer if older than `horizon_ms` of event
-    time. With `segments` full segments are kept in files, and snapshots only name them.
+    time. With `segments` full segments are kept in files, and snapshots only name them. `snapshot`
+    is what `snapshot()` returned, here or before version 3 of snapshots.
     """
 
     def __init__(
         self,
         limit: int,
         horizon_ms: int,
-        snapshot: tuple[SegmentSnapshot, ...] | tuple[tuple[bytes, int], ...] = (),
+        snapshot: tuple[tuple[Any, ...], ...] = (),
         segments: IdSegments | None = None,
     ) -> None:
         self._most = max(1, limit // _SEGMENT)

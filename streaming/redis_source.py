@@ -93,10 +93,10 @@ def redis_appender(
     Appending raises what redis-py raises; then some of the events are in the log, some are not.
     """
     if is_cluster(url):
-        cluster = connect_cluster(url)
+        cluster: Any = connect_cluster(url)
 
         def append_to_cluster(events: list[tuple[int, bytes]]) -> None:
-            pipeline: Any = cluster.pipeline()
+            pipeline = cluster.pipeline()
             for partition, payload in events:
                 pipeline.execute_command("XADD", stream_name(topic, partition), "*", "v", payload)
             pipeline.execute()
@@ -110,7 +110,7 @@ def redis_appender(
         refused: ResponseError | None = None
         try:
             commands = [
-                hiredis.pack_command(("XADD", stream_name(topic, partition), "*", "v", payload))
+                hiredis.pack_command(("XADD", stream_name(topic, partition), "*", "v", payload))  # type: ignore[arg-type]  # its stub knows tuples of one
                 for partition, payload in events
             ]
             connection.send_packed_command([b"".join(commands)])
