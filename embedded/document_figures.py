@@ -1,4 +1,7 @@
-"""Writes `docs/measurements.md` from what the commands left in `results/`: `make figures`."""
+"""Writes `docs/measurements.md` from what the commands left in `results/`: `make figures`.
+
+A section whose file is not there keeps the figures of the run that wrote it.
+"""
 
 from __future__ import annotations
 
@@ -49,8 +52,9 @@ def rows(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
         yield name, str(value)
 
 
-def document(results: Path) -> str:
-    """The document's text, from the files that exist."""
+def document(results: Path, before: str = "") -> str:
+    """The document's text, from the files that exist; the sections of others stay as in `before`."""
+    kept = {part.partition("\n")[0]: part.rstrip("\n") + "\n" for part in before.split("\n## ")[1:]}
     parts = [
         "# Measurements\n\nWritten by `make figures` from `results/`; every figure comes from the command "
         f"above its table. Machine: {platform.machine()}, Python {platform.python_version()}, 2 shared cores "
@@ -58,14 +62,18 @@ def document(results: Path) -> str:
     ]
     for name, (command, meaning) in SOURCES.items():
         path = results / name
+        heading = f"`{command}`: {meaning}"
         if path.exists():
             table = "\n".join(f"| {key} | {text} |" for key, text in rows(orjson.loads(path.read_bytes())))
-            parts.append(f"## `{command}`: {meaning}\n\n| figure | value |\n| --- | --- |\n{table}\n")
+            parts.append(f"## {heading}\n\n| figure | value |\n| --- | --- |\n{table}\n")
+        elif heading in kept:
+            parts.append(f"## {kept[heading]}")
     return "\n".join(parts)
 
 
 def main() -> None:
-    (REPOSITORY / "docs" / "measurements.md").write_text(document(settings().results))
+    path = REPOSITORY / "docs" / "measurements.md"
+    path.write_text(document(settings().results, path.read_text() if path.exists() else ""))
 
 
 if __name__ == "__main__":
