@@ -58,13 +58,15 @@ class OnlineReader:
         replies, shortfall = await self._ask(batch, features, commands)
         online = _rows(batch, features, replies[claims:])
         kept, places = self._settle(batch, replies[:claims])
+        shortfall = shortfall or _refused(online)
         return Read(kept, online.take(places) if len(kept) < len(batch) else online, shortfall)
 
     async def read(self, batch: Sequence[Work]) -> tuple[OnlineRows, str | None]:
         """The rows of `batch` and why they are not complete; claims nothing."""
         features = self.plans.features
         replies, shortfall = await self._ask(batch, features, [])
-        return _rows(batch, features, replies), shortfall
+        online = _rows(batch, features, replies)
+        return online, shortfall or _refused(online)
 
     async def _ask(
         self, batch: Sequence[Work], features: OnlineFeatures, commands: list[bytes]
@@ -117,3 +119,10 @@ class OnlineReader:
 
 def _rows(batch: Sequence[Work], features: OnlineFeatures, replies: Sequence[Any]) -> OnlineRows:
     return features.rows([work.transaction for work in batch], [work.event_us for work in batch], replies)
+
+
+def _refused(online: OnlineRows) -> str | None:
+    """The shortfall when every reply came in time and some are errors: a server that is loading, a
+    cluster that has lost slots.
+    """
+    return "features:refused" if online.unanswered else None
