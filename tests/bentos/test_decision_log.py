@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import hashlib
 import os
 import signal
@@ -331,6 +332,25 @@ def test_while_the_disk_refuses_records_wait_in_memory_and_keep_their_order(
     assert spool.append([b"six"])
     assert list(read_frames(spool.path)) == [b"one", b"two", b"three", b"four", b"six"]
     spool.close()
+
+
+def test_a_file_that_is_being_made_never_looks_as_if_its_writer_were_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, seen = fcntl.flock, []
+
+    def look(descriptor: int, operation: int) -> None:
+        seen.append(list(tmp_path.glob("*.open")))  # what another worker, which starts now, would take over
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", look)
+    spool = SpoolFile(tmp_path / "spool.open")
+    monkeypatch.undo()
+    assert seen == [[]]
+    assert spool.path.exists()
+    assert not orphaned(spool.path)
+    spool.close()
+    assert orphaned(spool.path)
 
 
 def effect(name: str) -> Effect:
