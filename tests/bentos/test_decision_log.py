@@ -446,7 +446,7 @@ def test_events_can_go_to_files_and_answers_to_redis(tmp_path: Path, redis_serve
     )
 
     async def run() -> None:
-        sinks = open_sinks(chosen)
+        _, sinks = open_sinks(chosen)
         for sink in sinks:
             await sink.start()
             assert sink.send([effect("a"), effect("b")])
@@ -474,7 +474,7 @@ def test_events_can_go_to_another_redis(tmp_path: Path, redis_server: RedisServe
     )
 
     async def run() -> None:
-        for sink in open_sinks(chosen):
+        for sink in open_sinks(chosen)[1]:
             await sink.start()
             sink.send([effect("a")])
             sink.send([effect("a")])

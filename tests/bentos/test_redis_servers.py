@@ -325,7 +325,7 @@ def test_answers_and_events_reach_a_cluster_once(cluster: list[Server], tmp_path
     ]
 
     async def run() -> None:
-        sinks = open_sinks(chosen)
+        _, sinks = open_sinks(chosen)
         for sink in sinks:
             await sink.start()
             assert sink.send(effects)
