@@ -45,18 +45,19 @@ class Sink(Protocol):
     async def close(self) -> None: ...
 
 
-def open_sinks(chosen: Settings) -> list[Sink]:
-    """The sinks that the settings name; the first one remembers answers."""
+def open_sinks(chosen: Settings) -> tuple[Outbox, list[Sink]]:
+    """The outbox that remembers answers, and all sinks that the settings name, that one first."""
     streams = [stream_name(chosen.topic, place).encode() for place in range(chosen.partitions)]
     one = chosen.event_log == "redis" and chosen.event_log_redis == chosen.redis_url
     if one and not parse_url(chosen.redis_url).seeds:  # in a cluster a script cannot write to both
-        return [Outbox(chosen.redis_url, chosen.home, streams)]
+        both = Outbox(chosen.redis_url, chosen.home, streams)
+        return both, [both]
     answers = Outbox(chosen.redis_url, chosen.home, name="answers")
     if chosen.event_log == "redis":
-        return [answers, Outbox(chosen.event_log_redis, chosen.home, streams, name="events")]
+        return answers, [answers, Outbox(chosen.event_log_redis, chosen.home, streams, name="events")]
     if chosen.event_log == "kafka":
-        return [answers, KafkaSink(chosen.kafka_bootstrap, chosen.topic, chosen.home)]
-    return [answers, JsonlSink(chosen.home / "events", chosen.topic, chosen.partitions)]
+        return answers, [answers, KafkaSink(chosen.kafka_bootstrap, chosen.topic, chosen.home)]
+    return answers, [answers, JsonlSink(chosen.home / "events", chosen.topic, chosen.partitions)]
 
 
 class JsonlSink:

@@ -86,7 +86,8 @@ class OnlineRows:
     `states` holds per entity (ENTITIES order) the packed states, None where there is none to
     use; `profiles` is rows x profile features in the vector's order, NaN where null, and
     `inputs` those of its columns that request-time features read. `status` and `timestamps`
-    (microseconds since 1970 UTC, as stored) are per row and view.
+    (microseconds since 1970 UTC, as stored) are per row and view. `unanswered` counts the reads
+    that got no reply, or an error for one.
     """
 
     states: list[list[bytes | None]]
@@ -94,6 +95,7 @@ class OnlineRows:
     inputs: dict[str, Floats]
     status: list[dict[str, FeatureStatus]]
     timestamps: list[dict[str, int]]
+    unanswered: int = 0
 
     def take(self, rows: Sequence[int]) -> OnlineRows:
         """Only these rows."""
@@ -104,6 +106,7 @@ class OnlineRows:
             {name: column[chosen] for name, column in self.inputs.items()},
             [self.status[row] for row in chosen],
             [self.timestamps[row] for row in chosen],
+            self.unanswered,
         )
 
 
@@ -201,7 +204,7 @@ class OnlineFeatures:
         status: list[dict[str, FeatureStatus]] = []
         timestamps: list[dict[str, int]] = []
         flat: list[bytes | None] = []  # every profile value of the batch, decoded at once
-        at, arrived = 0, len(replies)
+        at, arrived, unanswered = 0, len(replies), 0
         for row, transaction in enumerate(transactions):
             of_row: dict[str, FeatureStatus] = {}
             when: dict[str, int] = {}
@@ -222,6 +225,7 @@ class OnlineFeatures:
                         else:
                             flat += reader.nulls
                     else:
+                        unanswered += 1
                         of_row[plan.profile.name] = of_row[plan.velocity.name] = "timeout"
                         flat += reader.nulls
                 states[place].append(state)
@@ -229,7 +233,7 @@ class OnlineFeatures:
             timestamps.append(when)
         profiles = _doubles(flat).reshape(count, self._width)
         inputs = {name: profiles[:, index] for name, index in self._inputs.items()}
-        return OnlineRows(states, profiles, inputs, status, timestamps)
+        return OnlineRows(states, profiles, inputs, status, timestamps, unanswered)
 
 
 _parse_timestamp: Final = Timestamp.FromString

@@ -20,18 +20,19 @@ from bentos.online_features import OnlineFeatures, OnlineRows
 from bentos.problem import Problem
 from bentos.redis_cluster import Gaps, connection_to
 from bentos.redis_connection import RedisUnavailable
-from bentos.work import Work, conflict
+from bentos.work import Work
 from fraud.settings import Settings
 
 
 @dataclass(slots=True)
 class Read:
     """What a read brought: the works that are still to be decided, their rows, and why the rows
-    are not complete (None: they are)."""
+    are not complete (None: they are). `unclaimed`: not every one of the works is claimed in Redis."""
 
     kept: list[Work]
     online: OnlineRows
     shortfall: str | None
+    unclaimed: bool
 
 
 class OnlineReader:
@@ -57,14 +58,16 @@ class OnlineReader:
         claims = len(commands)
         replies, shortfall = await self._ask(batch, features, commands)
         online = _rows(batch, features, replies[claims:])
-        kept, places = self._settle(batch, replies[:claims])
-        return Read(kept, online.take(places) if len(kept) < len(batch) else online, shortfall)
+        kept, places, unclaimed = self._settle(batch, replies[:claims])
+        shortfall = shortfall or _refused(online)
+        return Read(kept, online.take(places) if len(kept) < len(batch) else online, shortfall, unclaimed)
 
     async def read(self, batch: Sequence[Work]) -> tuple[OnlineRows, str | None]:
         """The rows of `batch` and why they are not complete; claims nothing."""
         features = self.plans.features
         replies, shortfall = await self._ask(batch, features, [])
-        return _rows(batch, features, replies), shortfall
+        online = _rows(batch, features, replies)
+        return online, shortfall or _refused(online)
 
     async def _ask(
         self, batch: Sequence[Work], features: OnlineFeatures, commands: list[bytes]
@@ -86,29 +89,40 @@ class OnlineReader:
         self.breaker.succeeded()
         return replies, None
 
-    def _settle(self, batch: list[Work], claims: Sequence[Any]) -> tuple[list[Work], list[int]]:
-        """Answer or refuse what others decided or are deciding; the rest and its places stay."""
-        kept, places = [], []
+    def _settle(self, batch: list[Work], claims: Sequence[Any]) -> tuple[list[Work], list[int], bool]:
+        """Answer or refuse what others decided or are deciding; the rest and its places stay, and
+        whether a claim of the rest is missing.
+        """
+        kept, places, unclaimed = [], [], False
         for place, work in enumerate(batch):
             reply = claims[2 * place : 2 * place + 2]
-            # A claim that Redis refuses (no memory left, a replica) is no claim, but answers are still known.
-            if len(reply) == 2 and reply[0] != b"OK" and isinstance(reply[1], bytes):
-                answered, digest, rest = outbox.split_value(reply[1])
-                if digest != work.digest:
-                    self._metrics.count("repeated_total", "conflict")
-                    work.refuse(conflict())
-                    continue
-                if answered:
-                    self._metrics.count("repeated_total", "answered")
-                    self._memory.remember(work.transaction.transaction_id, work.digest, rest)
-                    work.answer(rest)
-                    continue
-                if rest != self._nonce:
-                    work.refuse(Problem(503, "transaction_id", "is being decided right now", retry_after=1))
+            if len(reply) < 2:
+                unclaimed = True
+            elif reply[0] != b"OK":
+                # A claim that Redis refuses (no memory left, a replica) is none, but answers are known.
+                if not isinstance(reply[1], bytes):
+                    unclaimed = True
+                elif not self._mine(work, reply[1]):
                     continue
             kept.append(work)
             places.append(place)
-        return kept, places
+        return kept, places, unclaimed
+
+    def _mine(self, work: Work, stored: bytes) -> bool:
+        """Whether what stands under the work's key is this worker's own claim; if not, the work is
+        answered or refused.
+        """
+        answered, digest, rest = outbox.split_value(stored)
+        if answered or digest != work.digest:
+            outcome = work.repeat(digest, rest)
+            self._metrics.count("repeated_total", outcome)
+            if outcome == "answered":
+                self._memory.remember(work.transaction.transaction_id, digest, rest)
+            return False
+        if rest != self._nonce:
+            work.refuse(Problem(503, "transaction_id", "is being decided right now", retry_after=1))
+            return False
+        return True
 
     async def close(self) -> None:
         await self.plans.close()
@@ -117,3 +131,10 @@ class OnlineReader:
 
 def _rows(batch: Sequence[Work], features: OnlineFeatures, replies: Sequence[Any]) -> OnlineRows:
     return features.rows([work.transaction for work in batch], [work.event_us for work in batch], replies)
+
+
+def _refused(online: OnlineRows) -> str | None:
+    """The shortfall when every reply came in time and some are errors: a server that is loading, a
+    cluster that has lost slots.
+    """
+    return "features:refused" if online.unanswered else None

@@ -44,6 +44,8 @@ return 1
 """
 _FINISH_SHA: Final = hashlib.sha1(FINISH, usedforsecurity=False).hexdigest().encode()
 _PATIENCE: Final = 1.0
+#: Seconds until an effect without an acknowledgement is late.
+_LATE: Final = 0.5
 #: Effects sent again in one round trip.
 _CHUNK: Final = 200
 
@@ -104,6 +106,14 @@ class Outbox:
     def spooled(self) -> int:
         """Effects that wait for Redis, on disk or in memory."""
         return self._backlog.waiting
+
+    @property
+    def late(self) -> bool:
+        """Whether Redis lacks effects that it should have by now."""
+        if self._backlog.waiting:
+            return True
+        first = self._under_way[0].exchange if self._under_way else None
+        return first is not None and asyncio.get_running_loop().time() - first.sent > _LATE
 
     @property
     def accepting(self) -> bool:

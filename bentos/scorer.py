@@ -32,6 +32,7 @@ from bentos.outbox import Effect
 from bentos.problem import Problem
 from bentos.risk_factors import in_words
 from bentos.rule_room import RuleRoom
+from bentos.shared_answers import open_shared
 from bentos.spool import SpoolFull
 from bentos.work import Work
 from fraud.answer import Answer, Decision
@@ -66,7 +67,9 @@ class Scorer:
         self.models = ModelRoom(chosen.home)
         self.rules = RuleRoom(Path(chosen.rules_file) if chosen.rules_file else None)
         self.log = DecisionLog(chosen.home)
-        self.sinks: list[Sink] = open_sinks(chosen)
+        self.sinks: list[Sink]
+        self._answers, self.sinks = open_sinks(chosen)
+        self.shared = open_shared(chosen.home, chosen.serve_workers)
         self._stages = {
             name: metrics.histogram("stage_seconds", name)
             for name in ("parse", "queue", "features", "vector", "model", "rules", "finish", "total")
@@ -81,6 +84,8 @@ class Scorer:
         await self.models.refresh()
         for sink in self.sinks:
             await sink.start()
+        if self.shared is not None and self._answers.spooled:  # a predecessor's
+            self.shared.owing.owe()
 
     # -- a batch -------------------------------------------------------------------------
 
@@ -124,17 +129,44 @@ class Scorer:
         assembled = perf_counter()
         self._stages["vector"].observe(assembled - read)
         remote = await self._ask_remote(matrix, shortfalls) if self._remote is not None else None
-        scored = self._score(kept, matrix, remote)
+        shared = self.shared
+        if shared is None or not (found.unclaimed or shared.owing.anybody):
+            self._decide(kept, online, matrix, remote, shortfalls, assembled)
+            return
+        await shared.catch_up()
+        if found.unclaimed:
+            shared.owing.owe()  # before the last look at what the others have done
+        with shared.turn() as mine:
+            places = shared.undecided(kept, self.memory, self.metrics)
+            if not mine:
+                shortfalls.append("idempotency:this_worker")
+            if remote is not None:
+                remote = remote[0], remote[1][places]
+            if places:
+                kept = [kept[place] for place in places]
+                self._decide(kept, online.take(places), matrix[places], remote, shortfalls, assembled)
+
+    def _decide(
+        self,
+        batch: Sequence[Work],
+        online: OnlineRows,
+        matrix: Floats,
+        remote: tuple[str, Floats] | None,
+        shortfalls: list[str],
+        begun: float,
+    ) -> None:
+        """Model, rules and everything that ends in an answer, without waiting in between."""
+        scored = self._score(batch, matrix, remote)
         modelled = perf_counter()
-        self._stages["model"].observe(modelled - assembled)
-        hits = self._hits(kept, matrix, scored.scores)
+        self._stages["model"].observe(modelled - begun)
+        hits = self._hits(batch, matrix, scored.scores)
         ruled = perf_counter()
         self._stages["rules"].observe(ruled - modelled)
-        self._finish(kept, online, matrix, scored, hits, shortfalls)
+        self._finish(batch, online, matrix, scored, hits, shortfalls)
         done = perf_counter()
         self._stages["finish"].observe(done - ruled)
         total = self._stages["total"]
-        for work in kept:
+        for work in batch:
             total.observe(done - work.arrived)
 
     async def _ask_remote(self, matrix: Floats, shortfalls: list[str]) -> tuple[str, Floats] | None:
@@ -285,9 +317,13 @@ class Scorer:
             return
         if not sent:
             count("events_spooled_total", by=len(batch))
+            if self.shared is not None:
+                self.shared.owing.owe()
         for work, encoded in zip(batch, answers, strict=True):
             self.memory.remember(work.transaction.transaction_id, work.digest, encoded)
             work.answer(encoded)
+        if self.shared is not None:
+            self.shared.publish(batch, answers)
 
     def _factors(
         self, scoring: Scoring | None, row: Floats, hits: Sequence[Rule], decision: Decision
@@ -310,6 +346,8 @@ class Scorer:
         self.log.tick()
         for sink in self.sinks:
             await sink.tick()
+        if self.shared is not None:
+            self.shared.tick(self._answers.late)
         metrics, line = self.metrics, self.models.current
         metrics.gauge("breaker_state", STATES.index(self.reader.breaker.state), "redis")
         metrics.gauge("breaker_state", STATES.index(self.model_breaker.state), "model")
@@ -327,6 +365,8 @@ class Scorer:
         """Drain everything that waits; call it after the last batch."""
         for sink in self.sinks:
             await sink.close()
+        if self.shared is not None:
+            self.shared.close(self._answers.spooled > 0)
         self.log.close()
         if self._remote is not None:
             await self._remote.close()

@@ -68,7 +68,7 @@ def _frames(data: bytes) -> Iterator[tuple[bytes, int]]:
 
 
 class SpoolFile:
-    """One file being written. `held` counts the records that wait in memory for the disk."""
+    """One new file being written. `held` counts the records that wait in memory for the disk."""
 
     def __init__(self, path: Path, *, limit: int = 20_000) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,9 +76,16 @@ class SpoolFile:
         self.limit = limit
         self.written = 0
         self._held: deque[bytes] = deque()
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-        self._end = os.lseek(self._descriptor, 0, os.SEEK_END)
+        # Locked before it has its name: between the two, it would look as if its writer were gone.
+        unborn = path.with_name(path.name + ".new")
+        self._descriptor = os.open(unborn, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+            unborn.rename(path)
+        except OSError:
+            os.close(self._descriptor)
+            raise
+        self._end = 0
 
     @property
     def held(self) -> int:

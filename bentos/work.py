@@ -37,6 +37,16 @@ class Work:
         if not self.future.done():
             self.future.set_result(result)
 
+    def repeat(self, digest: bytes, answer: bytes) -> str:
+        """Give the answer to the request of `digest`, which was decided under the same id, or refuse
+        another body; say which of the two.
+        """
+        if digest != self.digest:
+            self.refuse(conflict())
+            return "conflict"
+        self.answer(answer)
+        return "answered"
+
     def refuse(self, problem: Problem) -> None:
         if not self.future.done():
             self.future.set_exception(problem)

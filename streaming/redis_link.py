@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from typing import Any, cast
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
-from redis.exceptions import ClusterDownError, MovedError
+from redis.exceptions import AskError, ClusterError, RedisClusterException, TryAgainError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
@@ -18,11 +18,13 @@ AWAY = (
     redis.TimeoutError,
     redis.BusyLoadingError,
     redis.ReadOnlyError,
-    ClusterDownError,
-    MovedError,
+    ClusterError,  # the cluster is down, or a replica's master is
+    AskError,  # a slot has moved, or is about to
+    TryAgainError,
+    RedisClusterException,  # no node can be reached, or a slot has no master
 )
 
-_TIMEOUT_S = 5.0
+TIMEOUT_S = 5.0
 
 
 def is_cluster(url: str) -> bool:
@@ -36,23 +38,35 @@ def connect(url: str) -> redis.Redis:
     if parts.scheme == "redis+sentinel":
         return _sentinel_master(parts)
     return redis.Redis.from_url(
-        url, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S, retry=Retry(NoBackoff(), 0)
+        url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, retry=Retry(NoBackoff(), 0)
     )
 
 
 def connect_cluster(url: str) -> RedisCluster:
     """A client of the cluster behind `redis+cluster://` or `rediss+cluster://` `url`."""
     parts = urlsplit(url)
-    return RedisCluster(
-        startup_nodes=[
-            ClusterNode(host, port)  # type: ignore[no-untyped-call]
-            for host, port in _nodes(parts)
-        ],
-        username=parts.username,
-        password=parts.password,
-        ssl=parts.scheme.startswith("rediss"),
-        socket_timeout=_TIMEOUT_S,
-    )
+    seeds: list[Any] = [ClusterNode(*place) for place in nodes(parts)]  # type: ignore[no-untyped-call]
+    return RedisCluster(startup_nodes=seeds, socket_timeout=TIMEOUT_S, **login(parts))
+
+
+def one_server(place: tuple[str, int], timeout: float, **how: Any) -> redis.Redis:
+    """A client of the server at `place`, with what `login` says; no retries of its own."""
+    host, port = place
+    return redis.Redis(
+        host=host, port=port, socket_timeout=timeout, socket_connect_timeout=timeout,
+        retry=Retry(NoBackoff(), 0), **how,
+    )  # fmt: skip
+
+
+def login(parts: SplitResult) -> dict[str, Any]:
+    """User, password and TLS of a URL, as redis-py takes them."""
+    how: dict[str, Any] = {
+        "username": unquote(parts.username) if parts.username else None,
+        "password": unquote(parts.password) if parts.password else None,
+    }
+    if parts.scheme.startswith("rediss"):
+        how |= {"ssl": True, "ssl_ca_certs": parse_qs(parts.query).get("ssl_ca_certs", [None])[0]}
+    return how
 
 
 def node_of(url: str, key: bytes | str) -> redis.Redis:
@@ -75,15 +89,15 @@ def _sentinel_master(parts: SplitResult) -> redis.Redis:
         raise ValueError(
             "a redis+sentinel URL should name the master: redis+sentinel://host:26379/<name>/<db>"
         )
-    sentinel: Any = Sentinel(_nodes(parts), socket_timeout=_TIMEOUT_S)  # type: ignore[no-untyped-call]
-    login = {"username": parts.username, "password": parts.password}
-    master = sentinel.master_for(name, db=int(database or 0), socket_timeout=_TIMEOUT_S, **login)
+    sentinel: Any = Sentinel(nodes(parts), socket_timeout=TIMEOUT_S)  # type: ignore[no-untyped-call]
+    master = sentinel.master_for(name, db=int(database or 0), socket_timeout=TIMEOUT_S, **login(parts))
     return cast("redis.Redis", master)
 
 
-def _nodes(parts: SplitResult) -> list[tuple[str, int]]:
-    nodes = []
+def nodes(parts: SplitResult) -> list[tuple[str, int]]:
+    """The hosts and ports that a URL names."""
+    named = []
     for node in parts.netloc.rpartition("@")[2].split(","):
         host, _, port = node.rpartition(":")
-        nodes.append((host or node, int(port) if host else 6379))
-    return nodes
+        named.append((host or node, int(port) if host else 6379))
+    return named

@@ -25,9 +25,10 @@ from fraud.redis_layout import (
 from fraud.settings import Settings
 from streaming import metrics
 from streaming.backoff import Backoff
+from streaming.cluster_link import ClusterLink
 from streaming.online_rows import KeyEncoder, timestamp
 from streaming.online_rows import value as value_bytes
-from streaming.redis_link import AWAY, connect, connect_cluster, is_cluster
+from streaming.redis_link import AWAY, connect, is_cluster
 from streaming.shard_batch import SHARDS, Writes
 
 #: Most keys in one script call: long calls would hold up the scoring service's reads.
@@ -55,7 +56,7 @@ class OnlineWriter:
     """Writes packed states of any entity; remembers nothing but its connection."""
 
     def __init__(self, url: str, project: str) -> None:
-        self._cluster = connect_cluster(url) if is_cluster(url) else None
+        self._cluster = ClusterLink(url) if is_cluster(url) else None
         self._client = None if self._cluster else connect(url)
         self._connection: Any = None
         self._unread: deque[Call] = deque()
@@ -105,13 +106,13 @@ class OnlineWriter:
         self._written = 0
         if self._connection is not None:
             self._connection.disconnect()
+        if self._cluster is not None:
+            self._cluster.disconnect()
 
     def close(self) -> None:
         self.disconnect()
         if self._client is not None:
             self._client.close()
-        if self._cluster is not None:
-            self._cluster.close()
 
     def _calls(self, writes: list[Writes], most: int) -> Iterator[Call]:
         """Calls of at most so many rows; a key written twice keeps its newest state only."""
@@ -167,38 +168,54 @@ class OnlineWriter:
 
     def _write_cluster(self, writes: list[Writes]) -> int:
         """One script call per key, since a call may touch one slot only; sent to all nodes at once."""
-        assert self._cluster is not None
+        calls = list(self._calls(writes, 1))
         written = 0
-        for call in self._calls(writes, MOST_KEYS):
-            fixed = self._fixed[call.place]
-            each = [
-                (key, *fixed, version, timestamp(version), value_bytes(state))
-                for key, version, state in zip(call.keys, call.versions, call.states, strict=True)
+        for at in range(0, len(calls), MOST_KEYS):
+            part = calls[at : at + MOST_KEYS]
+            replies = self._call_each(("EVALSHA", _SHA), part)
+            unknown = [
+                call
+                for call, reply in zip(part, replies, strict=True)
+                if isinstance(reply, redis.exceptions.NoScriptError)
             ]
-            try:
-                written += self._call_each(each)
-            except redis.exceptions.NoScriptError:  # a node is new, or was restarted
-                self._cluster.script_load(NEWEST_WINS)
-                written += self._call_each(each)
+            if unknown:  # a node is new, or was restarted: EVAL loads the script
+                replies += self._call_each(("EVAL", NEWEST_WINS), unknown)
+            for reply in replies:
+                if isinstance(reply, redis.exceptions.NoScriptError):
+                    continue
+                if isinstance(reply, redis.ResponseError):
+                    raise reply
+                written += reply
         return written
 
-    def _call_each(self, calls: list[tuple[Any, ...]]) -> int:
-        pipeline: Any = self._cluster.pipeline()  # type: ignore[union-attr]
-        for call in calls:
-            # Not `evalsha`: the cluster's pipeline forbids it, not knowing that every node has the script.
-            pipeline.execute_command("EVALSHA", _SHA, 1, *call)
-        return sum(pipeline.execute())
+    def _call_each(self, script: tuple[str, str], calls: list[Call]) -> list[Any]:
+        assert self._cluster is not None
+        return self._cluster.call([(call.keys[0], self._command(script, call)) for call in calls])
 
     def versions(self, place: int, values: list[str]) -> list[int]:
         """The stored version (microseconds, 0 if none) of each of `values` of an entity."""
-        client: Any = self._cluster or self._client
-        entity, found = ENTITIES[place], []
+        name, found = ts_field(ENTITIES[place].velocity_view), []
         for at in range(0, len(values), _MOST_READS):
-            pipeline = client.pipeline(transaction=False)
-            for value in values[at : at + _MOST_READS]:
-                pipeline.hget(self._key(place, value), ts_field(entity.velocity_view))
-            found.extend([decode_timestamp(stored) if stored else 0 for stored in pipeline.execute()])
+            keys = [self._key(place, value) for value in values[at : at + _MOST_READS]]
+            found.extend([decode_timestamp(stored) if stored else 0 for stored in self._stored(keys, name)])
         return found
+
+    def _stored(self, keys: list[bytes], name: bytes) -> list[Any]:
+        if self._cluster is not None:
+            commands: list[tuple[Any, ...]] = [("HGET", key, name) for key in keys]
+            replies = self._cluster.call(
+                [(command[1], hiredis.pack_command(command)) for command in commands]
+            )
+            for reply in replies:
+                if isinstance(reply, redis.ResponseError):
+                    raise reply
+            return replies
+        client: Any = self._client
+        pipeline = client.pipeline(transaction=False)
+        for key in keys:
+            pipeline.hget(key, name)
+        stored: list[Any] = pipeline.execute()
+        return stored
 
 
 def stored_version_reader(

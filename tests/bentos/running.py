@@ -17,6 +17,7 @@ import httpx
 import lightgbm
 import numpy as np
 import redis
+from redis.cluster import RedisCluster
 
 from embedded.redis_server import free_port
 from fraud.contract import Transaction, parse_transaction
@@ -25,6 +26,7 @@ from fraud.features import SERVED_PROFILES, VECTOR
 from fraud.observation import observe
 from fraud.redis_layout import encode_bytes, encode_double, encode_timestamp, entity_key, field, ts_field
 from fraud.velocity import VelocityState
+from streaming.redis_link import connect_cluster, is_cluster
 
 NOW = "2026-03-01T12:00:00Z"
 
@@ -72,7 +74,7 @@ def save_model(
 
 
 def store_features(
-    client: redis.Redis, project: str, scored: Transaction, *, age_us: int = 3_600_000_000
+    client: redis.Redis | RedisCluster, project: str, scored: Transaction, *, age_us: int = 3_600_000_000
 ) -> None:
     """Profiles (value = place in the entity's list) and states for every entity of `scored`.
 
@@ -102,13 +104,13 @@ def store_features(
 
 @dataclass
 class Service:
-    """A running scoring service."""
+    """A running scoring service; `redis` is a client of its online store, a cluster's too."""
 
     url: str
     home: Path
     log: Path
     process: subprocess.Popen[bytes]
-    redis: redis.Redis
+    redis: Any
 
     def stop(self) -> None:
         self.process.terminate()
@@ -134,7 +136,8 @@ def start_service(home: Path, redis_url: str, **environment: str) -> Service:
              "--host", "127.0.0.1", "--port", str(port)],
             stdout=output, stderr=subprocess.STDOUT, env=variables, start_new_session=True,
         )  # fmt: skip
-    service = Service(f"http://127.0.0.1:{port}", home, log, process, redis.Redis.from_url(redis_url))
+    client = connect_cluster(redis_url) if is_cluster(redis_url) else redis.Redis.from_url(redis_url)
+    service = Service(f"http://127.0.0.1:{port}", home, log, process, client)
     deadline = time.monotonic() + 240
     while True:
         try:

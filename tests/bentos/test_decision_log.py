@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import hashlib
 import os
 import signal
@@ -333,6 +334,25 @@ def test_while_the_disk_refuses_records_wait_in_memory_and_keep_their_order(
     spool.close()
 
 
+def test_a_file_that_is_being_made_never_looks_as_if_its_writer_were_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, seen = fcntl.flock, []
+
+    def look(descriptor: int, operation: int) -> None:
+        seen.append(list(tmp_path.glob("*.open")))  # what another worker, which starts now, would take over
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", look)
+    spool = SpoolFile(tmp_path / "spool.open")
+    monkeypatch.undo()
+    assert seen == [[]]
+    assert spool.path.exists()
+    assert not orphaned(spool.path)
+    spool.close()
+    assert orphaned(spool.path)
+
+
 def effect(name: str) -> Effect:
     return Effect(answer_key("p", name), answer_value(b"d" * 16, b"{}"), 0, name.encode())
 
@@ -426,7 +446,7 @@ def test_events_can_go_to_files_and_answers_to_redis(tmp_path: Path, redis_serve
     )
 
     async def run() -> None:
-        sinks = open_sinks(chosen)
+        _, sinks = open_sinks(chosen)
         for sink in sinks:
             await sink.start()
             assert sink.send([effect("a"), effect("b")])
@@ -454,7 +474,7 @@ def test_events_can_go_to_another_redis(tmp_path: Path, redis_server: RedisServe
     )
 
     async def run() -> None:
-        for sink in open_sinks(chosen):
+        for sink in open_sinks(chosen)[1]:
             await sink.start()
             sink.send([effect("a")])
             sink.send([effect("a")])

@@ -277,7 +277,7 @@ def test_features_of_a_batch_come_from_every_node_of_a_cluster(cluster: list[Ser
     ]
     store = client_of(cluster)
     for row in rows:
-        store_features(store, PROJECT, row)  # type: ignore[arg-type]
+        store_features(store, PROJECT, row)
 
     async def run() -> None:
         chosen = load_settings().model_copy(
@@ -295,6 +295,27 @@ def test_features_of_a_batch_come_from_every_node_of_a_cluster(cluster: list[Ser
     asyncio.run(run())
 
 
+def test_a_server_that_answers_with_errors_is_named_as_the_reason(tmp_path: Path) -> None:
+    with serving(tmp_path, "--cluster-enabled", "yes") as server:
+        # Half of the slots are nobody's: by Redis's default this refuses the other half, too.
+        server.client().execute_command("CLUSTER ADDSLOTS", *range(8192))
+
+        async def run() -> None:
+            chosen = load_settings().model_copy(
+                update={"redis_url": url_of([server]), "feature_deadline_ms": 1000}
+            )
+            reader = OnlineReader(chosen, Metrics(), Memory())
+            work = Work(transaction(), asyncio.get_running_loop().create_future(), 0.0)
+            found = await reader.claim_and_read([work])
+            assert found.kept == [work]
+            assert found.shortfall == "features:refused"
+            assert set(found.online.status[0].values()) == {"timeout"}
+            assert (await reader.read([work]))[1] == "features:refused"
+            await reader.close()
+
+        asyncio.run(run())
+
+
 def test_answers_and_events_reach_a_cluster_once(cluster: list[Server], tmp_path: Path) -> None:
     chosen = load_settings().model_copy(
         update={"home": tmp_path, "redis_url": url_of(cluster), "topic": "clustered", "partitions": 2}
@@ -304,7 +325,7 @@ def test_answers_and_events_reach_a_cluster_once(cluster: list[Server], tmp_path
     ]
 
     async def run() -> None:
-        sinks = open_sinks(chosen)
+        _, sinks = open_sinks(chosen)
         for sink in sinks:
             await sink.start()
             assert sink.send(effects)

@@ -9,6 +9,7 @@ import pytest
 import redis
 from redis.cluster import RedisCluster
 
+from bentos.redis_cluster import slot
 from fraud.entities import ENTITIES
 from fraud.redis_layout import decode_bytes, entity_key, field
 from fraud.settings import Settings, settings
@@ -45,6 +46,37 @@ def test_states_reach_every_node_of_a_cluster_and_the_newest_wins(cluster: list[
     assert write(url_of(cluster), 30, b"newer") == len(NAMES)
     assert states(client_of(cluster)) == [b"newer"] * len(NAMES)
     assert all(server.client().dbsize() > 0 for server in cluster)
+
+
+#   half 0            half 1
+#   MIGRATING  ---->  IMPORTING     a key that is not there yet: ASK
+#   NODE       ---->  NODE          the slot has a new master: MOVED
+def test_a_slot_on_its_way_to_another_master_is_followed(cluster: list[Server]) -> None:
+    value = next(name for name in NAMES if slot(entity_key("tollgate", ENTITY.key, name)) < 8192)
+    key = entity_key("tollgate", ENTITY.key, value)
+    names = [server.client().execute_command("CLUSTER MYID").decode() for server in cluster]
+    for server in cluster:
+        server.client().execute_command("CLUSTER SETSLOT", slot(key), "NODE", names[0])
+    cluster[0].client().delete(key)
+    writer = OnlineWriter(url_of(cluster), "tollgate")
+    others = [name for name in NAMES if name != value]
+    more = Writes(0, others, [50] * len(others), [b"state"] * len(others), 0)
+    writer.write([more])
+    try:
+        cluster[1].client().execute_command("CLUSTER SETSLOT", slot(key), "IMPORTING", names[0])
+        cluster[0].client().execute_command("CLUSTER SETSLOT", slot(key), "MIGRATING", names[1])
+        assert writer.write([Writes(0, [value], [51], [b"asked"], 0)]) == 1
+        for server in reversed(cluster):
+            server.client().execute_command("CLUSTER SETSLOT", slot(key), "NODE", names[1])
+        assert writer.write([Writes(0, [value], [52], [b"moved"], 0), more]) == len(NAMES)
+        assert writer.versions(0, [value]) == [52]
+        stored = cluster[1].client().hget(key, field(ENTITY.velocity_view, ENTITY.state_feature))
+        assert decode_bytes(stored) == b"moved"
+    finally:
+        cluster[1].client().delete(key)
+        for server in cluster:
+            server.client().execute_command("CLUSTER SETSLOT", slot(key), "NODE", names[0])
+        writer.close()
 
 
 def test_streams_on_a_cluster_are_written_and_read(
