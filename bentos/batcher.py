@@ -55,14 +55,21 @@ class MicroBatcher(Generic[Item]):
     def under_way(self) -> int:
         return len(self._tasks)
 
-    def submit(self, item: Item) -> None:
-        """Queue `item`; raise `Overloaded` when the queue is at a bound."""
+    def check(self) -> float:
+        """Raise `Overloaded` when the queue is at a bound; return the time it was looked at.
+
+        Ask before an item is made: what is turned away should cost next to nothing.
+        """
         if len(self._pending) >= self._queue:
             raise Overloaded(f"{self._queue} transactions wait already")
         now = perf_counter()
         if len(self._pending) >= self._size and now - self._pending[0][0] > self._longest_wait:
             raise Overloaded("more transactions arrive than can be decided in time")
-        self._pending.append((now, item))
+        return now
+
+    def submit(self, item: Item) -> None:
+        """Queue `item`; raise `Overloaded` when the queue is at a bound."""
+        self._pending.append((self.check(), item))
         if not self._scheduled and len(self._tasks) < self._in_flight:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._flush)

@@ -40,6 +40,10 @@ def _scorer(chosen: Settings, metrics: Metrics) -> Scorer:
     return Scorer(chosen, metrics)
 
 
+def _overloaded(error: Overloaded) -> Problem:
+    return Problem(503, "(service)", str(error), retry_after=1)
+
+
 class Engine:
     """Parses, batches, scores. `start` in the event loop that serves; `stop` drains."""
 
@@ -133,12 +137,19 @@ class Engine:
         try:
             (batcher or self.batcher).submit(work)
         except Overloaded as error:
-            raise Problem(503, "(service)", str(error), retry_after=1) from None
+            raise _overloaded(error) from None
         memory.begin(name, work.digest, work.future)
         return work.future
 
     async def score(self, raw: bytes, arrived: float) -> bytes:
-        """The answer's JSON to one transaction's JSON; raise `Problem`."""
+        """The answer's JSON to one transaction's JSON; raise `Problem`.
+
+        In a surge it is turned away unread.
+        """
+        try:
+            self.batcher.check()
+        except Overloaded as error:
+            raise _overloaded(error) from None
         return await self.submit(self.parse(raw), arrived)
 
     async def score_many(self, items: Sequence[Transaction | Problem]) -> list[bytes]:
