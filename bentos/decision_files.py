@@ -18,7 +18,6 @@ import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -85,28 +84,18 @@ def _table(records: Sequence[bytes], rows: Sequence[list[Any]]) -> pa.Table:
     if len(vectors) != len(rows) * len(VECTOR):
         raise ValueError(f"vectors do not hold {len(VECTOR)} features; were they written by another version?")
     features = dict(zip(VECTOR, np.ascontiguousarray(vectors.reshape(len(rows), -1).T), strict=True))
+    for name in ("feature_status", "view_timestamps", "shadow_scores"):
+        columns[name] = tuple([tuple(pair) for pair in pairs] for pairs in columns[name])
     columns["hash"] = tuple(hashlib.sha256(record).digest() for record in records)
     return pa.table(
         [
             pa.array(features[field.name])
             if field.name in features
-            else _map(columns[field.name], field.type)
-            if pa.types.is_map(field.type)
             else pa.array(columns[field.name], field.type)
             for field in SCHEMA
         ],
         schema=SCHEMA,
     )
-
-
-def _map(rows: Sequence[list[list[Any]]], kind: pa.MapType) -> pa.Array:
-    """Lists of pairs as maps; pyarrow's own way takes each pair apart by itself, which is slow."""
-    offsets = np.zeros(len(rows) + 1, dtype=np.int32)
-    np.cumsum([len(pairs) for pairs in rows], out=offsets[1:])
-    pairs = list(chain.from_iterable(rows))
-    keys = pa.array([pair[0] for pair in pairs], kind.key_type)
-    items = pa.array([pair[1] for pair in pairs], kind.item_type)
-    return pa.MapArray.from_arrays(pa.array(offsets), keys, items)
 
 
 def convert(segment: Path, root: Path) -> int:

@@ -144,7 +144,7 @@ class Engine:
     async def score(self, raw: bytes, arrived: float) -> bytes:
         """The answer's JSON to one transaction's JSON; raise `Problem`.
 
-        In a surge it is turned away unread.
+        In a surge it is turned away unparsed.
         """
         try:
             self.batcher.check()

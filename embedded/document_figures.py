@@ -58,7 +58,8 @@ def document(results: Path, before: str = "") -> str:
     parts = [
         "# Measurements\n\nWritten by `make figures` from `results/`; every figure comes from the command "
         f"above its table. Machine: {platform.machine()}, Python {platform.python_version()}, 2 shared cores "
-        "unless a file says otherwise: read ratios rather than absolute figures.\n"
+        "unless a file says otherwise: read ratios rather than absolute figures. Parts that a command did "
+        "not run again keep the figures of the run before.\n"
     ]
     for name, (command, meaning) in SOURCES.items():
         path = results / name
