@@ -91,6 +91,11 @@ def _query(entity: Entity, cut: datetime) -> str:
             f"(max(step) FILTER (reported IS NOT NULL AND {held}) - coalesce(max(step) FILTER "
             f"(NOT suspect AND {ripe}), {edge})) / 4",
     }  # fmt: skip
+    x, y, z = (f"sum(round(1e6 * {point})) FILTER ({seen})" for point in _DIRECTION)
+    columns |= {
+        "customer_usual_latitude_30d": f"degrees(atan2({z}, sqrt({x} ** 2 + {y} ** 2)))",
+        "customer_usual_longitude_30d": f"degrees(atan2({y}, {x}))",
+    }
     mine = "key"
     if name == "merchant":
         mine, columns = _with_peers(columns, seen)
@@ -111,6 +116,11 @@ def _query(entity: Entity, cut: datetime) -> str:
     )
 
 
+_DIRECTION: Final = (
+    "cos(radians(latitude)) * cos(radians(longitude))",
+    "cos(radians(latitude)) * sin(radians(longitude))",
+    "sin(radians(latitude)) + 0 * longitude",
+)
 _PEERS: Final = """peers AS (SELECT merchant_category AS category, count(*) AS peer_count,
   avg(amount_reference) AS peer_mean, stddev_pop(amount_reference) AS peer_std
   FROM moves WHERE {seen} AND merchant_category IS NOT NULL GROUP BY 1)"""

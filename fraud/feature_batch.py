@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fraud.entities import ENTITIES, VELOCITY_TTL, WINDOWS
 from fraud.feature_list import DAY_AT, HOUR_AT, MOMENT_AT, OWN, TRANSACTION_FEATURES
-from fraud.profiles import AMOUNT_AGAINST
+from fraud.profiles import AMOUNT_AGAINST, USUAL_PLACE
 from fraud.request import NO_LOCATION
 from fraud.windows import TABLE_COUNT, Floats, Ints, WindowRead, read_windows
 
@@ -82,7 +82,8 @@ def batch_features(
     _own(matrix, request)
     wide = _wide(read, requested, request).reshape(len(ENTITIES), rows, _WIDTH)
     matrix[:, _OWN_END:_ENTITY_END] = wide.swapaxes(0, 1).reshape(rows, len(ENTITIES) * _WIDTH)[:, _CHOSEN]
-    _against(matrix[:, _ENTITY_END:], read, request["amount_reference"], profiles)
+    _against(matrix[:, _ENTITY_END:-1], read, request["amount_reference"], profiles)
+    matrix[:, -1] = from_usual(profiles, request["location"])
     return matrix
 
 
@@ -159,15 +160,31 @@ def travel(here: Ints, here_ms: Floats, there: Ints, there_ms: Ints) -> Floats:
     degrees: NDArray[np.float64] = np.empty((4, len(here)))
     degrees[0], degrees[1] = here >> 32, there >> 32
     degrees[2], degrees[3] = (here << 32) >> 32, (there << 32) >> 32
-    angles = np.radians(degrees / 1e6)
-    sines = np.sin((angles[1::2] - angles[::2]) / 2)
-    cosines = np.cos(angles[:2])
-    half = sines[0] * sines[0] + cosines[0] * cosines[1] * (sines[1] * sines[1])
     travelled = np.empty((len(here), 2))
-    travelled[:, 0] = 2 * EARTH_KM * np.arcsin(np.sqrt(np.minimum(half, 1.0)))
+    travelled[:, 0] = _kilometres(degrees / 1e6)
     travelled[:, 1] = travelled[:, 0] / ((there_ms - here_ms) / 3_600_000.0)
     travelled[np.isnan(here_ms) | (there == NO_LOCATION)] = np.nan
     return travelled
+
+
+def from_usual(profiles: Mapping[str, Floats], there: Ints) -> Floats:
+    """Kilometres from the customers' usual places to packed locations: (rows,)."""
+    degrees: NDArray[np.float64] = np.empty((4, len(there)))
+    degrees[0], degrees[2] = (profiles[name] for name in USUAL_PLACE)
+    degrees[1], degrees[3] = (there >> 32) / 1e6, ((there << 32) >> 32) / 1e6
+    away = _kilometres(degrees)
+    away[there == NO_LOCATION] = np.nan
+    return away
+
+
+def _kilometres(degrees: Floats) -> Floats:
+    """Great-circle distances by (latitude, latitude, longitude, longitude): (4, rows) to (rows,)."""
+    angles = np.radians(degrees)
+    sines = np.sin((angles[1::2] - angles[::2]) / 2)
+    cosines = np.cos(angles[:2])
+    half = sines[0] * sines[0] + cosines[0] * cosines[1] * (sines[1] * sines[1])
+    kilometres: Floats = 2 * EARTH_KM * np.arcsin(np.sqrt(np.minimum(half, 1.0)))
+    return kilometres
 
 
 assert not any(entity.located for entity in ENTITIES[_LOCATED:]), "located entities come first"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from fraud.entities import ENTITIES, WINDOWS, Entity
-from fraud.profiles import AMOUNT_AGAINST, SERVED_PROFILES
+from fraud.profiles import AMOUNT_AGAINST, SERVED_PROFILES, USUAL_PLACE
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ OWN: Final = (
     Feature("txn_has_ip", "1 if an ip is named"),
     Feature("txn_has_terminal", "1 if a terminal is named"),
 )
-#: The amount and the rate held against the entity's own profile.
+#: The amount, the rate and the place held against the entity's own profile.
 AGAINST: Final = (
     *(
         feature
@@ -103,6 +103,7 @@ AGAINST: Final = (
         )
     ),
     Feature("merchant_category_amount_zscore_30d", "deviations from the category's 30-day mean", "merchant"),
+    Feature("customer_km_from_usual_30d", "kilometres from the customer's usual place of 30 days", "customer"),
 )
 
 #: What the on-demand view returns, in order.
@@ -129,4 +130,5 @@ PROFILE_INPUTS: Final[tuple[str, ...]] = (
     ),
     "merchant_category_amount_mean_30d",
     "merchant_category_amount_std_30d",
+    *USUAL_PLACE,
 )

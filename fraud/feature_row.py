@@ -19,7 +19,7 @@ from fraud.entities import ENTITIES, WINDOWS
 from fraud.feature_batch import DAY_MS, EARTH_KM, HORIZON_MS, OLDEST_SECONDS
 from fraud.feature_list import DAY_AT, HOUR_AT, MOMENT_AT
 from fraud.last_seen import NEVER
-from fraud.profiles import AMOUNT_AGAINST
+from fraud.profiles import AMOUNT_AGAINST, USUAL_PLACE
 from fraud.request import NO_LOCATION
 from fraud.row_tables import asked_keys, read_tables
 from fraud.state_layout import (
@@ -53,15 +53,18 @@ _MISSING: Final = tuple(
     for entity in ENTITIES
 )
 _LOCATED: Final = tuple(entity.located for entity in ENTITIES)
+_LATITUDE, _LONGITUDE = USUAL_PLACE
 
 
 class _Travel:
-    """Where an entity's travel features go once all entities are read, and its last location."""
+    """Where a distance goes once all are known, the place it is from in radians, and when somebody
+    was there, for the speed beside it (0: none is asked for)."""
 
-    __slots__ = ("column", "located_ms", "location")
+    __slots__ = ("column", "latitude", "located_ms", "longitude")
 
-    def __init__(self, column: int, location: int, located_ms: int) -> None:
-        self.column, self.location, self.located_ms = column, location, located_ms
+    def __init__(self, column: int, place: tuple[float, float], located_ms: int) -> None:
+        self.column, self.located_ms = column, located_ms
+        self.latitude, self.longitude = place
 
 
 def row_features(
@@ -79,9 +82,13 @@ def row_features(
     travels: list[_Travel] = []
     asked = asked_keys(request)
     counts = [_entity(row, travels, state, place, request, asked) for place, state in enumerate(states)]
+    _against(row, counts, request["amount_reference"], profiles)
+    usual_latitude, usual_longitude = profiles[_LATITUDE], profiles[_LONGITUDE]
+    if usual_latitude == usual_latitude and request["location"] != NO_LOCATION:
+        travels.append(_Travel(len(row), (radians(usual_latitude), radians(usual_longitude)), 0))
+    row.append(nan)
     if travels:
         _travel(row, travels, request["location"], at)
-    _against(row, counts, request["amount_reference"], profiles)
     return row
 
 
@@ -148,7 +155,7 @@ def _entity(
     if _LOCATED[place]:
         located = TIME1 if header[TIME1] < at else TIME2
         if NEVER < header[located] < at and request["location"] != NO_LOCATION:
-            travels.append(_Travel(len(row), header[located + 1], header[located]))
+            travels.append(_Travel(len(row), _radians(header[located + 1]), header[located]))
         row += (nan, nan)
     return numbers[HOUR_AT], numbers[DAY_AT]
 
@@ -187,9 +194,8 @@ def _travel(row: list[float], travels: list[_Travel], there: int, at: int) -> No
     halves: list[float] = []
     latitudes: list[float] = []
     for to in travels:
-        here_latitude, here_longitude = _radians(to.location)
-        halves += ((latitude - here_latitude) / 2, (longitude - here_longitude) / 2)
-        latitudes.append(here_latitude)
+        halves += ((latitude - to.latitude) / 2, (longitude - to.longitude) / 2)
+        latitudes.append(to.latitude)
     latitudes.append(latitude)
     sines, cosines = np.sin(halves).tolist(), np.cos(latitudes).tolist()
     straight = []
@@ -200,7 +206,8 @@ def _travel(row: list[float], travels: list[_Travel], there: int, at: int) -> No
     for to, angle in zip(travels, np.arcsin(straight).tolist(), strict=True):
         kilometres = 2 * EARTH_KM * angle
         row[to.column] = kilometres
-        row[to.column + 1] = kilometres / ((at - to.located_ms) / 3_600_000.0)
+        if to.located_ms:
+            row[to.column + 1] = kilometres / ((at - to.located_ms) / 3_600_000.0)
 
 
 def _radians(packed: int) -> tuple[float, float]:

@@ -14,6 +14,9 @@ from fraud.entities import ENTITIES, PROFILE_DAYS, Entity
 
 #: Entities whose own history an amount is held against.
 AMOUNT_AGAINST: Final = ("customer", "card", "merchant", "terminal")
+#: Where a customer usually is, in degrees: what distances from it are measured by, and nothing that
+#: a model may split on, since where somebody lives is no reason to suspect them.
+USUAL_PLACE: Final = ("customer_usual_latitude_30d", "customer_usual_longitude_30d")
 #: A fraud risk is taken as if so many more genuine transactions had been seen.
 RISK_PRIOR: Final = 10
 
@@ -73,6 +76,13 @@ def _profile(entity: Entity) -> tuple[ProfileFeature, ...]:
     ]
     if name in AMOUNT_AGAINST:
         features.append(ProfileFeature(f"{name}_amount_max_30d", "largest of its amounts over 30 days"))
+    if name == "customer":
+        features += [
+            ProfileFeature(
+                place, f"{place.split('_')[2]} of the middle of its transactions with a location over 30 days"
+            )
+            for place in USUAL_PLACE
+        ]
     if name == "merchant":
         features += [
             ProfileFeature(

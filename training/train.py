@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fraud.profiles import USUAL_PLACE
 from fraud.settings import settings
 from training import metrics
 from training.calibration import fit_calibration
@@ -64,7 +65,7 @@ def train(
         f"train: {early.sum():,} rows to fit, {len(held):,} to validate, {len(late):,} to test "
         f"after a gap of {split.gap_days:.1f} days"
     )
-    drop = left_out(rows.features, early)
+    drop = left_out(rows.features, early) | np.isin(rows.names, USUAL_PLACE)
     monotone = directions(rows.names) if plan.constrained else None
     folds = folds_of(split, plan)
 

@@ -28,7 +28,7 @@ from feature_repo.aggregates.grid import (
     running,
 )
 from fraud.entities import PROFILE_DAYS, Entity
-from fraud.profiles import AMOUNT_AGAINST, RISK_PRIOR
+from fraud.profiles import AMOUNT_AGAINST, RISK_PRIOR, USUAL_PLACE
 
 Floats = NDArray[np.float64]
 
@@ -68,6 +68,7 @@ class _Rows:
     amount: Ints
     tx: Ints
     parties: tuple[Ints, ...]
+    direction: tuple[Ints, ...]
     category: pa.Array
     known: Ints
     until: Ints
@@ -77,7 +78,8 @@ class _Rows:
         places = np.flatnonzero(index) if index.dtype == bool else index
         return _Rows(
             self.row[places], self.bucket[places], self.seen[places], self.amount[places], self.tx[places],
-            tuple([party[places] for party in self.parties]), self.category.take(pa.array(places)),
+            tuple([party[places] for party in self.parties]), tuple([one[places] for one in self.direction]),
+            self.category.take(pa.array(places)),
             self.known[places], self.until[places],
         )  # fmt: skip
 
@@ -115,6 +117,7 @@ def _columns(entity: Entity, table: pa.Table) -> tuple[pa.Array, _Rows]:
         amount=ints["amount"],
         tx=ints["tx"],
         parties=tuple([ints[f"party{i}"] for i in range(len(entity.counterparties))]),
+        direction=tuple([_ints(table.column(name)) for name in "xyz"]) if entity.name == "customer" else (),
         category=table.column("category").combine_chunks(),
         known=ints["known"],
         until=ints["until"],
@@ -197,6 +200,8 @@ def _block(
             moves.row, *grid.visible(start, moves.bucket + _LONGEST * CUTS_PER_DAY), moves.amount, shape
         )
         features[f"{name}_amount_max_{_LONGEST}d"] = np.where(most == NOTHING, np.nan, most)
+    if name == "customer":
+        features |= _usual_place(moves, start, shape, request)
     if name == "merchant":
         features |= _peer_features(moves, start, features, shape, request)
     return active, features
@@ -228,6 +233,20 @@ def _fraud_ages(
         f"{name}_days_since_first_fraud_{_LONGEST}d": np.where(
             first == NOTHING, np.nan, (cuts + first) / CUTS_PER_DAY
         ),
+    }
+
+
+def _usual_place(moves: _Rows, start: Ints, shape: tuple[int, int], request: Request) -> dict[str, Floats]:
+    """The middle of the directions of a customer's transactions, in degrees; NaN without any."""
+    low, high = request.grid.visible(start, moves.bucket + _LONGEST * CUTS_PER_DAY)
+    x, y, z = (
+        running(moves.row, low, high, values, shape).astype(np.float64) for values in moves.direction
+    )
+    flat = np.hypot(x, y)
+    nowhere = (flat == 0) & (z == 0)
+    degrees = np.degrees(np.arctan2(z, flat)), np.degrees(np.arctan2(y, x))
+    return {
+        name: np.where(nowhere, np.nan, values) for name, values in zip(USUAL_PLACE, degrees, strict=True)
     }
 
 

@@ -24,7 +24,7 @@ _LONGEST: Final = max(PROFILE_DAYS)
 _TRANSACTIONS: Final = (
     "transaction_id string, event_timestamp timestamp, created_timestamp timestamp, "
     + ", ".join(f"{entity.key} string" for entity in ENTITIES)
-    + ", amount_reference bigint, merchant_category string"
+    + ", amount_reference bigint, merchant_category string, latitude double, longitude double"
 )
 _LABELS: Final = (
     "transaction_id string, event_timestamp timestamp, created_timestamp timestamp, is_fraud boolean"
@@ -134,6 +134,7 @@ def _entity_struct(place: int, entity: Entity, shards: int) -> Column:
         F.pmod(F.xxhash64(entity.key), F.lit(shards)).cast("int").alias("shard"),
         F.col(entity.key).alias("key"),
         F.when(F.lit(entity.name == "merchant"), F.col("merchant_category")).alias("category"),
+        *[F.when(F.lit(entity.name == "customer"), value).alias(name) for name, value in _direction()],
     ]
     for index in range(2):
         if index < len(entity.counterparties):
@@ -143,6 +144,24 @@ def _entity_struct(place: int, entity: Entity, shards: int) -> Column:
             value = F.lit(None).cast("long")
         columns.append(value.alias(f"party{index}"))
     return F.struct(*columns)
+
+
+def _direction() -> list[tuple[str, Column]]:
+    """Where a transaction was, as a point of the unit sphere in millionths: exact in sums, and its
+    middle is right at the poles and where longitudes jump."""
+    from pyspark.sql import functions as F
+
+    latitude, longitude = F.radians("latitude"), F.radians("longitude")
+    values = (
+        F.cos(latitude) * F.cos(longitude),
+        F.cos(latitude) * F.sin(longitude),
+        # Nothing where either is missing.
+        F.sin(latitude) + 0 * longitude,
+    )
+    return [
+        (name, F.round(value * F.lit(1e6)).cast("int"))
+        for name, value in zip(("x", "y", "z"), values, strict=True)
+    ]
 
 
 def peers(moves: DataFrame, grid: Grid) -> Peers:

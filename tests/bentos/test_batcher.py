@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from contextlib import suppress
 
 import pytest
 
@@ -74,6 +76,37 @@ def test_a_surge_is_turned_away_by_its_waiting_time_but_a_hiccup_is_not() -> Non
         return taken
 
     assert asyncio.run(run()) == [1, 2, 3]
+
+
+#   turn      1    2    3    4    5    6    7    8
+#   arrive   40   40   40   40   40   40    3   40
+#   before       long long long short ...
+#   taken    40   40   16    8   16   24    3   40
+def test_a_surge_that_makes_turns_long_is_turned_away_sooner_until_they_are_short_again() -> None:
+    async def run() -> list[int]:
+        rooms: list[int] = []
+
+        async def decide(batch: list[int]) -> None:
+            await asyncio.sleep(0)
+
+        batcher = MicroBatcher(decide, size=32, in_flight=1, longest_wait=0.01)
+
+        def turn(arrivals: int) -> int:
+            """Of `arrivals` that a turn of the loop has read, how many are taken."""
+            taken = 0
+            for item in range(arrivals):
+                with suppress(Overloaded):
+                    batcher.submit(item)
+                    taken += 1
+            return taken
+
+        for long, arrivals in zip((0, 1, 1, 1, 0, 0, 0, 0), (40, 40, 40, 40, 40, 40, 3, 40), strict=True):
+            time.sleep(0.03 * long)  # the loop is busy reading sockets
+            rooms.append(turn(arrivals))
+            await batcher.drain()
+        return rooms
+
+    assert asyncio.run(run()) == [40, 40, 16, 8, 16, 24, 3, 40]
 
 
 def test_the_queue_is_bounded() -> None:

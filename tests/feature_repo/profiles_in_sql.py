@@ -83,6 +83,8 @@ def oracle_profiles(
             [f"{name}_amount_max_30d"],
             f"SELECT {key}, max(amount_reference) FROM moves WHERE {window} GROUP BY 1", low, cut,
         )  # fmt: skip
+    if name == "customer":
+        _usual_place(put, cut - timedelta(days=max(PROFILE_DAYS)), cut)
     if name == "merchant":
         _peers(put, cut - timedelta(days=max(PROFILE_DAYS)), cut)
     return profiles
@@ -113,6 +115,20 @@ def _fraud_ages(put: Any, entity: Entity, cut: datetime) -> None:
         "AND event_timestamp < $2), floor(epoch($1::TIMESTAMPTZ) / 21600))) / 4 FROM moves "
         "LEFT JOIN fraud USING (transaction_id) WHERE event_timestamp >= $1 GROUP BY 1 "
         "HAVING count(reported) > 0", cut - month - delay, cut - delay, cut,
+    )  # fmt: skip
+
+
+def _usual_place(put: Any, low: datetime, cut: datetime) -> None:
+    """The middle of points on the unit sphere, each rounded to a millionth."""
+    put(
+        ["customer_usual_latitude_30d", "customer_usual_longitude_30d"],
+        "WITH points AS (SELECT customer_id, radians(latitude) AS north, radians(longitude) AS east "
+        "FROM moves WHERE event_timestamp >= $1 AND event_timestamp < $2 "
+        "AND latitude IS NOT NULL AND longitude IS NOT NULL), middles AS (SELECT customer_id, "
+        "avg(round(cos(north) * cos(east), 6)) AS x, avg(round(cos(north) * sin(east), 6)) AS y, "
+        "avg(round(sin(north), 6)) AS z FROM points GROUP BY 1) "
+        "SELECT customer_id, degrees(asin(z / sqrt(x * x + y * y + z * z))), degrees(atan2(y, x)) "
+        "FROM middles", low, cut,
     )  # fmt: skip
 
 

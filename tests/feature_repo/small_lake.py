@@ -60,8 +60,9 @@ def small_transactions(rows: int = 3000, days: int = 60, seed: int = 7) -> pa.Ta
             None if m == "m3" else f"57{int(m[1:]) % 4:02d}" for m in merchants.to_pylist()
         ],
         "country": random.choice(["DE", "FR", None], rows),
-        "latitude": np.where(located, 48 + random.random(rows), np.nan),
-        "longitude": np.where(located, 9 + random.random(rows), np.nan),
+        # Fiji, on both sides of the line where longitudes jump.
+        "latitude": np.where(located, random.random(rows) - 18, np.nan),
+        "longitude": np.where(located, (random.random(rows) + 359.5) % 360 - 180, np.nan),
         "ingest_seq": np.arange(rows),
     }
     for name in ("latitude", "longitude"):
