@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.cuts_in_duckdb import connect, profiles_in_duckdb
-from benchmarks.handbook_lake import BESIDE, MAPPING, CommandError, imported
+from benchmarks.lakes import BESIDE, MAPPING, CommandError, imported
 from datasets.lake import parquet_history
 from fraud.entities import ENTITIES, Entity
 from fraud.settings import settings

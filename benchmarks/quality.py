@@ -27,7 +27,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from benchmarks.quality_set import BuildError, handbook_set, synthetic_set
+from benchmarks.lakes import CommandError
+from benchmarks.quality_set import handbook_set, synthetic_set
 from fraud.settings import settings
 from training import metrics
 from training.plan import Plan
@@ -232,7 +233,7 @@ def main(argv: list[str] | None = None) -> int:
         if made is not None:
             report["synthetic"] = synthetic(made, truth, options)
             _write(out, report)
-    except (BuildError, TrainingSetError, SplitError, RefusedError, metrics.NoFraudError) as error:
+    except (CommandError, TrainingSetError, SplitError, RefusedError, metrics.NoFraudError) as error:
         print(f"quality: {error}", file=sys.stderr)
         return 1
     for name, figures in report.items():

@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from benchmarks.handbook_lake import BESIDE, MAPPING, CommandError, Lake, command, computed, imported
+from benchmarks.lakes import BESIDE, MAPPING, CommandError, Lake, command, computed, imported
 from datasets.lake import TIMESTAMP, TRANSACTION_SCHEMA, parquet_history, write_transactions
 from embedded.steps import MemoryWatch
 from fraud.settings import settings

@@ -103,7 +103,9 @@ AGAINST: Final = (
         )
     ),
     Feature("merchant_category_amount_zscore_30d", "deviations from the category's 30-day mean", "merchant"),
-    Feature("customer_km_from_usual_30d", "kilometres from the customer's usual place of 30 days", "customer"),
+    Feature(
+        "customer_km_from_usual_30d", "kilometres from the customer's usual place of 30 days", "customer"
+    ),
 )
 
 #: What the on-demand view returns, in order.

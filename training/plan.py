@@ -44,8 +44,8 @@ class Plan:
 @dataclass(frozen=True)
 class Trained:
     """A model with what it was judged by: `metrics` are of `split.test`, which the judged trees
-    never saw. `left_out` are inputs that no tree reads, constant or repeating another; `ensemble`
-    is what a second learner earned, if one was tried."""
+    never saw. `left_out` are inputs that no tree reads: constant, repeating another, or where
+    somebody lives; `ensemble` is what a second learner earned, if one was tried."""
 
     model: Model
     split: Split

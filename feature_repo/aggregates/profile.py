@@ -239,9 +239,7 @@ def _fraud_ages(
 def _usual_place(moves: _Rows, start: Ints, shape: tuple[int, int], request: Request) -> dict[str, Floats]:
     """The middle of the directions of a customer's transactions, in degrees; NaN without any."""
     low, high = request.grid.visible(start, moves.bucket + _LONGEST * CUTS_PER_DAY)
-    x, y, z = (
-        running(moves.row, low, high, values, shape).astype(np.float64) for values in moves.direction
-    )
+    x, y, z = (running(moves.row, low, high, values, shape).astype(np.float64) for values in moves.direction)
     flat = np.hypot(x, y)
     nowhere = (flat == 0) & (z == 0)
     degrees = np.degrees(np.arctan2(z, flat)), np.degrees(np.arctan2(y, x))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fraud.profiles import USUAL_PLACE
 from training.columns import left_out
 from training.ensemble import SECOND, judge_ensemble, log_odds, merged
 from training.folds import folds_of, grow, sample_of
@@ -184,6 +185,16 @@ def test_columns_that_are_constant_or_repeat_another_are_left_out() -> None:
         (values, values[:, 0], np.full(50, 7.0), np.full(50, np.nan), values[:, 1] + 1e-9)
     )
     assert left_out(features).tolist() == [False, False, False, True, True, True, False]
+
+
+def test_where_a_customer_lives_is_never_split_on(make_rows: Callable[..., Rows]) -> None:
+    rows = make_rows()
+    # Even where it tells fraud better than anything else does.
+    renamed = {"terminal_fraud_rate_1d": USUAL_PLACE[0], "noise_a": USUAL_PLACE[1]}
+    grown = train(replace(rows, names=tuple(renamed.get(name, name) for name in rows.names)), SMALL)
+    assert set(USUAL_PLACE) <= set(grown.left_out)
+    assert not set(USUAL_PLACE) & set(grown.model.booster.trees_to_dataframe()["split_feature"])
+    assert "card_txn_count_5m" in set(grown.model.booster.trees_to_dataframe()["split_feature"])
 
 
 def test_what_trees_are_grown_on_is_a_copy_without_the_columns_left_out(session_rows: Rows) -> None:

@@ -60,14 +60,19 @@ def command(words: Sequence[str], environment: Mapping[str, str], limit: float |
 
 def imported(home: Path, data: Path, mapping: Path = MAPPING) -> Lake:
     """A lake with the transactions and labels of `data`, mapped onto the contract, and nothing else."""
+    source = ("--data", str(data.resolve()), "--mapping", str(mapping.resolve()))
+    return loaded(home, "import", ["-m", "datasets.importer", *source])
+
+
+def loaded(home: Path, name: str, words: Sequence[str]) -> Lake:
+    """A lake with the dataset that ``python`` with `words` and ``--out`` makes, and nothing else."""
     dataset = home / "dataset"
     environment = Lake(home, datetime.max, datetime.max).environment
-    source = ("--data", str(data.resolve()), "--mapping", str(mapping.resolve()))
-    _once(home, "import", ["-m", "datasets.importer", *source, "--out", str(dataset)], environment)
+    once(home, name, [*words, "--out", str(dataset)], environment)
     info = read_info(dataset)
     first, last = (datetime.fromisoformat(str(text)).astimezone(UTC) for text in (info.start, info.end))
     lake = Lake(home, _midnight(first), _midnight(last) + timedelta(days=1))
-    _once(home, "load", ["-m", "datasets.load", "--dataset", str(dataset)], lake.environment)
+    once(home, "load", ["-m", "datasets.load", "--dataset", str(dataset)], lake.environment)
     return lake
 
 
@@ -75,13 +80,14 @@ def computed(lake: Lake) -> Lake:
     """`lake` with definitions, aggregates of all its cuts and the velocity log of all its days."""
     span = ("--from", lake.start.isoformat(), "--to", lake.end.isoformat())
     apply = ["-c", _FEAST, "-c", str(REPOSITORY / "feature_repo"), "apply"]
-    _once(lake.home, "apply", apply, lake.environment)
-    _once(lake.home, "aggregates", ["-m", "feature_repo.aggregates", *span], lake.environment)
-    _once(lake.home, "velocity", ["-m", "feature_repo.velocity_log", *span], lake.environment)
+    once(lake.home, "apply", apply, lake.environment)
+    once(lake.home, "aggregates", ["-m", "feature_repo.aggregates", *span], lake.environment)
+    once(lake.home, "velocity", ["-m", "feature_repo.velocity_log", *span], lake.environment)
     return lake
 
 
-def _once(home: Path, name: str, words: list[str], environment: Mapping[str, str]) -> None:
+def once(home: Path, name: str, words: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Run ``python`` with `words`, unless it was run in `home` as `name` with these definitions."""
     done = home / "done" / f"{name}-{definitions_hash()[:12]}"
     if done.exists():
         return
