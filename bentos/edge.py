@@ -3,7 +3,8 @@
 BentoML's middlewares (metrics, OpenTelemetry, access log, timeout, context, router) cost several
 times the work of scoring. `EdgeService.to_asgi` puts this layer around BentoML's application, so
 that `POST /v1/score` is answered before any of them under plain `bentoml serve`; everything else
-passes through, `/v1/...` only after the same checks of caller, size and type.
+passes through, `/v1/...` only after the same checks of caller, size and type. What is plain
+enough does not even come here: see `bentos.score_lane`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from fraud.contract import LARGEST_BODY
 
 _log = logging.getLogger("tollgate.edge")
 
+Headers = list[tuple[bytes, bytes]]
+Peer = tuple[str, int] | None
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -35,7 +38,8 @@ App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 LARGEST_BULK: Final = 1_500_000
 LARGEST_LABELS: Final = 400_000
 #: A caller that takes longer to send its body is cut off.
-_BODY_SECONDS: Final = 5.0
+BODY_SECONDS: Final = 5.0
+SCORE_PATH: Final = "/v1/score"
 BULK_PATH: Final = "/v1/score/batch"
 _JSON: Final = (b"content-type", b"application/json")
 _TEXT: Final = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
@@ -48,8 +52,13 @@ class EdgeService(bentoml.Service):  # type: ignore[misc]  # BentoML ships no st
     engine: Engine | None = None
 
     def to_asgi(self, is_main: bool = True) -> Any:
+        from bentos.score_lane import install  # it knows `Edge`
+
         app = super().to_asgi(is_main=is_main)
-        return Edge(app, lambda: self.engine) if is_main else app
+        if not is_main:
+            return app
+        install()
+        return Edge(app, lambda: self.engine)
 
 
 class Edge:
@@ -59,7 +68,7 @@ class Edge:
         self._app = app
         self._engine = engine
         self._handlers: dict[str, Callable[..., Awaitable[None]]] = {
-            "/v1/score": self._score,
+            SCORE_PATH: self._score,
             BULK_PATH: self._bulk,
             "/v1/labels": self._labels,
             "/v1/explain": self._explain,
@@ -76,7 +85,7 @@ class Edge:
         path = scope["path"]
         try:
             if engine is None:
-                raise Problem(503, "(service)", "is starting", retry_after=1)
+                raise _starting()
             await handler(engine, scope, receive, send)
         except Problem as problem:
             if engine is not None:
@@ -96,8 +105,22 @@ class Edge:
         arrived = perf_counter()
         engine.access.spend(client)
         answer = await engine.score(raw, arrived)
-        engine.metrics.count("requests_total", "/v1/score", "200")
+        engine.metrics.count("requests_total", SCORE_PATH, "200")
         await _respond(send, 200, answer)
+
+    def begin(self, headers: Headers, peer: Peer, raw: bytes) -> asyncio.Future[bytes]:
+        """The answer to come to a whole `POST /v1/score`; it, or this call, raises `Problem`."""
+        engine, arrived = self._engine(), perf_counter()
+        if engine is None:
+            raise _starting()
+        engine.access.spend(_caller(engine, headers, peer, "score"))
+        return engine.begin(raw, arrived)
+
+    def count(self, status: int) -> None:
+        """Count a request that `begin` was asked to answer."""
+        engine = self._engine()
+        if engine is not None:
+            engine.metrics.count("requests_total", SCORE_PATH, str(status))
 
     async def _bulk(
         self, engine: Engine, scope: MutableMapping[str, Any], receive: Receive, send: Send
@@ -175,8 +198,11 @@ def _admit(engine: Engine, scope: MutableMapping[str, Any], needed: Scope) -> st
     """The caller's name; raise `Problem` for a wrong method, type or caller."""
     if scope["method"] != "POST":
         raise Problem(405, "(method)", "should be POST")
-    headers = scope["headers"]
-    peer = scope.get("client")
+    return _caller(engine, scope["headers"], scope.get("client"), needed)
+
+
+def _caller(engine: Engine, headers: Headers, peer: Peer, needed: Scope) -> str:
+    """The caller's name; raise `Problem` for a wrong type or caller."""
     name = engine.access.client(headers, peer[0] if peer else None, needed)
     for header, value in headers:
         if header == b"content-type":
@@ -185,6 +211,15 @@ def _admit(engine: Engine, scope: MutableMapping[str, Any], needed: Scope) -> st
         elif header == b"content-encoding" and value.lower() != b"identity":
             raise Problem(415, "content-encoding", "should be absent")
     return name
+
+
+def too_late() -> Problem:
+    """What is said to a caller whose body does not arrive."""
+    return Problem(408, "(body)", f"took longer than {BODY_SECONDS:g} seconds to arrive")
+
+
+def _starting() -> Problem:
+    return Problem(503, "(service)", "is starting", retry_after=1)
 
 
 async def _body(scope: MutableMapping[str, Any], receive: Receive, largest: int) -> bytes:
@@ -197,7 +232,7 @@ async def _body(scope: MutableMapping[str, Any], receive: Receive, largest: int)
                 raise Problem(413, "(body)", f"larger than {largest} bytes")
         parts, size = [body], len(body)
         try:
-            async with asyncio.timeout(_BODY_SECONDS):
+            async with asyncio.timeout(BODY_SECONDS):
                 while message.get("more_body", False):
                     if size > largest:
                         raise Problem(413, "(body)", f"larger than {largest} bytes")
@@ -207,7 +242,7 @@ async def _body(scope: MutableMapping[str, Any], receive: Receive, largest: int)
                     parts.append(message.get("body", b""))
                     size += len(parts[-1])
         except TimeoutError:
-            raise Problem(408, "(body)", f"took longer than {_BODY_SECONDS:g} seconds to arrive") from None
+            raise too_late() from None
         body = b"".join(parts)
     if len(body) > largest:
         raise Problem(413, "(body)", f"larger than {largest} bytes")

@@ -142,7 +142,11 @@ class Engine:
         return work.future
 
     async def score(self, raw: bytes, arrived: float) -> bytes:
-        """The answer's JSON to one transaction's JSON; raise `Problem`.
+        """The answer's JSON to one transaction's JSON; raise `Problem`."""
+        return await self.begin(raw, arrived)
+
+    def begin(self, raw: bytes, arrived: float) -> asyncio.Future[bytes]:
+        """Queue one transaction's JSON; the future is its answer's, and it or this call raises `Problem`.
 
         In a surge it is turned away unparsed.
         """
@@ -150,7 +154,7 @@ class Engine:
             self.batcher.check()
         except Overloaded as error:
             raise _overloaded(error) from None
-        return await self.submit(self.parse(raw), arrived)
+        return self.submit(self.parse(raw), arrived)
 
     async def score_many(self, items: Sequence[Transaction | Problem]) -> list[bytes]:
         """Per item the answer's JSON, or the error's: no item fails its neighbours."""

@@ -155,7 +155,7 @@ def test_a_body_without_end_is_cut_off_while_it_streams(service: Service) -> Non
 
 
 def test_a_body_that_does_not_arrive_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bentos.edge._BODY_SECONDS", 0.05)
+    monkeypatch.setattr("bentos.edge.BODY_SECONDS", 0.05)
     parts = iter([{"type": "http.request", "body": b"{", "more_body": True}])
 
     async def receive() -> dict[str, Any]:
