@@ -24,12 +24,12 @@ from fraud.state_view import describe
 
 def measure_backfill(
     data: Path, mapping: Path, days: int | None, proof_rows: int
-) -> tuple[dict[str, object], dict[str, object]]:
+) -> Iterator[tuple[str, dict[str, object]]]:
     """Import `data`, rebuild its velocity log, send the same events through the flow, compare.
 
-    `days` takes only the first so many. `equal_bytes` says whether every newest state of the log
-    equals the bytes that the flow has put into Redis. The second result is what
-    `velocity_proof.prove` says of `proof_rows` transactions.
+    `days` takes only the first so many. First comes "backfill", whose `equal_bytes` says whether
+    every newest state of the log equals the bytes that the flow has put into Redis; then "proof",
+    what `velocity_proof.prove` says of `proof_rows` transactions.
     """
     from datasets.importer import import_data
     from datasets.lake import parquet_history, read_transactions, transactions_from_table
@@ -63,18 +63,21 @@ def measure_backfill(
             flow_seconds = time.perf_counter() - began
         print(f"flow: {flow_seconds:.1f} s", flush=True)
         compared, different, parts = compare_states(end)
+        yield (
+            "backfill",
+            {
+                "rows": history.num_rows,
+                "seconds": round(seconds, 1),
+                "equal_bytes": different == 0 and compared > 0,
+                "log_rows": rows,
+                "states_compared": compared,
+                "states_different": different,
+                "different_parts": dict(parts),
+                "flow_seconds": round(flow_seconds, 1),
+            },
+        )
         with home(configured.home / "live"):
-            proof = prove(history, start, end, proof_rows)
-    return {
-        "rows": history.num_rows,
-        "seconds": round(seconds, 1),
-        "equal_bytes": different == 0 and compared > 0,
-        "log_rows": rows,
-        "states_compared": compared,
-        "states_different": different,
-        "different_parts": dict(parts),
-        "flow_seconds": round(flow_seconds, 1),
-    }, proof
+            yield "proof", prove(history, start, end, proof_rows)
 
 
 def compare_states(end: datetime) -> tuple[int, int, Counter[str]]:

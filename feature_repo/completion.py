@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from feast import OnDemandFeatureView
     from pyspark.sql import DataFrame
 
-#: Rows computed at once: enough for numpy, little enough for memory.
-STEP_ROWS: Final = 16_384
+#: Rows fetched and computed at once: enough for numpy, and little enough that their states, which
+#: may be of 16 kB for each entity, fit in a worker several times over.
+STEP_ROWS: Final = 4_096
 #: Rows of a row group of a written file; fixed, so that equal rows give equal bytes.
 GROUP_ROWS: Final = 65_536
 _WRITTEN: Final = "file string, rows bigint"
@@ -73,12 +74,11 @@ class Completion:
         for batch in batches:
             if not batch.num_rows:
                 continue
-            whole = pa.Table.from_batches([batch])
-            late = {name: column for each in self.late for name, column in fetch(each, whole).items()}
-            for name, column in late.items():
-                whole = whole.append_column(name, column)
-            for at in range(0, whole.num_rows, STEP_ROWS):
-                table = whole.slice(at, STEP_ROWS)
+            for at in range(0, batch.num_rows, STEP_ROWS):
+                table = pa.Table.from_batches([batch.slice(at, STEP_ROWS)])
+                late = {name: column for each in self.late for name, column in fetch(each, table).items()}
+                for name, column in late.items():
+                    table = table.append_column(name, column)
                 added: dict[str, Any] = {}
                 for call in self.calls:
                     added |= compute(call, table)

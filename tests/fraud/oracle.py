@@ -51,13 +51,15 @@ class Oracle:
         self.place = place
         self.arrived: list[Event] = []
         self._known: set[tuple[int, int]] = set()
+        self._newest_ms = 0
 
     def add(self, seen: Observation) -> None:
         """Remember `seen`, unless the same transaction has arrived before."""
         identity = (seen.transaction_key, seen.event_ms)
         if identity not in self._known:
-            if self.arrived and seen.event_ms - max(past.event_ms for past in self.arrived) > TTL_MS:
+            if self.arrived and seen.event_ms - self._newest_ms > TTL_MS:
                 self.arrived.clear()  # a read here found nothing: the entity starts anew
+            self._newest_ms = max(self._newest_ms, seen.event_ms)
             self._known.add(identity)
             self.arrived.append(Event(seen.event_ms, seen.amount, seen.tracked[self.place], seen.location))
 
