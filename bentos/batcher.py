@@ -138,8 +138,11 @@ class MicroBatcher(Generic[Item]):
         """Queue `item`; raise `Overloaded` when the queue is at a bound."""
         self._pending.append((self.check(), item))
         if not self._scheduled and len(self._tasks) < self._in_flight:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._flush)
+            self._schedule()
+
+    def _schedule(self) -> None:
+        self._scheduled = True
+        asyncio.get_running_loop().call_soon(self._flush)
 
     def _flush(self) -> None:
         self._scheduled = False
@@ -152,8 +155,10 @@ class MicroBatcher(Generic[Item]):
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if self._pending:
-            self._flush()
+        # Not at once: what arrived while the batch was computed is still in the sockets, and the
+        # loop reads them before its next turn.
+        if self._pending and not self._scheduled:
+            self._schedule()
 
     async def drain(self) -> None:
         """Wait until nothing is queued or under way."""
