@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 STEP_ROWS: Final = 4_096
 #: Rows of a row group of a written file; fixed, so that equal rows give equal bytes.
 GROUP_ROWS: Final = 65_536
+_TASK: Final = "__task"
 _WRITTEN: Final = "file string, rows bigint"
 
 Work = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
@@ -51,15 +52,22 @@ class Completion:
         schema = ", ".join(f"`{name}` {kind}" for name, kind in self.columns.items())
         return joined.mapInArrow(_give(self), schema)
 
-    def write(self, joined: DataFrame, folder: Path, partition: str | None, order: Sequence[str]) -> int:
+    def write(
+        self,
+        joined: DataFrame,
+        folder: Path,
+        order: Sequence[str],
+        partition: str | None = None,
+        values: Sequence[str] = (),
+    ) -> int:
         """Write the result under `folder`, replacing parquet files there; return the row count.
 
-        With `partition` (a string column), each of its values gets a folder ``partition=value``
+        With `partition` (a string column), each of its `values` gets a folder ``partition=value``
         with one file. Rows of a file are in `order`, whose columns the joined rows must have.
         """
         keys = ([partition] if partition else []) + list(order)
         if partition:
-            joined = joined.repartition(partition)
+            joined = _in_runs(joined, partition, sorted(values))
         if keys:
             joined = joined.sortWithinPartitions(*keys)
         written = joined.mapInArrow(_write(self, folder, partition), _WRITTEN).collect()
@@ -107,6 +115,28 @@ def completion(
     kinds |= computed
     names = [*known, *outputs, *computed] if wanted is None else list(wanted)
     return Completion(tuple(late), calls, {name: kinds[name].simpleString() for name in names})
+
+
+def _in_runs(joined: DataFrame, partition: str, values: list[str]) -> DataFrame:
+    """`joined` in as many tasks as the session shuffles into, each with a run of the sorted `values`.
+
+    Values that follow each other (dates) need much the same files of a wide view: a task that had
+    any few of them would read most of the view's files for each.
+    """
+    from pyspark.sql import functions as F
+
+    session = joined.sparkSession
+    most = int(session.conf.get("spark.sql.shuffle.partitions") or 1)
+    length = max(1, -(-len(values) // most))
+    tasks = max(1, -(-len(values) // length))
+    # A shuffle goes by hashes: of some numbers, one that it sends to each task.
+    drawn = session.range(64 * tasks).select("id", F.pmod(F.hash("id"), F.lit(tasks)).alias("task"))
+    number = {row["task"]: row["id"] for row in drawn.collect()}
+    by_value = F.create_map(
+        *[F.lit(each) for place, value in enumerate(values) for each in (value, number[place // length])]
+    )
+    task = F.coalesce(by_value[F.col(partition)], F.lit(number[0])).cast("long")
+    return joined.withColumn(_TASK, task).repartition(tasks, _TASK).drop(_TASK)
 
 
 def _give(result: Completion) -> Work:

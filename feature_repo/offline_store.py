@@ -92,6 +92,7 @@ class AsOfSparkOfflineStore(SparkOfflineStore):
         return AsOfRetrievalJob(
             spark=spark,
             rows=count,
+            entities=entities,
             joined=joined,
             completion=lambda wanted: completion(
                 joined, outputs, late, on_demand, feature_refs, full_feature_names, wanted

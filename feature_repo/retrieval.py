@@ -48,6 +48,7 @@ class AsOfRetrievalJob(SparkRetrievalJob):
         *,
         spark: SparkSession,
         rows: int,
+        entities: DataFrame,
         joined: DataFrame,
         completion: Callable[[Sequence[str] | None], Completion],
         config: RepoConfig,
@@ -62,6 +63,7 @@ class AsOfRetrievalJob(SparkRetrievalJob):
             metadata=metadata,
         )
         self._rows = rows
+        self._entities = entities
         self._joined = joined
         self._completion = completion
 
@@ -86,14 +88,18 @@ class AsOfRetrievalJob(SparkRetrievalJob):
     ) -> int:
         """Write `columns` (or all) to the folder `path` from the executors; return the row count.
 
-        With `partition`, a string column, each of its values gets a folder with one file; rows of
-        a file are in `order`, columns of the entity rows. What was in the folder is replaced.
-        Raises RowCountError if a row was lost or doubled on the way.
+        With `partition`, a string column of the entity rows, each of its values gets a folder with
+        one file; rows of a file are in `order`, columns of the entity rows. What was in the folder
+        is replaced. Raises RowCountError if a row was lost or doubled on the way.
         """
         names = (
             [name for name in self._completion(None).columns if name != ROW] if columns is None else columns
         )
-        self._check(self._completion(names).write(self._joined, path, partition, order))
+        values: list[str] = []
+        if partition is not None:
+            found = self._entities.select(partition).distinct().collect()
+            values = [str(row[0]) for row in found if row[0] is not None]
+        self._check(self._completion(names).write(self._joined, path, order, partition, values))
         return self._rows
 
     def persist(
