@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -102,8 +102,9 @@ def request_columns(columns: Mapping[str, Sequence[Any]]) -> dict[str, Ints]:
     microseconds (or numpy datetime64), strings or None, `latitude`/`longitude` floats or None.
     """
 
-    def integers(values: Any) -> Ints:
-        return np.fromiter(values, dtype=np.int64)
+    def integers(values: Sequence[Any], code: Callable[[Any], int]) -> Ints:
+        codes = {value: code(value) for value in set(values)}  # columns repeat their values
+        return np.fromiter(map(codes.__getitem__, values), dtype=np.int64, count=len(values))
 
     times = np.asarray(columns["event_timestamp"])
     microseconds = (
@@ -112,18 +113,17 @@ def request_columns(columns: Mapping[str, Sequence[Any]]) -> dict[str, Ints]:
     request = {
         "event_ms": microseconds // 1000,
         "amount_reference": np.asarray(columns["amount_reference"], dtype=np.int64),
-        "channel_code": integers(_CHANNEL_CODE[value] for value in columns["channel"]),
-        "category_code": integers(_category_code(value) for value in columns["merchant_category"]),
-        "country_code": integers(_country_code(value) for value in columns["country"]),
-        "currency_code": integers(_CURRENCY_CODE[value] for value in columns["currency"]),
+        "channel_code": integers(columns["channel"], _CHANNEL_CODE.__getitem__),
+        "category_code": integers(columns["merchant_category"], _category_code),
+        "country_code": integers(columns["country"], _country_code),
+        "currency_code": integers(columns["currency"], _CURRENCY_CODE.__getitem__),
         "location": integers(
-            NO_LOCATION if latitude is None or longitude is None or latitude != latitude
-            else pack_location(latitude, longitude)
-            for latitude, longitude in zip(columns["latitude"], columns["longitude"], strict=True)
+            list(zip(columns["latitude"], columns["longitude"], strict=True)),
+            lambda place: NO_LOCATION if None in place or place[0] != place[0] else pack_location(*place),
         ),
-    }  # fmt: skip
+    }
     for name, field in TRACKED_FIELDS.items():
-        request[f"{name}_hash"] = integers(_hash(value) for value in columns[field])
-    request["has_terminal"] = integers(value is not None for value in columns["terminal_id"])
-    request["has_ip"] = integers(value is not None for value in columns["ip"])
+        request[f"{name}_hash"] = integers(columns[field], _hash)
+    request["has_terminal"] = integers(columns["terminal_id"], lambda value: value is not None)
+    request["has_ip"] = integers(columns["ip"], lambda value: value is not None)
     return request

@@ -50,8 +50,9 @@ if TYPE_CHECKING:
 
     from feature_repo.retrieval import AsOfRetrievalJob
 
-#: Event time joined at once: a longer range goes piece by piece, each kept when done.
-CHUNK: Final = timedelta(days=61)
+#: Event time joined at once: a longer range goes piece by piece, each kept when done. Each reads the
+#: month before it again.
+CHUNK: Final = timedelta(days=184)
 MANIFEST: Final = "manifest.json"
 DEFAULT_SEED: Final = 20180725
 _NOTHING: Final = "no transactions between {} and {}: load the lake first"
