@@ -25,9 +25,11 @@ if TYPE_CHECKING:
     from feast import OnDemandFeatureView
     from pyspark.sql import DataFrame
 
-#: Rows fetched and computed at once: enough for numpy, and little enough that their states, which
-#: may be of 16 kB for each entity, fit in a worker several times over.
-STEP_ROWS: Final = 4_096
+#: Rows fetched and computed at once: enough for numpy, and so few that their wide columns stay at
+#: about so many bytes (the state of a hot key has 12 kB, and every row has one for each entity).
+LEAST_STEP: Final = 2_048
+LARGEST_STEP: Final = 32_768
+STEP_BYTES: Final = 64 << 20
 #: Rows of a row group of a written file; fixed, so that equal rows give equal bytes.
 GROUP_ROWS: Final = 65_536
 _TASK: Final = "__task"
@@ -79,12 +81,17 @@ class Completion:
 
     def tables(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
         """The result's rows for `batches` of joined rows, in their order."""
+        step = LEAST_STEP
         for batch in batches:
             if not batch.num_rows:
                 continue
-            for at in range(0, batch.num_rows, STEP_ROWS):
-                table = pa.Table.from_batches([batch.slice(at, STEP_ROWS)])
+            at = 0
+            while at < batch.num_rows:
+                table = pa.Table.from_batches([batch.slice(at, step)])
+                at += step
                 late = {name: column for each in self.late for name, column in fetch(each, table).items()}
+                wide = sum([column.nbytes for column in late.values()]) / table.num_rows
+                step = int(min(max(STEP_BYTES / max(wide, 1.0), LEAST_STEP), LARGEST_STEP))
                 for name, column in late.items():
                     table = table.append_column(name, column)
                 added: dict[str, Any] = {}
