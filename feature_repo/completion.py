@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 LEAST_STEP: Final = 2_048
 LARGEST_STEP: Final = 32_768
 STEP_BYTES: Final = 64 << 20
+#: Tasks that write a partitioned result: few, since each begins with the files of the days before.
+TASKS_A_CORE: Final = 3
 #: Rows of a row group of a written file; fixed, so that equal rows give equal bytes.
 GROUP_ROWS: Final = 65_536
 _TASK: Final = "__task"
@@ -125,7 +127,7 @@ def completion(
 
 
 def _in_runs(joined: DataFrame, partition: str, values: list[str]) -> DataFrame:
-    """`joined` in as many tasks as the session shuffles into, each with a run of the sorted `values`.
+    """`joined` in a few tasks a core, each with a run of the sorted `values`.
 
     Values that follow each other (dates) need much the same files of a wide view: a task that had
     any few of them would read most of the view's files for each.
@@ -133,8 +135,7 @@ def _in_runs(joined: DataFrame, partition: str, values: list[str]) -> DataFrame:
     from pyspark.sql import functions as F
 
     session = joined.sparkSession
-    most = int(session.conf.get("spark.sql.shuffle.partitions") or 1)
-    length = max(1, -(-len(values) // most))
+    length = max(1, -(-len(values) // (TASKS_A_CORE * session.sparkContext.defaultParallelism)))
     tasks = max(1, -(-len(values) // length))
     # A shuffle goes by hashes: of some numbers, one that it sends to each task.
     drawn = session.range(64 * tasks).select("id", F.pmod(F.hash("id"), F.lit(tasks)).alias("task"))

@@ -9,6 +9,7 @@ A row that is no longer where the join saw it is an error, never another row's v
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
@@ -62,20 +63,23 @@ def place_columns(event: str) -> list[Column]:
     ]
 
 
-def hashed_files(rows: DataFrame) -> dict[int, str]:
-    """The files of a parquet scan by the hash that `place_columns` gives them."""
+def hashed_files(scans: Sequence[DataFrame]) -> dict[int, str]:
+    """The files of parquet scans by the hash that `place_columns` gives them."""
     from pyspark.sql import functions as F
 
     # A scan writes a local file as file:/x, the list of its files as file:///x.
     spelled = {
         spelling: address
+        for rows in scans
         for address in rows.inputFiles()
         for spelling in (address, address.replace("file:///", "file:/", 1))
     }
-    frame = rows.sparkSession.createDataFrame([(each,) for each in spelled], "address string")
+    if not spelled:
+        return {}
+    frame = scans[0].sparkSession.createDataFrame([(each,) for each in spelled], "address string")
     hashed = {row[1]: spelled[row[0]] for row in frame.select("address", F.xxhash64("address")).collect()}
     if len(hashed) != len(spelled):
-        raise ValueError("two files of a view have the same hash: rename one of them")
+        raise ValueError("two files of the views have the same hash: rename one of them")
     return hashed
 
 

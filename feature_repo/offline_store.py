@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -87,7 +87,8 @@ class AsOfSparkOfflineStore(SparkOfflineStore):
         views = _views(spark, registry, project, feature_refs, feature_views, span, full_feature_names)
         joined = join_as_of(entities, time, [view.joined for view in views])
         outputs = [output for view in views for output in view.outputs]
-        late = [view.late for view in views if view.late is not None]
+        files = hashed_files([view.scan for view in views if view.scan is not None])
+        late = [replace(view.late, files=files) for view in views if view.late is not None]
         on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
         return AsOfRetrievalJob(
             spark=spark,
@@ -192,11 +193,13 @@ def _extent(entities: DataFrame, time: str) -> tuple[int, tuple[datetime, dateti
 
 @dataclass(frozen=True, slots=True)
 class _Requested:
-    """A requested view: its output columns, and how they are joined and fetched."""
+    """A requested view: its output columns, how they are joined, and what is fetched (but for the
+    files of `late`, which those of `scan` become)."""
 
     outputs: tuple[str, ...]
     joined: View
-    late: LateColumns | None
+    late: LateColumns | None = None
+    scan: DataFrame | None = None
 
 
 def _views(
@@ -269,12 +272,12 @@ def _requested(
     ttl, asked = view.ttl or timedelta(0), tuple(keys.values())
     folders = _folders(source, ttl, span)
     if not folders:
-        return _Requested(outputs, View(name, asked, outputs, kinds, ttl, None), None)
+        return _Requested(outputs, View(name, asked, outputs, kinds, ttl, None))
     if not (source.path and source.file_format == "parquet"):
         rows = spark.sql(f"SELECT * FROM {source.get_table_query_string()}")
         values = {each.output: F.col(each.name) for each in columns}
         joined = View(name, asked, outputs, kinds, ttl, _view_rows(rows, source, keys, values, ttl, span))
-        return _Requested(outputs, joined, None)
+        return _Requested(outputs, joined)
     event, known = source.timestamp_field, source.created_timestamp_column or source.timestamp_field
     schema = [f"`{key}` string" for key in keys]
     schema += [f"`{time}` timestamp" for time in dict.fromkeys((event, known))]
@@ -284,13 +287,13 @@ def _requested(
         event=event,
         keys=tuple(keys.items()),
         columns=tuple([(each.name, each.output, each.kind) for each in columns]),
-        files=hashed_files(rows),
+        files={},
     )
     places = dict(zip(late.place, place_columns(event), strict=True))
     joined = View(
         name, asked, late.place, ("bigint",) * 3, ttl, _view_rows(rows, source, keys, places, ttl, span)
     )
-    return _Requested(outputs, joined, late)
+    return _Requested(outputs, joined, late, rows)
 
 
 def _folders(source: SparkSource, ttl: timedelta, span: tuple[datetime, datetime]) -> list[str]:

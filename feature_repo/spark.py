@@ -50,6 +50,8 @@ def spark_session(app: str = "tollgate") -> SparkSession:
         "spark.sql.parquet.compression.codec": "zstd",
         "spark.sql.sources.partitionColumnTypeInference.enabled": "false",
         "spark.sql.shuffle.partitions": str(SHUFFLE_PARTITIONS),
+        # So that a few cores end their last tasks together.
+        "spark.sql.adaptive.advisoryPartitionSizeInBytes": "24MB",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
     }.items():
