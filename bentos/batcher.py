@@ -7,8 +7,8 @@ arrivals gather, and form the next one when a slot frees. The batch size so foll
 What arrives faster than it can be decided waits in two places: in the queue here, which has
 bounds, and unread in the sockets, where it has none. An event loop reads every socket that is
 ready before it runs what it read, so that a surge makes its turns long, and a long turn is what
-a request waits that comes during it. In a surge the batcher therefore takes fewer a turn (`Room`)
-until turns are short again: what is turned away costs a fraction of a decision.
+a request waits that comes during it. In a surge the batcher therefore takes no more than it can
+decide in time (`Room`): what is turned away costs a fraction of a decision.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from typing import Final, Generic, TypeVar
 
 Item = TypeVar("Item")
 
-#: Fewest that are taken a turn, however long turns are.
+#: Fewest that may wait, however slow decisions are.
 LEAST_ROOM: Final = 8
+#: Seconds without anybody turned away after which a surge is over.
+CALM: Final = 0.1
 
 
 class Overloaded(RuntimeError):
@@ -30,12 +32,12 @@ class Overloaded(RuntimeError):
 
 
 class Room:
-    """How many items may wait before new ones can be turned away: `most`, and fewer in a surge.
+    """How many items may wait before new ones can be turned away: `most`, and in a surge what can be
+    decided within `longest` seconds.
 
-    A turn of the event loop is judged if it found no room for an item: it lasts from that moment
-    to the first item of a later turn. The second in a row that lasted longer than `longest`
-    seconds, and each that follows it, halves the room, down to `LEAST_ROOM`; a shorter one adds
-    `LEAST_ROOM`, and a turn that had room for everybody doubles it.
+    A surge begins with the second turn in a row that found no room for an item and lasted longer
+    than `longest` (from that moment to the first item of a later turn). It is over when there was
+    room for everybody for `CALM` seconds.
     """
 
     def __init__(self, most: int, longest: float) -> None:
@@ -43,37 +45,48 @@ class Room:
         self.turn_over = False
         self._most = most
         self._longest = longest
-        self._began = 0.0
-        self._full = False
+        self._pace = 0.0  # seconds that a decision takes, of late
+        self._full_at: float | None = None  # when this turn had no room
+        self._full_last = 0.0
         self._was_long = False
-        self._watching = False
 
     @property
     def narrow(self) -> bool:
         """Whether there is less room than without a surge."""
         return self.now < self._most
 
+    def decided(self, number: int, seconds: float) -> None:
+        """So many items took so long, with nothing else between them."""
+        pace = seconds / number
+        self._pace = self._pace + (pace - self._pace) / 8 if self._pace else pace
+        if self.narrow:
+            self.now = self._share()
+
     def next_turn(self, now: float) -> None:
         """Judge the turn that is over (`turn_over`), as somebody asks in a later one at `now`."""
-        long = self._full and now - self._began > self._longest
+        self.turn_over = False
+        long = self._full_at is not None and now - self._full_at > self._longest
+        self._full_at = None
         if long and self._was_long:
-            self.now = min(self._most, max(LEAST_ROOM, self.now // 2))
-        elif not long:
-            self.now = min(self._most, self.now + LEAST_ROOM if self._full else 2 * self.now)
+            self.now = self._share()
+        elif self.narrow and now - self._full_last > CALM:
+            self.now = self._most
         self._was_long = long
-        self._full = self._watching = self.turn_over = False
         if self.narrow:
-            self._watch(now)
+            self._watch()
 
     def full(self, now: float) -> None:
         """Somebody finds no room at `now`."""
-        self._full = True
-        if not self._watching:
-            self._watch(now)
+        self._full_last = now
+        if self._full_at is None:
+            self._full_at = now
+            self._watch()
 
-    def _watch(self, now: float) -> None:
-        self._began = now
-        self._watching = True
+    def _share(self) -> int:
+        fits = int(self._longest / self._pace) if self._pace else self._most
+        return min(self._most, max(LEAST_ROOM, fits))
+
+    def _watch(self) -> None:
         asyncio.get_running_loop().call_soon(self._end_turn)
 
     def _end_turn(self) -> None:
@@ -87,8 +100,8 @@ class MicroBatcher(Generic[Item]):
     is taken while the oldest of a full batch or more has waited `longest_wait` seconds, so that a
     surge is turned away early instead of making everybody late. (Fewer than a batch are decided
     together at the next turn: turning one away would help nobody.) While turns of the event loop
-    in which more than a batch arrives last longer than twice `longest_wait`, less may wait: see
-    `Room`. One event loop owns it.
+    in which more than a batch arrives last longer than twice `longest_wait`, no more may wait than
+    is decided in that time: see `Room`. One event loop owns it.
     """
 
     def __init__(
@@ -108,7 +121,8 @@ class MicroBatcher(Generic[Item]):
         self._room = Room(size, 2 * longest_wait)
         self._pending: deque[tuple[float, Item]] = deque()
         self._scheduled = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], tuple[int, float]] = {}
+        self._done_last = 0.0
 
     @property
     def waiting(self) -> int:
@@ -150,11 +164,14 @@ class MicroBatcher(Generic[Item]):
             pending = self._pending
             batch = [pending.popleft()[1] for _ in range(min(self._size, len(pending)))]
             task = asyncio.ensure_future(self._run(batch))
-            self._tasks.add(task)
+            self._tasks[task] = len(batch), perf_counter()
             task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        number, began = self._tasks.pop(task)
+        now = perf_counter()
+        self._room.decided(number, now - max(began, self._done_last))
+        self._done_last = now
         # Not at once: what arrived while the batch was computed is still in the sockets, and the
         # loop reads them before its next turn.
         if self._pending and not self._scheduled:
