@@ -67,7 +67,8 @@ def _request_entries() -> list[Entry]:
         if feature.entity is None:
             facts = ("transaction", "at the request", "–", "the transaction does not say")
         elif _reads_profile(feature.name):
-            null = f"no profile of this {owner}, or nothing to divide by"
+            lacking = "no location" if "_km_" in feature.name else "nothing to divide by"
+            null = f"no profile of this {owner}, or {lacking}"
             facts = ("state and profile", "at the request", profile, null)
         else:
             facts = ("velocity state", "every transaction", velocity, f"no {owner} named, or no state of it")
