@@ -34,9 +34,8 @@ def synthetic_set() -> tuple[Path, Path]:
              "--days", str(SYNTHETIC_DAYS)]  # fmt: skip
     first = SYNTHETIC_START + timedelta(days=LOOK_BACK_DAYS)
     last = SYNTHETIC_START + timedelta(days=SYNTHETIC_DAYS)
-    return _set(
-        computed(loaded(home, "generate", words)), first, last
-    ), home / "dataset" / "ground_truth.parquet"
+    made = _set(computed(loaded(home, "generate", words)), first, last)
+    return made, home / "dataset" / "ground_truth.parquet"
 
 
 def _set(lake: Lake, first: date, last: date) -> Path:

@@ -35,20 +35,19 @@ class Room:
     """How many items may wait before new ones can be turned away: `most`, and in a surge what can be
     decided within `longest` seconds.
 
-    A surge begins with the second turn in a row that found no room for an item and lasted longer
-    than `longest` (from that moment to the first item of a later turn). It is over when there was
-    room for everybody for `CALM` seconds.
+    A turn of the loop that had no room for an item is timed from there until the loop has run what
+    was read then and read again. A surge begins with the second such turn in a row that lasted
+    longer than `longest`. It is over once there was room for everybody for `CALM` seconds.
     """
 
     def __init__(self, most: int, longest: float) -> None:
         self.now = most
-        self.turn_over = False
         self._most = most
         self._longest = longest
         self._pace = 0.0  # seconds that a decision takes, of late
-        self._full_at: float | None = None  # when this turn had no room
-        self._full_last = 0.0
-        self._was_long = False
+        self._full_last = float("-inf")
+        self._began: float | None = None  # when the turn that is timed had no room
+        self._long_until = float("-inf")
 
     @property
     def narrow(self) -> bool:
@@ -62,35 +61,32 @@ class Room:
         if self.narrow:
             self.now = self._share()
 
-    def next_turn(self, now: float) -> None:
-        """Judge the turn that is over (`turn_over`), as somebody asks in a later one at `now`."""
-        self.turn_over = False
-        long = self._full_at is not None and now - self._full_at > self._longest
-        self._full_at = None
-        if long and self._was_long:
-            self.now = self._share()
-        elif self.narrow and now - self._full_last > CALM:
+    def full(self, waiting: int, now: float) -> bool:
+        """Whether there is no room for an item that finds `waiting` others at `now`."""
+        if now - self._full_last > CALM:
             self.now = self._most
-        self._was_long = long
-        if self.narrow:
-            self._watch()
-
-    def full(self, now: float) -> None:
-        """Somebody finds no room at `now`."""
+        if waiting < self.now:
+            return False
         self._full_last = now
-        if self._full_at is None:
-            self._full_at = now
-            self._watch()
+        if self._began is None:
+            self._began = now
+            loop = asyncio.get_running_loop()
+            # The second of two turns: what was read in this one has been run by then.
+            loop.call_soon(loop.call_soon, self._judge)
+        return True
+
+    def _judge(self) -> None:
+        began, now = self._began, perf_counter()
+        assert began is not None
+        self._began = None
+        if now - began > self._longest:
+            if began - self._long_until <= self._longest:
+                self.now = self._share()
+            self._long_until = now
 
     def _share(self) -> int:
         fits = int(self._longest / self._pace) if self._pace else self._most
         return min(self._most, max(LEAST_ROOM, fits))
-
-    def _watch(self) -> None:
-        asyncio.get_running_loop().call_soon(self._end_turn)
-
-    def _end_turn(self) -> None:
-        self.turn_over = True
 
 
 class MicroBatcher(Generic[Item]):
@@ -140,12 +136,9 @@ class MicroBatcher(Generic[Item]):
         waiting, room, now = len(self._pending), self._room, perf_counter()
         if waiting >= self._queue:
             raise Overloaded(f"{self._queue} transactions wait already")
-        if room.turn_over:
-            room.next_turn(now)
-        if waiting >= room.now:
-            room.full(now)
-            if room.narrow or now - self._pending[0][0] > self._longest_wait:
-                raise Overloaded("more transactions arrive than can be decided in time")
+        full = waiting >= room.now and room.full(waiting, now)
+        if full and (room.narrow or now - self._pending[0][0] > self._longest_wait):
+            raise Overloaded("more transactions arrive than can be decided in time")
         return now
 
     def submit(self, item: Item) -> None:

@@ -95,7 +95,7 @@ class Edge:
             raise
         except Exception:  # noqa: BLE001  # the caller gets an answer, the log the stack without the input
             _log.exception("a request failed")
-            await _respond(send, 500, Problem(500, "(service)", "failed; it has been logged").json())
+            await _respond(send, 500, failed().json())
 
     async def _score(
         self, engine: Engine, scope: MutableMapping[str, Any], receive: Receive, send: Send
@@ -216,6 +216,11 @@ def _caller(engine: Engine, headers: Headers, peer: Peer, needed: Scope) -> str:
 def too_late() -> Problem:
     """What is said to a caller whose body does not arrive."""
     return Problem(408, "(body)", f"took longer than {BODY_SECONDS:g} seconds to arrive")
+
+
+def failed() -> Problem:
+    """What is said to a caller whose request met an error of ours."""
+    return Problem(500, "(service)", "failed; it has been logged")
 
 
 def _starting() -> Problem:

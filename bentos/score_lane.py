@@ -23,7 +23,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http import auto
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from bentos.edge import BODY_SECONDS, SCORE_PATH, Edge, too_late
+from bentos.edge import BODY_SECONDS, SCORE_PATH, Edge, failed, too_late
 from bentos.problem import Problem
 from fraud.contract import LARGEST_BODY
 
@@ -184,7 +184,7 @@ class ScoreLane(HttpToolsProtocol):
 
     def _fail(self, due: _Due) -> None:
         _log.exception("a request failed")
-        self._write(due, 500, Problem(500, "(service)", "failed; it has been logged").json())
+        self._write(due, 500, failed().json())
 
     def _write(self, due: _Due, status: int, body: bytes, retry_after: int | None = None) -> None:
         parts = [STATUS_LINE[status]]

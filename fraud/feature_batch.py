@@ -187,5 +187,6 @@ def _kilometres(degrees: Floats) -> Floats:
     return kilometres
 
 
+assert TRANSACTION_FEATURES[-1].name == "customer_km_from_usual_30d", "`batch_features` puts it there"
 assert not any(entity.located for entity in ENTITIES[_LOCATED:]), "located entities come first"
 assert tuple(entity.name for entity in ENTITIES[: len(AMOUNT_AGAINST)]) == AMOUNT_AGAINST

@@ -108,6 +108,24 @@ def test_in_a_surge_no_more_may_wait_than_can_be_decided_in_time() -> None:
     assert found[4:] == [3, 40]
 
 
+def test_bursts_with_silence_between_them_are_no_surge() -> None:
+    async def run() -> list[int]:
+        async def decide(batch: list[int]) -> None:
+            time.sleep(0.002 * len(batch))
+
+        batcher = MicroBatcher(decide, size=32, in_flight=1, longest_wait=0.01)
+        taken = []
+        for _ in range(4):
+            for item in range(40):
+                batcher.submit(item)
+            await batcher.drain()
+            taken.append(40)
+            await asyncio.sleep(0.03)
+        return taken
+
+    assert asyncio.run(run()) == [40] * 4
+
+
 def test_the_queue_is_bounded() -> None:
     async def run() -> None:
         async def never(batch: list[int]) -> None:
