@@ -1,4 +1,4 @@
-"""Point-in-time joins as one ordered pass per key.
+"""Point-in-time joins by Spark, as one ordered pass per key: for views that are no parquet files.
 
 Rows of a view and the entity rows are ordered together by time, a view row at the moment it is
 both valid and known; each entity row then takes the newest view row before it. That is what

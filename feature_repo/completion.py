@@ -1,9 +1,9 @@
 """The last stage of a point-in-time join, in Spark's workers: fetch, compute, choose, write.
 
-Joined rows come narrow: what the entity rows carried, values of small views and the places of
-wide ones. A worker fetches the wide columns, runs the on-demand views and keeps the columns that
-were asked for; either Spark takes them back, or the worker writes them to parquet at once, which
-spares the rows a way through the JVM, a shuffle and a sort at their full width.
+Rows come narrow: what the entity rows carried, and the values of views that Spark itself had to
+join. A worker finds and fetches the columns of parquet views, runs the on-demand views and keeps
+the columns that were asked for; either Spark takes them back, or the worker writes them to parquet
+at once, which spares the rows a way through the JVM, a shuffle and a sort at their full width.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from feature_repo.late_columns import LateColumns, fetch
+from feature_repo.newest_rows import NewestRows
 from feature_repo.on_demand import Call, compute, on_demand_calls
+from feature_repo.parquet_view import ParquetView, fetch
 
 if TYPE_CHECKING:
     from feast import OnDemandFeatureView
@@ -44,15 +45,16 @@ Work = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 class Completion:
     """How joined rows become the result: `columns` are the result's names with Spark types."""
 
-    late: tuple[LateColumns, ...]
+    views: tuple[ParquetView, ...]
     calls: tuple[Call, ...]
     columns: dict[str, str]
 
     def frame(self, joined: DataFrame) -> DataFrame:
         """The result as a lazy frame."""
         names = list(self.columns)
-        if not self.late and not self.calls:
+        if not self.views and not self.calls:
             return joined.select(*names)
+        joined = self._in_order_of_time(joined)
         schema = ", ".join(f"`{name}` {kind}" for name, kind in self.columns.items())
         return joined.mapInArrow(_give(self), schema)
 
@@ -69,11 +71,11 @@ class Completion:
         With `partition` (a string column), each of its `values` gets a folder ``partition=value``
         with one file. Rows of a file are in `order`, whose columns the joined rows must have.
         """
-        keys = ([partition] if partition else []) + list(order)
         if partition:
-            joined = _in_runs(joined, partition, sorted(values))
-        if keys:
-            joined = joined.sortWithinPartitions(*keys)
+            joined = _in_runs(joined, partition, sorted(values)).sortWithinPartitions(partition, *order)
+        else:
+            joined = self._in_order_of_time(joined)
+            joined = joined.sortWithinPartitions(*order) if order else joined
         written = joined.mapInArrow(_write(self, folder, partition), _WRITTEN).collect()
         kept = {folder / row["file"] for row in written}
         for path in folder.glob("**/*.parquet"):
@@ -83,18 +85,23 @@ class Completion:
 
     def tables(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
         """The result's rows for `batches` of joined rows, in their order."""
+        searches = [NewestRows(view) for view in self.views]
         step = LEAST_STEP
         for batch in batches:
             if not batch.num_rows:
                 continue
+            found = [search.find(batch) for search in searches]
             at = 0
             while at < batch.num_rows:
                 table = pa.Table.from_batches([batch.slice(at, step)])
+                fetched = [
+                    fetch(view, places.slice(at, step), table)
+                    for view, places in zip(self.views, found, strict=True)
+                ]
                 at += step
-                late = {name: column for each in self.late for name, column in fetch(each, table).items()}
-                wide = sum([column.nbytes for column in late.values()]) / table.num_rows
+                wide = sum([column.nbytes for each in fetched for column in each.values()]) / table.num_rows
                 step = int(min(max(STEP_BYTES / max(wide, 1.0), LEAST_STEP), LARGEST_STEP))
-                for name, column in late.items():
+                for name, column in [item for each in fetched for item in each.items()]:
                     table = table.append_column(name, column)
                 added: dict[str, Any] = {}
                 for call in self.calls:
@@ -103,12 +110,19 @@ class Completion:
                 columns = [added[name] if name in added else table.column(name) for name in names]
                 yield pa.table(columns, names=names).combine_chunks()
 
+    def _in_order_of_time(self, joined: DataFrame) -> DataFrame:
+        """`joined` in a few tasks a core, each with a run of the entity rows' time."""
+        if not self.views:
+            return joined
+        tasks, time = TASKS_A_CORE * joined.sparkSession.sparkContext.defaultParallelism, self.views[0].time
+        return joined.repartitionByRange(tasks, time).sortWithinPartitions(time)
+
 
 def completion(
     joined: DataFrame,
     outputs: Sequence[str],
-    late: Sequence[LateColumns],
-    views: Sequence[OnDemandFeatureView],
+    parquet: Sequence[ParquetView],
+    on_demand: Sequence[OnDemandFeatureView],
     feature_refs: Sequence[str],
     full_feature_names: bool,
     wanted: Sequence[str] | None,
@@ -116,21 +130,20 @@ def completion(
     """The completion of `joined`, whose views have `outputs`; the columns `wanted`, or all."""
     from pyspark.sql.pandas.types import from_arrow_type
 
-    places = {name for each in late for name in each.place}
-    kinds = {field.name: field.dataType for field in joined.schema.fields if field.name not in places}
-    kinds |= {output: from_arrow_type(kind) for each in late for _, output, kind in each.columns}
+    kinds = {field.name: field.dataType for field in joined.schema.fields}
+    kinds |= {output: from_arrow_type(kind) for view in parquet for _, output, kind in view.columns}
     known = [name for name in kinds if name not in outputs]
-    calls, computed = on_demand_calls(views, [*known, *outputs], feature_refs, full_feature_names)
+    calls, computed = on_demand_calls(on_demand, [*known, *outputs], feature_refs, full_feature_names)
     kinds |= computed
     names = [*known, *outputs, *computed] if wanted is None else list(wanted)
-    return Completion(tuple(late), calls, {name: kinds[name].simpleString() for name in names})
+    return Completion(tuple(parquet), calls, {name: kinds[name].simpleString() for name in names})
 
 
 def _in_runs(joined: DataFrame, partition: str, values: list[str]) -> DataFrame:
     """`joined` in a few tasks a core, each with a run of the sorted `values`.
 
-    Values that follow each other (dates) need much the same files of a wide view: a task that had
-    any few of them would read most of the view's files for each.
+    Values that follow each other (dates) need much the same files of a view: a task that had any
+    few of them would read most of the view's files for each.
     """
     from pyspark.sql import functions as F
 

@@ -1,10 +1,10 @@
 """The offline store: Feast's Spark store with point-in-time joins that are linear per key.
 
 Stock Spark retrieval joins every view row of a key with every training row of that key and
-runs on-demand views over the whole result on the driver. Here each join is one ordered pass
-over keys and times (`feature_repo.asof`), always as known at the time; wide columns are fetched
-(`feature_repo.late_columns`) and on-demand views run inside the executors. Tests hold the
-results equal to stock.
+runs on-demand views over the whole result on the driver. Here workers look the newest rows up in
+the files of parquet views (`feature_repo.newest_rows`), always as known at the time, and run
+on-demand views themselves; views of other sources are joined by Spark in one ordered pass over
+keys and times (`feature_repo.asof`). Tests hold the results equal to stock.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
+from urllib.parse import unquote
 
 import pandas as pd
 import pyarrow as pa
@@ -34,7 +35,7 @@ from feast.type_map import feast_value_type_to_pa
 
 from feature_repo.asof import EmptyEntitiesError, View, join_as_of, number_rows
 from feature_repo.completion import completion
-from feature_repo.late_columns import LateColumns, hashed_files, place_columns
+from feature_repo.parquet_view import ParquetView
 from feature_repo.retrieval import AsOfRetrievalJob, LatestRetrievalJob
 from feature_repo.spark import spark_session
 
@@ -84,11 +85,12 @@ class AsOfSparkOfflineStore(SparkOfflineStore):
         offline_utils.assert_expected_columns_in_entity_df(_numpy_types(entities), expected, time)
         entities = number_rows(entities)
         count, span = _extent(entities, time)
-        views = _views(spark, registry, project, feature_refs, feature_views, span, full_feature_names)
-        joined = join_as_of(entities, time, [view.joined for view in views])
+        views = _views(
+            spark, registry, project, feature_refs, feature_views, (time, span), full_feature_names
+        )
+        joined = join_as_of(entities, time, [view.joined for view in views if view.joined is not None])
         outputs = [output for view in views for output in view.outputs]
-        files = hashed_files([view.scan for view in views if view.scan is not None])
-        late = [replace(view.late, files=files) for view in views if view.late is not None]
+        parquet = [view.parquet for view in views if view.parquet is not None]
         on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
         return AsOfRetrievalJob(
             spark=spark,
@@ -96,7 +98,7 @@ class AsOfSparkOfflineStore(SparkOfflineStore):
             entities=entities,
             joined=joined,
             completion=lambda wanted: completion(
-                joined, outputs, late, on_demand, feature_refs, full_feature_names, wanted
+                joined, outputs, parquet, on_demand, feature_refs, full_feature_names, wanted
             ),
             config=config,
             full_feature_names=full_feature_names,
@@ -193,13 +195,11 @@ def _extent(entities: DataFrame, time: str) -> tuple[int, tuple[datetime, dateti
 
 @dataclass(frozen=True, slots=True)
 class _Requested:
-    """A requested view: its output columns, how they are joined, and what is fetched (but for the
-    files of `late`, which those of `scan` become)."""
+    """A requested view: its output columns, and by whom it is joined: Spark, or workers from files."""
 
     outputs: tuple[str, ...]
-    joined: View
-    late: LateColumns | None = None
-    scan: DataFrame | None = None
+    joined: View | None = None
+    parquet: ParquetView | None = None
 
 
 def _views(
@@ -208,10 +208,13 @@ def _views(
     project: str,
     feature_refs: list[str],
     feature_views: list[FeatureView],
-    span: tuple[datetime, datetime],
+    asked: tuple[str, tuple[datetime, datetime]],
     full_feature_names: bool,
 ) -> list[_Requested]:
-    """The requested views with their rows, limited to the time that entity rows can see."""
+    """The requested views, limited to the time that entity rows can see.
+
+    `asked` is the entity rows' time column, and the first and last time in it.
+    """
     by_name = {_name(view): view for view in feature_views}
     # Asking Feast for its query context would load every source, and fail on an empty lake.
     wanted, _ = offline_utils._get_requested_feature_views_to_features_dict(  # type: ignore[attr-defined]
@@ -237,7 +240,7 @@ def _views(
             )
             for feature in features
         ]
-        views.append(_requested(spark, view, name, source, keys, columns, span))
+        views.append(_requested(spark, view, name, source, keys, columns, asked))
     return views
 
 
@@ -263,37 +266,43 @@ def _requested(
     source: SparkSource,
     keys: dict[str, str],
     columns: list[_Column],
-    span: tuple[datetime, datetime],
+    asked: tuple[str, tuple[datetime, datetime]],
 ) -> _Requested:
     """One view, whose `keys` pair the source's key columns with those of the entity rows."""
     from pyspark.sql import functions as F
 
+    time, span = asked
     outputs, kinds = tuple([each.output for each in columns]), tuple([each.spark for each in columns])
-    ttl, asked = view.ttl or timedelta(0), tuple(keys.values())
+    ttl, asking = view.ttl or timedelta(0), tuple(keys.values())
     folders = _folders(source, ttl, span)
     if not folders:
-        return _Requested(outputs, View(name, asked, outputs, kinds, ttl, None))
+        return _Requested(outputs, View(name, asking, outputs, kinds, ttl, None))
     if not (source.path and source.file_format == "parquet"):
         rows = spark.sql(f"SELECT * FROM {source.get_table_query_string()}")
         values = {each.output: F.col(each.name) for each in columns}
-        joined = View(name, asked, outputs, kinds, ttl, _view_rows(rows, source, keys, values, ttl, span))
+        joined = View(name, asking, outputs, kinds, ttl, _view_rows(rows, source, keys, values, ttl, span))
         return _Requested(outputs, joined)
-    event, known = source.timestamp_field, source.created_timestamp_column or source.timestamp_field
-    schema = [f"`{key}` string" for key in keys]
-    schema += [f"`{time}` timestamp" for time in dict.fromkeys((event, known))]
-    rows = spark.read.schema(", ".join(schema)).option("basePath", source.path).parquet(*folders)
-    late = LateColumns(
-        view=name,
-        event=event,
+    # Spark lists files wherever it can read them; it need not look into one, so any schema will do.
+    listed = spark.read.schema("x int").option("basePath", source.path).parquet(*folders).inputFiles()
+    partition = source.date_partition_column
+    parquet = ParquetView(
+        name=name,
+        time=time,
         keys=tuple(keys.items()),
+        event=source.timestamp_field,
+        known=source.created_timestamp_column or source.timestamp_field,
         columns=tuple([(each.name, each.output, each.kind) for each in columns]),
-        files={},
+        ttl_us=ttl // timedelta(microseconds=1),
+        partition=source.date_partition_column_format,
+        files=tuple(sorted([(address, _partition_value(address, partition)) for address in listed])),
     )
-    places = dict(zip(late.place, place_columns(event), strict=True))
-    joined = View(
-        name, asked, late.place, ("bigint",) * 3, ttl, _view_rows(rows, source, keys, places, ttl, span)
-    )
-    return _Requested(outputs, joined, late, rows)
+    return _Requested(outputs, parquet=parquet)
+
+
+def _partition_value(address: str, partition: str | None) -> str:
+    """The value of the `partition` column in the name of a file's folder."""
+    named = [part.partition("=")[2] for part in address.split("/") if part.startswith(f"{partition}=")]
+    return unquote(named[-1]) if partition and named else ""
 
 
 def _folders(source: SparkSource, ttl: timedelta, span: tuple[datetime, datetime]) -> list[str]:

@@ -28,8 +28,9 @@ from feast.infra.offline_stores.contrib.spark_offline_store.spark_source import 
 from feast.types import Bytes, Float64, Int64, String
 from pyspark.sql import SparkSession
 
-from feature_repo.late_columns import LateColumns, MovedRowsError, fetch
+from feature_repo.newest_rows import NewestRows
 from feature_repo.offline_store import AsOfSparkOfflineStoreConfig
+from feature_repo.parquet_view import Found, MovedRowsError, ParquetView, fetch
 from feature_repo.retrieval import AsOfRetrievalJob, RowCountError
 from feature_repo.saved_dataset import SavedFolder
 
@@ -229,7 +230,7 @@ def test_rows_from_sql_and_full_names_give_the_same_values(
 
 
 def test_a_source_that_is_a_query_gives_what_its_files_give(ours: FeatureStore) -> None:
-    # Files are joined by place and their columns fetched afterwards; a query's columns are joined whole.
+    # Workers look rows up in files; Spark joins what is no file.
     found = ours.get_historical_features(
         entity_rows(200, 9), ["risk:rate", "again:rate"], full_feature_names=True
     ).to_df()
@@ -241,19 +242,77 @@ def test_values_are_refused_when_the_file_is_no_longer_what_the_join_saw(tmp_pat
     at = int(TIME.timestamp()) * 1_000_000
     rows = pa.table({"id": ["a", "b"], "at": pa.array([at, at]).cast(STAMP), "value": [1.0, 2.0]})
     pq.write_table(rows, tmp_path / "rows.parquet")
-    late = LateColumns(
-        view="v", event="at", keys=(("id", "id"),), columns=(("value", "value", pa.float64()),),
-        files={7: f"file://{tmp_path}/rows.parquet"},
+    view = parquet_view(tmp_path)
+
+    def fetched(key: str, row: int, time: int) -> list[float | None]:
+        found = Found(np.array([0, -1]), np.array([row, -1]), np.array([time, -1]))
+        return fetch(view, found, pa.table({"id": [key, "c"]}))["value"].to_pylist()
+
+    assert fetched("b", 1, at) == [2.0, None]
+    for other in (("a", 1, at), ("b", 1, at + 1), ("b", 2, at)):
+        with pytest.raises(MovedRowsError, match="run the join again"):
+            fetched(*other)
+    (tmp_path / "rows.parquet").unlink()
+    with pytest.raises(MovedRowsError, match="run the join again"):
+        NewestRows(view).find(pa.table({"id": ["a"], "time": pa.array([at]).cast(STAMP)}))
+
+
+def parquet_view(folder: Path, *, ttl: timedelta = timedelta(0)) -> ParquetView:
+    """A view of the files in `folder`, of which those in subfolders day=YYYY-MM-DD follow event time."""
+    files = sorted(folder.glob("**/*.parquet"))
+    return ParquetView(
+        name="v", time="time", keys=(("id", "id"),), event="at", known="known",
+        columns=(("value", "value", pa.float64()),), ttl_us=ttl // timedelta(microseconds=1),
+        partition="%Y-%m-%d",
+        files=tuple([(f"file://{path}", path.parent.name.partition("=")[2]) for path in files]),
     )  # fmt: skip
 
-    def joined(key: str, row: int, time: int) -> pa.Table:
-        place = [pa.array([7, None], pa.int64()), pa.array([row, None], pa.int64()), pa.array([time, None])]
-        return pa.table({"id": [key, "c"], **dict(zip(late.place, place, strict=True))})
 
-    assert fetch(late, joined("b", 1, at))["value"].to_pylist() == [2.0, None]
-    for other in (joined("a", 1, at), joined("b", 1, at + 1), joined("b", 2, at)):
-        with pytest.raises(MovedRowsError, match="run the join again"):
-            fetch(late, other)
+@pytest.mark.parametrize("ttl", [timedelta(days=3), timedelta(0)])
+@pytest.mark.parametrize("ordered", [True, False])
+def test_batches_find_the_newest_rows_whatever_their_order_and_the_files(
+    tmp_path: Path, ttl: timedelta, ordered: bool
+) -> None:
+    random = np.random.default_rng(11)
+    start, hour, count = int(TIME.timestamp()) * 1_000_000, 3_600_000_000, 3_000
+    event = start + random.integers(0, 20 * 24, count) * hour
+    known = event + np.where(random.random(count) < 0.3, random.integers(0, 100, count) * hour, 0)
+    key = [f"k{number}" for number in random.integers(0, 40, count)]
+    # Rows equal in key and both times are one fact: they have one value.
+    value = [float(hash(row) % 1_000_003) for row in zip(key, event.tolist(), known.tolist(), strict=True)]
+    day = (event - start) // (24 * hour)
+    for number in range(20):
+        of_day = np.flatnonzero(day == number)
+        folder = tmp_path / f"day={TIME + timedelta(days=number):%Y-%m-%d}"
+        folder.mkdir()
+        for part, places in enumerate(np.array_split(of_day, 2)):
+            rows = {
+                "id": [key[place] for place in places],
+                "at": pa.array(event[places]).cast(STAMP), "known": pa.array(known[places]).cast(STAMP),
+                "value": [value[place] for place in places],
+            }  # fmt: skip
+            pq.write_table(pa.table(rows), folder / f"{part}.parquet")
+    view = parquet_view(tmp_path, ttl=ttl)
+    asked = start + random.integers(-24, 22 * 24, 2_000) * hour
+    asked = np.sort(asked) if ordered else asked
+    asking = [f"k{number}" for number in random.integers(0, 42, 2_000)]
+    search = NewestRows(view)
+    found: list[float | None] = []
+    for at in range(0, 2_000, 130):
+        batch = pa.table({"id": asking[at : at + 130], "time": pa.array(asked[at : at + 130]).cast(STAMP)})
+        found += fetch(view, search.find(batch), batch)["value"].to_pylist()
+    facts = list(zip(key, event.tolist(), known.tolist(), value, strict=True))
+    oldest = view.ttl_us or 1 << 62
+    expected = []
+    for name, time in zip(asking, asked.tolist(), strict=True):
+        seen = [
+            fact[1:]
+            for fact in facts
+            if fact[0] == name and time - oldest <= fact[1] <= time and fact[2] <= time
+        ]
+        expected.append(max(seen)[2] if seen else None)
+    assert found == expected
+    assert 0 < sum(one is None for one in found) < 1_000
 
 
 def test_an_entity_row_without_its_key_keeps_its_place_and_gets_nulls(ours: FeatureStore) -> None:
