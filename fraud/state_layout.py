@@ -49,6 +49,9 @@ _ALL_WORDS: Final = (0, 0, NEVER, 0, NEVER, 0, NEVER, 0)
 # these loose in 9, and entries of each table in 7.
 EVENTS_SHIFT, BUCKETS_SHIFT, LOOSE_SHIFT, TABLES_SHIFT = 16, 24, 33, 42
 EVENTS_MASK, BUCKETS_MASK, TABLE_BITS, TABLE_MASK = 0xFF, 0x1FF, 7, 0x7F
+_FIRST_BITS: Final = tuple([STATE_VERSION | place << 8 for place in range(len(ENTITIES))])
+#: A table's length in bytes goes here, so that its number of entries lands in its bits.
+_LENGTHS_SHIFT: Final = TABLES_SHIFT - (ENTRY_BYTES.bit_length() - 1)
 PLACE_OF: Final = {entity.name: place for place, entity in enumerate(ENTITIES)}
 #: Per entity and table: most bytes, and how long a use is remembered.
 TABLE_LIMITS: Final = tuple(
@@ -77,12 +80,12 @@ def empty_header(place: int) -> array[int]:
 
 def kind_word(place: int, events: int, buckets: int, loose: int, tables: Iterable[bytes | bytearray]) -> int:
     """The header's first word, from how many events, buckets and loose ones there are, and the tables."""
-    kind = (
-        STATE_VERSION | place << 8 | events << EVENTS_SHIFT | buckets << BUCKETS_SHIFT | loose << LOOSE_SHIFT
-    )
-    shift = TABLES_SHIFT
+    kind = _FIRST_BITS[place] | events << EVENTS_SHIFT
+    if buckets:
+        kind |= buckets << BUCKETS_SHIFT | loose << LOOSE_SHIFT
+    shift = _LENGTHS_SHIFT
     for table in tables:
-        kind |= len(table) // ENTRY_BYTES << shift
+        kind |= len(table) << shift
         shift += TABLE_BITS
     return kind
 

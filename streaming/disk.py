@@ -7,13 +7,15 @@ it holds itself until the file that is to hold it is on disk.
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-#: Files under way at once; another one waits for the oldest.
+#: Files and other work under way at once; more waits for the oldest.
 _MOST_UNDER_WAY: Final = 128
 
 
@@ -23,25 +25,40 @@ class Disk:
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="disk")
         self._under_way: deque[Future[None]] = deque()
+        self._rests_until = 0.0
 
-    def write(self, path: Path, content: Callable[[], bytes]) -> Future[None]:
+    def write(self, path: Path, content: Callable[[], bytes], names: Sequence[Path] = ()) -> Future[None]:
         """Begin to write what `content()` returns to `path`; done once it would survive a power cut.
 
-        `content` runs in the disk's thread. The result raises what went wrong.
+        With `names` the file gets these names (hard links) in place of `path`. `content` runs in the
+        disk's thread. The result raises what went wrong.
         """
+        return self.do(partial(_write_whole, path, content, names))
+
+    def do(self, work: Callable[[], None]) -> Future[None]:
+        """Begin to do `work` in the disk's thread, after all that was asked before."""
         under_way = self._under_way
         while under_way and (under_way[0].done() or len(under_way) >= _MOST_UNDER_WAY):
             under_way.popleft().result()
-        writing = self._thread.submit(_write_whole, path, content)
-        under_way.append(writing)
-        return writing
+        begun = self._thread.submit(self._work, work)
+        under_way.append(begun)
+        return begun
+
+    def _work(self, work: Callable[[], None]) -> None:
+        while (left := self._rests_until - time.monotonic()) > 0:
+            time.sleep(left)
+        work()
+
+    def rest(self, seconds: float) -> None:
+        """Begin nothing for so long: the interpreter serves one thread at a time."""
+        self._rests_until = time.monotonic() + seconds
 
     def close(self) -> None:
         """Wait for everything under way, and end the thread."""
         self._thread.shutdown()
 
 
-def _write_whole(path: Path, content: Callable[[], bytes]) -> None:
+def _write_whole(path: Path, content: Callable[[], bytes], names: Sequence[Path]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # The leading dot hides an unfinished file from Spark and from pyarrow's dataset discovery.
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -49,4 +66,10 @@ def _write_whole(path: Path, content: Callable[[], bytes]) -> None:
         file.write(content())
         file.flush()
         os.fsync(file.fileno())
-    unfinished.replace(path)
+    if not names:
+        unfinished.replace(path)
+        return
+    for name in names:
+        name.parent.mkdir(parents=True, exist_ok=True)
+        name.hardlink_to(unfinished)
+    unfinished.unlink()

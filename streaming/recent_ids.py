@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from streaming.disk import Disk
-from streaming.snapshots import SnapshotError
+from streaming.snapshots import SnapshotError, missing_file
 
 _SEGMENT: Final = 8_192
 #: Snapshots for which the file of a forgotten segment is kept: a crash resumes from a recent one.
@@ -36,11 +36,7 @@ class IdSegments:
         path = self._path(number)
         keys = path.read_bytes() if path.exists() else b""
         if len(keys) != 8 * _SEGMENT:
-            raise SnapshotError(
-                f"{path.name}, which the recovery snapshot names, is not whole in {path.parent}: every "
-                "process of the flow must see the same stream/ folder; if it was deleted, move stream/ "
-                "away and seed the states"
-            )
+            raise missing_file(path.name, str(path.parent))
         return keys
 
     def drop(self, number: int) -> None:

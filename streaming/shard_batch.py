@@ -31,7 +31,8 @@ class ShardBatch(Struct, gc=False):
 
     `shard` is its index in `SHARD_KEYS`, `seeds` are packed states to merge first, `appended_ms` when the
     oldest event entered the log (wall clock, 0 if unknown), `reached` the partition that has
-    just replayed everything that its log held when the flow started (-1: none).
+    just replayed everything that its log held when the flow started (-1: none). A batch that came
+    from another process still has the bytes that it came as, `packed`.
     """
 
     shard: int
@@ -40,6 +41,7 @@ class ShardBatch(Struct, gc=False):
     seeds: list[tuple[str, bytes]]
     appended_ms: int
     reached: int = -1
+    packed: bytes = b""
 
     def __reduce__(self) -> tuple[Callable[[bytes], ShardBatch], tuple[bytes]]:
         """Pickle, which Bytewax uses between processes, as one compact message."""
@@ -69,7 +71,7 @@ class ShardBatch(Struct, gc=False):
                 array("q", times), array("q", words), keys, locations or repeat(None, len(keys)), strict=True
             )
         ]
-        return ShardBatch(shard, values, seen, seeds, appended_ms, reached)
+        return ShardBatch(shard, values, seen, seeds, appended_ms, reached, data)
 
 
 _encode: Final[Callable[[Any], bytes]] = msgspec.msgpack.Encoder().encode

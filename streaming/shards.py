@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from bytewax.operators import StatefulBatchLogic
 
@@ -19,6 +19,7 @@ from fraud.velocity import VelocityState
 from streaming import metrics
 from streaming.disk import Disk
 from streaming.redis_sink import REWRITE_S, stored_version_reader
+from streaming.redo_files import Piece, PieceRef, RedoFiles
 from streaming.shard_batch import SHARD_KEYS, SHARDS, ShardBatch, Writes
 from streaming.snapshots import SNAPSHOT_VERSION, SnapshotError, check_version
 from streaming.state_bases import StateBases
@@ -33,28 +34,34 @@ MOST_LIVE: Final = 20_000
 _BASE_EVERY: Final = 5
 _BASE_SHARE: Final = 0.5
 
+#: Snapshots whose pieces are kept: a crash resumes from a recent one.
+_KEPT_SNAPSHOTS: Final = 4
+
 #: Updates that are packed at once for `redo`, at least.
-_PIECE: Final = 64
+_PIECE: Final = 32
 
 #: Versions (microseconds, 0 if none) that the online store holds for values of an entity place.
 StoredVersions = Callable[[int, list[str]], list[int]]
-#: What happened since the base, in order: packed updates (`ShardBatch.pack`), or values with the
-#: packed states that they were given.
-Redo = list[bytes | tuple[tuple[str, bytes], ...]]
+#: Values with the packed states that they were given.
+Given = tuple[tuple[str, bytes], ...]
+#: Something that happened to the states: updates (`ShardBatch.pack`), or what was given in their place.
+Redo = Piece | Given
+#: The same in a snapshot.
+RedoSnapshot = bytes | PieceRef | Given
 
 
 class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
     """States of the entity values of one shard.
 
     `packed` is the truth, `live` are the states unpacked so far. A snapshot names the last base and
-    holds what happened since, `redo`: a state's updates are much smaller than the state. `recent` are
-    the updates since the last snapshot. An entity idle for VELOCITY_TTL of event time (by the shard's
-    clock) is forgotten.
+    what happened since, `redo`, mostly by the file that it lies in: a state's updates are much smaller
+    than the state. `recent` are the updates that are not packed yet. An entity idle for VELOCITY_TTL
+    of event time (by the shard's clock) is forgotten.
 
     Writes to the online store are answered later, and a server that crashes may lose its last
-    second: a snapshot settles what was sent before, and names the entities written lately (in
+    second: a snapshot settles what was sent before, and names what was written lately, too (in
     its own interval, the one before, and those of `REWRITE_S`). A run that resumes from it looks
-    them up in the store.
+    these entities up in the store.
     """
 
     def __init__(
@@ -62,23 +69,27 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
         partitions: int,
         stored_versions: StoredVersions,
         bases: StateBases,
+        files: RedoFiles,
         settle: Callable[[], None],
         resume: tuple[Any, ...] | None = None,
     ) -> None:
         self._shard = -1
         self._stored_versions = stored_versions
         self._bases = bases
+        self._files = files
         self._settle = settle
         self._base = 0
         self._since_base = 0
         self._base_under_way: Future[None] | None = None
-        self._redo: Redo = []
+        self._redo: list[Redo] = []
         self._in_base = 0  # entries of `redo` that the base under way makes superfluous
         self._updates = 0
         self._recent_values: list[str] = []
         self._recent_seen: list[Observation] = []
-        self._fresh: set[str] = set()
-        self._unsure: deque[tuple[float, frozenset[str]]] = deque()
+        self._fresh: list[Redo] = []
+        self._unsure: deque[tuple[float, list[Redo]]] = deque()
+        #: Of the last snapshots, the base that the oldest piece in each was made after.
+        self._oldest: deque[int] = deque(maxlen=_KEPT_SNAPSHOTS)
         self._replaying = set(range(partitions))
         self._replayed: set[str] = set()
         self._packed: dict[str, bytes] = {}
@@ -94,12 +105,15 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
                 )
             self._name(resume[2])
             self._clock = self._swept = resume[3]
-            self._base, self._replayed = resume[4], {*resume[6], *resume[7]}
+            self._base = resume[4]
             if self._base:
                 self._packed = bases.read(SHARD_KEYS[self._shard], self._base)
             # Version 2 held the states that had changed.
-            self._redo = [resume[5]] if resume[0] == 2 else list(resume[5])
-            self._do_again()
+            redo: list[RedoSnapshot] = [resume[5]] if resume[0] == 2 else list(resume[5])
+            self._redo = [self._again(entry) for entry in redo]
+            # Before version 4 the values written lately stood there themselves.
+            lately = [self._values(entry) for entry in resume[7]] if resume[0] >= 4 else [resume[7]]
+            self._replayed = set(resume[6]).union(*lately)
 
     @classmethod
     def builder(
@@ -108,7 +122,8 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
         """What Bytewax calls for each shard, with the shard's snapshot if there is one."""
         stored_versions = stored_version_reader(configured, stopping)
         bases = StateBases(configured.home / "stream" / "states", disk)
-        return lambda resume: cls(configured.partitions, stored_versions, bases, settle, resume)
+        files = RedoFiles(configured.home / "stream" / "redo", disk)
+        return lambda resume: cls(configured.partitions, stored_versions, bases, files, settle, resume)
 
     def on_batch(self, values: list[ShardBatch]) -> tuple[list[Writes], bool]:
         if self._shard < 0:
@@ -142,15 +157,17 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
         self._packed.update(changed)
         if only_updates:
             for batch in values:
-                self._recent_values.extend(batch.values)
-                self._recent_seen.extend(batch.seen)
+                if batch.packed and len(batch.values) >= _PIECE:
+                    self._close_recent()
+                    self._add_piece(batch.packed, len(batch.values))
+                else:
+                    self._recent_values.extend(batch.values)
+                    self._recent_seen.extend(batch.seen)
             if len(self._recent_values) >= _PIECE:  # so that a snapshot has little left to pack
                 self._close_recent()
         else:
             self._close_recent()
-            self._redo.append(tuple(changed.items()))
-            self._fresh.update(changed)
-            self._updates += len(changed)
+            self._remember(tuple(changed.items()), len(changed))
         newest = max([state.newest_ms for state in touched.values()])
         if newest > self._clock:
             self._clock = newest
@@ -169,19 +186,22 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
         self._renew_base()
         metrics.ENTITIES_HELD.labels(*self._labels).set(len(self._packed))
         now, unsure = time.monotonic(), self._unsure
-        unsure.append((now, frozenset(self._fresh)))
-        self._fresh.clear()
+        unsure.append((now, self._fresh))
+        self._fresh = []
         while len(unsure) > 2 and unsure[0][0] < now - REWRITE_S:
             unsure.popleft()
+        lately = [entry for _, entries in unsure for entry in entries]
+        generations = [entry.generation for entry in (*self._redo, *lately) if isinstance(entry, Piece)]
+        self._oldest.append(min(generations, default=self._base))
         return (
             SNAPSHOT_VERSION,
             STATE_VERSION,
             self._shard,
             self._clock,
             self._base,
-            tuple(self._redo),
+            _snapshots(self._redo),
             tuple(self._replayed),
-            tuple(frozenset().union(*[names for _, names in unsure])),
+            _snapshots(lately),
         )
 
     def _renew_base(self) -> None:
@@ -196,36 +216,54 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
             self._base_under_way = None
             self._base += 1
             self._bases.drop(SHARD_KEYS[self._shard], self._base)
+            self._files.drop(SHARD_KEYS[self._shard], min(self._oldest, default=0))
             del self._redo[: self._in_base]
         if self._since_base >= _BASE_EVERY and self._updates > _BASE_SHARE * len(self._packed):
             self._base_under_way = self._bases.write(SHARD_KEYS[self._shard], self._base + 1, self._packed)
             self._in_base, self._updates, self._since_base = len(self._redo), 0, 0
 
     def _close_recent(self) -> None:
-        """Move the updates since the last snapshot to `redo`, as one packed piece."""
-        if self._recent_values:
-            self._redo.append(ShardBatch(self._shard, self._recent_values, self._recent_seen, [], 0).pack())
-            self._fresh.update(self._recent_values)
-            self._updates += len(self._recent_values)
+        """Move the updates that are not packed yet to `redo`, as one piece."""
+        values, seen = self._recent_values, self._recent_seen
+        if values:
+            self._add_piece(ShardBatch(self._shard, values, seen, [], 0).pack(), len(values))
             self._recent_values, self._recent_seen = [], []
 
-    def _do_again(self) -> None:
-        """Bring `packed`, read from the base, to where the snapshot was taken."""
+    def _add_piece(self, data: bytes, updates: int) -> None:
+        self._remember(self._files.add(SHARD_KEYS[self._shard], self._base, data), updates)
+
+    def _remember(self, entry: Redo, updates: int) -> None:
+        self._redo.append(entry)
+        self._fresh.append(entry)
+        self._updates += updates
+
+    def _again(self, entry: RedoSnapshot) -> Redo:
+        """Do what `entry` of a snapshot tells to `packed`; return it for the next snapshot."""
+        given = _given(entry)
+        if given is not None:
+            self._updates += len(given)
+            self._packed.update(given)
+            for value, _ in given:
+                self._live.pop(value, None)
+            return given
+        batch = self._batch(entry)
+        self._updates += len(batch.values)
         touched: dict[str, VelocityState] = {}
-        for entry in self._redo:
-            if isinstance(entry, bytes):
-                batch = ShardBatch.unpack(entry)
-                self._updates += len(batch.values)
-                for value, seen in zip(batch.values, batch.seen, strict=True):
-                    touched[value] = state = self._state(value)
-                    state.add(seen, self._place)
-            else:
-                self._updates += len(entry)
-                self._packed.update(entry)
-                for value, _ in entry:
-                    self._live.pop(value, None)
-                    touched.pop(value, None)
+        for value, seen in zip(batch.values, batch.seen, strict=True):
+            touched[value] = state = self._state(value)
+            state.add(seen, self._place)
         self._packed.update({value: state.pack() for value, state in touched.items()})
+        return Piece(self._base, entry) if isinstance(entry, bytes) else Piece.on_disk(cast(PieceRef, entry))
+
+    def _values(self, entry: RedoSnapshot) -> list[str]:
+        """The values that `entry` of a snapshot is about."""
+        given = _given(entry)
+        return self._batch(entry).values if given is None else [value for value, _ in given]
+
+    def _batch(self, entry: RedoSnapshot) -> ShardBatch:
+        if not isinstance(entry, bytes):
+            entry = self._files.read(SHARD_KEYS[self._shard], cast(PieceRef, entry))
+        return ShardBatch.unpack(entry)
 
     def _catch_up(self, touched: dict[str, VelocityState]) -> None:
         """Add to `touched` what the online store holds in another version than we do.
@@ -268,3 +306,12 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
             if VelocityState.unpack(self._entity, packed).newest_ms < oldest:
                 del self._packed[value]
                 self._live.pop(value, None)
+
+
+def _snapshots(entries: list[Redo]) -> tuple[RedoSnapshot, ...]:
+    return tuple([entry.snapshot() if isinstance(entry, Piece) else entry for entry in entries])
+
+
+def _given(entry: RedoSnapshot) -> Given | None:
+    """`entry` if it is values with states: where a piece lies begins with a file's name."""
+    return entry if isinstance(entry, tuple) and isinstance(entry[0], tuple) else None

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 #: Raised whenever the layout of a snapshot changes.
-SNAPSHOT_VERSION: Final = 3
-_READABLE: Final = (2, SNAPSHOT_VERSION)
+SNAPSHOT_VERSION: Final = 4
+_READABLE: Final = (2, 3, SNAPSHOT_VERSION)
 
 
 class SnapshotError(RuntimeError):
@@ -21,3 +21,16 @@ def check_version(step: str, version: object) -> None:
             "start the program that wrote it, or move the stream/ folder of TOLLGATE_HOME away, rebuild "
             "the states by the velocity backfill and send them with `python -m streaming.seed`"
         )
+
+
+def missing_file(name: str, folder: str) -> SnapshotError:
+    """The error for the file `name`, which a snapshot rests on and `folder` does not hold whole."""
+    return SnapshotError(
+        f"{name}, which the recovery snapshot names, is not whole in {folder}: every process of the flow "
+        "must see the same stream/ folder; if it was deleted, move stream/ away and seed the states"
+    )
+
+
+def damaged_file(name: str) -> SnapshotError:
+    """The error for a file whose checksum is wrong."""
+    return SnapshotError(f"{name} is damaged: move stream/ away and seed the states")

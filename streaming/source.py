@@ -32,6 +32,8 @@ _IDLE: Final = timedelta(milliseconds=2)
 _IDLE_LONG: Final = timedelta(milliseconds=10)
 _QUIET_S: Final = 1.0
 _LAG_EVERY_S: Final = 1.0
+#: What a snapshot may take, in which the disk's thread rests.
+_SNAPSHOT_S: Final = 0.05
 _log = logging.getLogger(__name__)
 
 OpenReader = Callable[[int, str | None], PartitionReader]
@@ -68,6 +70,7 @@ class IngestPartition(StatefulSourcePartition[Ingested, tuple[Any, ...]]):
         if resume is not None:
             check_version("source", resume[0])
             position, ingested, unwritten = resume[1], IngestSnapshot(*resume[2]), resume[3]
+        self._disk = disk
         self._reader = open_reader(partition, position)
         _log.info("partition %s is read from %s", partition, position or "its start")
         self._ingest = Ingest(
@@ -121,6 +124,7 @@ class IngestPartition(StatefulSourcePartition[Ingested, tuple[Any, ...]]):
         return self._awake
 
     def snapshot(self) -> tuple[Any, ...]:
+        self._disk.rest(_SNAPSHOT_S)  # events wait for a snapshot, and nobody for the files
         unwritten = self._arrivals.roll() if self._arrivals is not None else ()
         self._letters.flush()
         position = self._reader.position()

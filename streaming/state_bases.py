@@ -9,6 +9,7 @@ Bases live in a folder that every process of the flow can read.
 from __future__ import annotations
 
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Final
 from zlib import crc32
@@ -16,7 +17,7 @@ from zlib import crc32
 import msgspec
 
 from streaming.disk import Disk
-from streaming.snapshots import SnapshotError
+from streaming.snapshots import damaged_file, missing_file
 
 #: Newest bases kept: a crash resumes from a snapshot at most a few intervals old.
 _KEPT: Final = 3
@@ -40,9 +41,9 @@ class StateBases:
         return self._disk.write(self._path(shard, generation), content)
 
     def drop(self, shard: str, generation: int) -> None:
-        """Delete the base that no snapshot to resume from names, now that `generation` is the newest."""
+        """Soon delete the base that no snapshot to resume from names, now that `generation` is the newest."""
         if generation > _KEPT:
-            self._path(shard, generation - _KEPT).unlink(missing_ok=True)
+            self._disk.do(partial(self._path(shard, generation - _KEPT).unlink, missing_ok=True))
 
     def read(self, shard: str, generation: int) -> dict[str, bytes]:
         """The states in base `generation` of `shard`; SnapshotError if it is gone or damaged."""
@@ -50,13 +51,9 @@ class StateBases:
         try:
             data = path.read_bytes()
         except FileNotFoundError:
-            raise SnapshotError(
-                f"{path.name}, which the recovery snapshot names, is not in {path.parent.name}/: every "
-                "process of the flow must see the same stream/ folder; if it was deleted, move stream/ "
-                "away and seed the states"
-            ) from None
+            raise missing_file(path.name, str(path.parent)) from None
         if crc32(data[4:]).to_bytes(4, "little") != data[:4]:
-            raise SnapshotError(f"{path.name} is damaged: move stream/ away and seed the states")
+            raise damaged_file(path.name)
         return msgspec.msgpack.decode(data[4:], type=dict[str, bytes])
 
     def _path(self, shard: str, generation: int) -> Path:

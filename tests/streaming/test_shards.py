@@ -18,6 +18,7 @@ from fraud.state_layout import STATE_VERSION
 from fraud.velocity import VelocityState
 from streaming.disk import Disk
 from streaming.load import Load, events
+from streaming.redo_files import RedoFiles
 from streaming.shard_batch import SHARD_KEYS, SHARDS, ShardBatch, Writes
 from streaming.shards import ShardLogic
 from streaming.snapshots import SnapshotError
@@ -35,8 +36,10 @@ def start(tmp_path: Path) -> Iterator[Start]:
     disk = Disk()
 
     def build(snapshot: tuple[object, ...] | None = None, stored: int = 0) -> ShardLogic:
-        bases = StateBases(tmp_path, disk)
-        return ShardLogic(1, lambda _place, values: [stored] * len(values), bases, lambda: None, snapshot)
+        bases, files = StateBases(tmp_path / "states", disk), RedoFiles(tmp_path / "redo", disk)
+        return ShardLogic(
+            1, lambda _place, values: [stored] * len(values), bases, files, lambda: None, snapshot
+        )
 
     yield build
     disk.close()
@@ -125,14 +128,74 @@ def test_a_lost_base_is_named_with_what_to_do(start: Start, tmp_path: Path) -> N
     shard = start()
     shard.on_batch([updates(history(20))])
     snapshot = take_base(shard)
-    for path in tmp_path.iterdir():
-        path.write_bytes(path.read_bytes()[:-1])
+    refused_without(tmp_path / "states", lambda: start(snapshot))
+
+
+def refused_without(folder: Path, resume: Callable[[], object]) -> None:
+    """Damage the files in `folder`, then remove them: each time `resume` says so."""
+    paths = [path for path in folder.glob("**/*") if path.is_file()]
+    for path in paths:
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
     with pytest.raises(SnapshotError, match="damaged"):
-        start(snapshot)
-    for path in tmp_path.iterdir():
+        resume()
+    for path in paths:
         path.unlink()
     with pytest.raises(SnapshotError, match="every process"):
-        start(snapshot)
+        resume()
+
+
+def pieces_on_disk(shard: ShardLogic) -> tuple[Any, ...]:
+    """A snapshot that names every piece but the last, which nothing has followed."""
+    deadline = time.monotonic() + 20
+    while True:
+        snapshot = shard.snapshot()
+        if not any(isinstance(entry, bytes) for entry in snapshot[5][:-1]):
+            return snapshot
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def test_a_snapshot_names_the_updates_that_are_on_disk(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streaming.redo_files._EVERY_S", 0.0)
+    transactions = history(1_000, customers=300)
+    shard = start()
+    shard.on_batch([updates(transactions[:600], reached=0)])
+    base = take_base(shard)[4]
+    for at in range(600, 640, 10):  # too few for another base
+        shard.on_batch([updates(transactions[at : at + 10])])
+        shard.snapshot()
+    snapshot = pieces_on_disk(shard)
+    assert snapshot[4] == base and len(snapshot[5]) == 4
+    assert len(pickle.dumps(snapshot[5][:-1])) < 400
+    restored = start(snapshot)
+    assert restored._packed == states(transactions[:640])
+    # What was written lately is known by its place, too, and looked up when the replay is over.
+    lately = {one.customer_id for one in transactions[600:640]}
+    assert lately <= written(restored.on_batch([updates([], reached=0)])[0]).keys()
+    # A run that resumed hands on the places that it was given.
+    restored.on_batch([updates(transactions[640:700])])
+    again = start(restored.snapshot())
+    assert again._packed.keys() == states(transactions[:700]).keys()
+    refused_without(tmp_path / "redo", lambda: start(snapshot))
+
+
+def test_files_of_updates_go_with_the_bases_that_follow_them(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streaming.redo_files._EVERY_S", 0.0)
+    monkeypatch.setattr("streaming.shards.REWRITE_S", 0.01)
+    shard = start()
+    deadline = time.monotonic() + 60
+    seed = 0
+    while shard._base < 12:
+        assert time.monotonic() < deadline
+        seed += 1
+        shard.on_batch([updates(history(20, customers=20, seed=seed), reached=0)])
+        assert start(shard.snapshot())._packed == shard._packed
+    names = [path.name for path in (tmp_path / "redo" / "customer-0").iterdir()]
+    assert names and min(int(name.partition("-")[0]) for name in names) > shard._base - 10
 
 
 def test_a_snapshot_restores_what_seeds_and_catching_up_did_in_their_place(start: Start) -> None:
@@ -157,11 +220,23 @@ def test_a_snapshot_of_version_2_is_read(start: Start) -> None:
     transactions = history(50, customers=5)
     shard = start()
     shard.on_batch([updates(transactions[:30])])
-    snapshot = (2, *shard.snapshot()[1:5], tuple(shard._packed.items()), *shard.snapshot()[6:])
+    lately = tuple({one.customer_id for one in transactions[:30]})
+    snapshot = (2, *shard.snapshot()[1:5], tuple(shard._packed.items()), (), lately)
     restored = start(snapshot)
     assert restored._packed == shard._packed
     restored.on_batch([updates(transactions[30:])])
     assert start(restored.snapshot())._packed == states(transactions)
+
+
+def test_a_snapshot_of_version_3_is_read(start: Start) -> None:
+    # It held all updates since the base, and the values written lately.
+    transactions = history(50, customers=5)
+    shard = start()
+    shard.on_batch([updates(transactions[:30])])
+    lately = tuple({one.customer_id for one in transactions[:30]})
+    restored = start((3, *shard.snapshot()[1:7], lately))
+    assert restored._packed == shard._packed
+    assert set(written(restored.on_batch([updates([], reached=0)])[0])) == set(lately)
 
 
 @pytest.mark.parametrize("place", range(len(ENTITIES)))
@@ -170,7 +245,7 @@ def test_a_batch_is_sent_with_all_that_its_states_look_at(place: int) -> None:
     values = [one.ids[place] or "" for one in seen]
     sent = ShardBatch(place * SHARDS, values, seen, [("customer-1", b"packed")], 7, 1)
     received = pickle.loads(pickle.dumps(sent))  # noqa: S301  # as Bytewax does between processes
-    assert msgspec.structs.replace(received, seen=[]) == msgspec.structs.replace(sent, seen=[])
+    assert msgspec.structs.replace(received, seen=[], packed=b"") == msgspec.structs.replace(sent, seen=[])
     ours, theirs = VelocityState(ENTITIES[place]), VelocityState(ENTITIES[place])
     for one, other in zip(seen, received.seen, strict=True):
         assert ours.add(one, place) == theirs.add(other, place)
@@ -202,16 +277,29 @@ def test_a_snapshot_and_a_base_with_states_of_version_2_are_continued(start: Sta
     snapshot = list(shard.snapshot())
     assert snapshot[4] == base
     disk = Disk()
-    StateBases(tmp_path, disk).write(SHARD_KEYS[0], base, of_version_2(states(transactions[:200]))).result()
+    StateBases(tmp_path / "states", disk).write(
+        SHARD_KEYS[0], base, of_version_2(states(transactions[:200]))
+    ).result()
     disk.close()
     snapshot[:2] = 2, 2
-    snapshot[5] = tuple(of_version_2(states(transactions[:210])).items())
+    snapshot[5], snapshot[7] = tuple(of_version_2(states(transactions[:210])).items()), ()
     restored = start(tuple(snapshot))
     writes, _ = restored.on_batch([updates(transactions[210:])])
     expected = states(transactions)
     assert written(writes) == {value: expected[value] for value in written(writes)}
     assert restored.snapshot()[1] == STATE_VERSION
     assert start(restored.snapshot())._packed.keys() == expected.keys()
+
+
+def test_updates_from_another_process_are_done_again_in_their_place(start: Start) -> None:
+    transactions = history(300, customers=10)
+    shard = start()
+    #  few, which are gathered | many from elsewhere, kept as they came | few
+    for low, high in ((0, 5), (5, 205), (205, 300)):
+        sent = updates(transactions[low:high])
+        shard.on_batch([ShardBatch.unpack(sent.pack()) if high - low > 100 else sent])
+    assert shard._packed == states(transactions)
+    assert start(shard.snapshot())._packed == shard._packed
 
 
 def test_a_seed_of_version_2_is_merged(start: Start) -> None:
