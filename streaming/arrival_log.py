@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from datetime import date, timedelta
 from functools import partial
 from io import BytesIO
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -31,6 +32,7 @@ _TEXT: Final = (
     "transaction_id", "customer_id", "card_id", "merchant_id", "terminal_id", "device_id", "ip", "currency",
     "channel", "merchant_category", "country", "latitude", "longitude",
 )  # fmt: skip
+_texts: Final = attrgetter(*_TEXT)
 #: Columns whose values repeat, and those that readers filter by: the others only cost time.
 _REPEATING: Final = ["merchant_id", "terminal_id", "currency", "channel", "merchant_category", "country"]
 _TIMES: Final = ["event_timestamp", "created_timestamp"]
@@ -165,7 +167,7 @@ def _content(rows: Arrivals) -> bytes:
 def arrival_table(rows: Arrivals) -> pa.Table:
     """`rows` in TRANSACTION_SCHEMA; known-at is the partition's event-time clock plus 1 us."""
     transactions, seen, minor, sequences, known, _ = rows
-    columns: dict[str, Any] = {name: [getattr(row, name) for row in transactions] for name in _TEXT}
+    columns: dict[str, Any] = dict(zip(_TEXT, zip(*map(_texts, transactions), strict=True), strict=True))
     columns["event_timestamp"] = pa.array([row.event_ms * 1000 for row in seen], pa.int64()).cast(TIMESTAMP)
     columns["created_timestamp"] = pa.array(known, pa.int64()).cast(TIMESTAMP)
     columns["amount_minor"] = minor

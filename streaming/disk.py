@@ -70,6 +70,9 @@ def _write_whole(path: Path, content: Callable[[], bytes], names: Sequence[Path]
         unfinished.replace(path)
         return
     for name in names:
-        name.parent.mkdir(parents=True, exist_ok=True)
-        name.hardlink_to(unfinished)
+        try:
+            name.hardlink_to(unfinished)
+        except FileNotFoundError:
+            name.parent.mkdir(parents=True, exist_ok=True)
+            name.hardlink_to(unfinished)
     unfinished.unlink()

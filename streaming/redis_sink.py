@@ -8,7 +8,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import hiredis
@@ -38,7 +37,8 @@ _MOST_CALLS: Final = 64
 #: Seconds of writes that are written again after an outage: a crashed server syncs once a second.
 REWRITE_S: Final = 3.0
 _MOST_READS: Final = 1_000
-_KEYS_KEPT: Final = 1 << 17
+#: Keys of an entity that are remembered.
+_KEYS_KEPT: Final = 1 << 15
 _SHA: Final = hashlib.sha1(NEWEST_WINS.encode(), usedforsecurity=False).hexdigest()
 _log = logging.getLogger(__name__)
 
@@ -62,7 +62,8 @@ class OnlineWriter:
         self._unread: deque[Call] = deque()
         self._unknown: list[Call] = []
         self._written = 0
-        self._key = lru_cache(_KEYS_KEPT)(KeyEncoder(project).key)
+        self._key = KeyEncoder(project).key
+        self._keys: list[dict[str, bytes]] = [{} for _ in ENTITIES]
         self._fixed = [
             (ts_field(entity.velocity_view), b"1", field(entity.velocity_view, entity.state_feature))
             for entity in ENTITIES
@@ -134,13 +135,26 @@ class OnlineWriter:
                 states = [state for _, state in newest.values()]
             place = shard // SHARDS
             rows = by_place.setdefault(place, Call(place, [], [], []))
-            rows.keys.extend([self._key(place, value) for value in values])
+            rows.keys.extend(self._encoded(place, values))
             rows.versions.extend(versions)
             rows.states.extend(states)
         for place, keys, versions, states in by_place.values():
             for at in range(0, len(keys), most):
                 end = at + most
                 yield Call(place, keys[at:end], versions[at:end], states[at:end])
+
+    def _encoded(self, place: int, values: list[str]) -> list[bytes]:
+        """The Redis keys of `values`: most have been written before."""
+        known = self._keys[place]
+        if len(known) > _KEYS_KEPT:
+            known.clear()
+        encoded = []
+        for value in values:
+            key = known.get(value)
+            if key is None:
+                key = known[value] = self._key(place, value)
+            encoded.append(key)
+        return encoded
 
     def _command(self, script: tuple[str, str], call: Call) -> bytes:
         rows: list[Any] = [None] * (3 * len(call.keys))
@@ -196,7 +210,7 @@ class OnlineWriter:
         """The stored version (microseconds, 0 if none) of each of `values` of an entity."""
         name, found = ts_field(ENTITIES[place].velocity_view), []
         for at in range(0, len(values), _MOST_READS):
-            keys = [self._key(place, value) for value in values[at : at + _MOST_READS]]
+            keys = self._encoded(place, values[at : at + _MOST_READS])
             found.extend([decode_timestamp(stored) if stored else 0 for stored in self._stored(keys, name)])
         return found
 
