@@ -137,7 +137,7 @@ class NewestRows:
         view = self._view
         names = [name for name, _ in view.keys]
         tables = [read_columns(view, number, (*names, view.event, view.known)) for number in files]
-        table = pa.concat_tables(tables)
+        table = pa.concat_tables(tables, promote_options="permissive")  # writers differ in units of time
         event, known = (microseconds(table.column(name)) for name in (view.event, view.known))
         keys = _as_text([table.column(name) for name in names])
         sizes = [part.num_rows for part in tables]

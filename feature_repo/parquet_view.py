@@ -106,7 +106,7 @@ def fetch(view: ParquetView, found: Found, asked: pa.Table) -> dict[str, pa.Chun
 
 
 def read_columns(view: ParquetView, number: int, names: tuple[str, ...]) -> pa.Table:
-    """Columns of the file `number`; null where an older file lacks a value column."""
+    """Those of the columns `names` that the file `number` has."""
     address = view.files[number][0]
     parts = urlsplit(address)
     if parts.scheme in ("", "file"):
@@ -156,7 +156,7 @@ def _check(view: ParquetView, events: Integers, asked: pa.Table, got: pa.Table) 
     """Every fetched row has the key and the event time that the search saw."""
     same = [bool((microseconds(got.column(view.event)).to_numpy() == events).all())]
     same += [
-        pc.all(pc.equal(got.column(name).cast(pa.string()), asked.column(asking).cast(pa.string()))).as_py()
+        pc.all(pc.equal(got.column(name), asked.column(asking).cast(pa.string()))).as_py()
         for name, asking in view.keys
     ]
     if not all(same):
@@ -179,8 +179,10 @@ def _wide(view: ParquetView, number: int) -> pa.Table:
 
 
 def _conformed(view: ParquetView, table: pa.Table) -> pa.Table:
-    """`table` with the types that the view declares; a column that an older file lacks is null."""
-    columns = {name: table.column(name) for name in (*[name for name, _ in view.keys], view.event)}
+    """`table` with the types that the view declares, whatever the file's writer chose; a column that
+    an older file lacks is null."""
+    columns = {name: table.column(name).cast(pa.string()) for name, _ in view.keys}
+    columns[view.event] = table.column(view.event).cast(_MICROSECONDS)
     for name, _, kind in view.columns:
         known = name in table.column_names
         columns[name] = table.column(name).cast(kind) if known else pa.nulls(table.num_rows, kind)

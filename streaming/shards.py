@@ -108,8 +108,9 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
             self._base = resume[4]
             if self._base:
                 self._packed = bases.read(SHARD_KEYS[self._shard], self._base)
-            # Version 2 held the states that had changed.
-            redo: list[RedoSnapshot] = [resume[5]] if resume[0] == 2 else list(resume[5])
+            redo: list[RedoSnapshot] = list(resume[5])
+            if resume[0] == 2:  # it held the states that had changed
+                redo = [resume[5]] if resume[5] else []
             self._redo = [self._again(entry) for entry in redo]
             # Before version 4 the values written lately stood there themselves.
             lately = [self._values(entry) for entry in resume[7]] if resume[0] >= 4 else [resume[7]]

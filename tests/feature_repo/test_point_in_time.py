@@ -286,9 +286,10 @@ def test_batches_find_the_newest_rows_whatever_their_order_and_the_files(
         folder = tmp_path / f"day={TIME + timedelta(days=number):%Y-%m-%d}"
         folder.mkdir()
         for part, places in enumerate(np.array_split(of_day, 2)):
+            unit = pa.timestamp("ms" if part else "us", tz="UTC")
             rows = {
                 "id": [key[place] for place in places],
-                "at": pa.array(event[places]).cast(STAMP), "known": pa.array(known[places]).cast(STAMP),
+                "at": pa.array(event[places]).cast(STAMP).cast(unit), "known": pa.array(known[places]).cast(STAMP),
                 "value": [value[place] for place in places],
             }  # fmt: skip
             pq.write_table(pa.table(rows), folder / f"{part}.parquet")

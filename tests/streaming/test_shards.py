@@ -226,6 +226,7 @@ def test_a_snapshot_of_version_2_is_read(start: Start) -> None:
     assert restored._packed == shard._packed
     restored.on_batch([updates(transactions[30:])])
     assert start(restored.snapshot())._packed == states(transactions)
+    assert start((*snapshot[:5], (), (), ()))._packed == {}
 
 
 def test_a_snapshot_of_version_3_is_read(start: Start) -> None:
