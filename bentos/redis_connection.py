@@ -293,6 +293,8 @@ class RedisConnection:
         loop = asyncio.get_running_loop()
         timer = loop.call_at(exchange.sent + seconds, _expire, exchange.future)
         try:
+            if exchange.future.done():  # whoever asked before, and is about to hear, goes first
+                await asyncio.sleep(0)
             await exchange.future
         finally:
             timer.cancel()

@@ -7,12 +7,15 @@ import dataclasses
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Awaitable
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 import redis
+import uvloop
 
 from bentos.feature_plan import PlanError, PlanRoom, checked, plan_path, resolve
 from bentos.feature_plan import main as write_plan
@@ -153,6 +156,33 @@ def test_late_replies_are_dropped_and_the_connection_stays_in_step(redis_server:
         return [len(early) < 2, after]
 
     assert asyncio.run(run()) == [True, [b"third"]]
+
+
+def test_who_asked_first_goes_on_first_though_both_are_answered_in_one_turn(
+    redis_server: RedisServer,
+) -> None:
+    async def run() -> list[str]:
+        connection = RedisConnection(redis_server.url)
+        await connection.open()
+        order: list[str] = []
+
+        async def go_on(name: str, asked: Awaitable[list[object]]) -> None:
+            await asked
+            order.append(name)
+
+        slow = [pack(b"EVAL", b"local n = 0 for i = 1, 2e6 do n = n + i end return n", b"0")]
+        first = asyncio.create_task(go_on("first", connection.exchange(slow, 5.0)))
+        await asyncio.sleep(0)  # it waits for its answer
+        asked = connection.exchange([pack(b"PING")], 5.0)
+        for _ in range(3):  # sent, and not answered yet
+            await asyncio.sleep(0)
+        time.sleep(0.3)  # both answers lie in the socket
+        second = asyncio.create_task(go_on("second", asked))
+        await asyncio.gather(first, second)
+        connection.close()
+        return order
+
+    assert uvloop.run(run()) == ["first", "second"]
 
 
 def test_the_vector_equals_feasts_own_online_read(
