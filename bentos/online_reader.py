@@ -7,7 +7,7 @@ as timed out, view by view; after a few such batches the circuit breaker spares 
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,10 +35,6 @@ class Read:
     unclaimed: bool
 
 
-#: Replies as far as they came, and why they are not complete (None: they are).
-_Replies = tuple[list[Any], str | None]
-
-
 class OnlineReader:
     """Reads for one worker. One event loop owns it."""
 
@@ -52,22 +48,15 @@ class OnlineReader:
         self.plans = PlanRoom(chosen)
         self.breaker = CircuitBreaker(failures=3)
 
-    def claim_and_read(self, batch: list[Work]) -> Awaitable[Read]:
-        """Claim and read `batch`; works that were decided elsewhere are answered or refused then.
-
-        The question is sent at once, not when it is awaited: in between lies a turn of the loop.
-        """
+    async def claim_and_read(self, batch: list[Work]) -> Read:
+        """Claim and read `batch`; works that were decided elsewhere are answered or refused here."""
         features = self.plans.features  # one plan for the question and its answer
         commands: list[bytes] = []
         for work in batch:
             work.key = outbox.answer_key(self._project, work.transaction.transaction_id)
             commands += outbox.claim_commands(work.key, outbox.claim_value(work.digest, self._nonce))
-        return self._read(batch, features, len(commands), self._ask(batch, features, commands))
-
-    async def _read(
-        self, batch: list[Work], features: OnlineFeatures, claims: int, asked: Awaitable[_Replies]
-    ) -> Read:
-        replies, shortfall = await asked
+        claims = len(commands)
+        replies, shortfall = await self._ask(batch, features, commands)
         online = _rows(batch, features, replies[claims:])
         kept, places, unclaimed = self._settle(batch, replies[:claims])
         shortfall = shortfall or _refused(online)
@@ -80,28 +69,21 @@ class OnlineReader:
         online = _rows(batch, features, replies)
         return online, shortfall or _refused(online)
 
-    def _ask(
+    async def _ask(
         self, batch: Sequence[Work], features: OnlineFeatures, commands: list[bytes]
-    ) -> Awaitable[_Replies]:
-        """Send `commands` and the feature reads of `batch`; the replies as far as they come."""
+    ) -> tuple[list[Any], str | None]:
+        """The replies to `commands` and to the feature reads of `batch`, as far as they came."""
         if not self.breaker.allows():
-            return _nothing("features:breaker_open")
+            return [], "features:breaker_open"
         commands += features.commands([work.transaction for work in batch])
         try:
-            return self._answers(self._connection.exchange(commands, self._deadline), len(commands))
-        except RedisUnavailable:
-            self.breaker.failed()
-            return _nothing("features:unavailable")
-
-    async def _answers(self, asked: Awaitable[list[Any]], number: int) -> _Replies:
-        try:
-            replies = await asked
+            replies = await self._connection.exchange(commands, self._deadline)
         except RedisUnavailable:
             self.breaker.failed()
             return [], "features:unavailable"
         if type(replies) is Gaps:  # a node of the cluster is away, and has a breaker of its own
             return replies, "features:timeout"
-        if len(replies) < number:
+        if len(replies) < len(commands):
             self.breaker.failed()
             return replies, "features:timeout"
         self.breaker.succeeded()
@@ -145,10 +127,6 @@ class OnlineReader:
     async def close(self) -> None:
         await self.plans.close()
         self._connection.close()
-
-
-async def _nothing(shortfall: str) -> _Replies:
-    return [], shortfall
 
 
 def _rows(batch: Sequence[Work], features: OnlineFeatures, replies: Sequence[Any]) -> OnlineRows:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -269,32 +269,22 @@ class RedisConnection:
         transport.write(b"".join(commands))
         return exchange
 
-    def exchange(self, commands: Sequence[bytes], seconds: float) -> Awaitable[list[Reply]]:
+    async def exchange(self, commands: Sequence[bytes], seconds: float) -> list[Reply]:
         """The replies to packed `commands` that arrive within `seconds`: all, or the first few.
 
-        Sent at once if there is a connection; connects first when needed. A reply that is an error
-        is returned, not raised. Raises `RedisUnavailable` without a connection, at the latest when
-        awaited.
+        Connects first when needed. A reply that is an error is returned, not raised. Raises
+        `RedisUnavailable` without a connection.
         """
         if self._wire.transport is None:
-            return self._open_and_exchange(commands, seconds)
-        return self._replies(self.send(commands), seconds)
-
-    async def _open_and_exchange(self, commands: Sequence[bytes], seconds: float) -> list[Reply]:
-        try:
-            async with asyncio.timeout(seconds):
-                await self.open()
-        except TimeoutError:
-            raise RedisUnavailable("connecting takes longer than the deadline") from None
-        return await self._replies(self.send(commands), seconds)
-
-    @staticmethod
-    async def _replies(exchange: Exchange, seconds: float) -> list[Reply]:
+            try:
+                async with asyncio.timeout(seconds):
+                    await self.open()
+            except TimeoutError:
+                raise RedisUnavailable("connecting takes longer than the deadline") from None
+        exchange = self.send(commands)
         loop = asyncio.get_running_loop()
-        timer = loop.call_at(exchange.sent + seconds, _expire, exchange.future)
+        timer = loop.call_later(seconds, _expire, exchange.future)
         try:
-            if exchange.future.done():  # whoever asked before, and is about to hear, goes first
-                await asyncio.sleep(0)
             await exchange.future
         finally:
             timer.cancel()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, cast
@@ -27,7 +27,7 @@ from bentos.memory import Memory
 from bentos.metrics import Metrics
 from bentos.model import Floats, ModelError
 from bentos.online_features import OnlineRows
-from bentos.online_reader import OnlineReader, Read
+from bentos.online_reader import OnlineReader
 from bentos.outbox import Effect
 from bentos.problem import Problem
 from bentos.risk_factors import in_words
@@ -89,22 +89,10 @@ class Scorer:
 
     # -- a batch -------------------------------------------------------------------------
 
-    def run(self, batch: list[Work]) -> Awaitable[None]:
-        """Decide `batch`; every work is answered or refused, whatever happens.
-
-        What is asked of Redis is asked at once, not when the rest is awaited.
-        """
-        begun = perf_counter()
-        found: Awaitable[Read]
+    async def run(self, batch: list[Work]) -> None:
+        """Decide `batch`; every work is answered or refused, whatever happens."""
         try:
-            found = self.reader.claim_and_read(batch)
-        except Exception as error:  # noqa: BLE001  # told when awaited, where every failure is dealt with
-            found = _failed(error)
-        return self._run(batch, begun, found)
-
-    async def _run(self, batch: list[Work], begun: float, found: Awaitable[Read]) -> None:
-        try:
-            await self._decide_all(batch, begun, found)
+            await self._run(batch)
         except Exception:  # noqa: BLE001  # the last resort: no request may hang
             _log.exception("a batch failed")
             for work in batch:
@@ -113,11 +101,12 @@ class Scorer:
             for work in batch:
                 self.memory.finished(work.transaction.transaction_id)
 
-    async def _decide_all(self, batch: list[Work], begun: float, reading: Awaitable[Read]) -> None:
+    async def _run(self, batch: list[Work]) -> None:
+        begun = perf_counter()
         for work in batch:
             self._stages["queue"].observe(begun - work.arrived)
         self._batch_sizes.observe(len(batch))
-        found = await reading
+        found = await self.reader.claim_and_read(batch)
         kept, online = found.kept, found.online
         read = perf_counter()
         self._stages["features"].observe(read - begun)
@@ -402,10 +391,6 @@ class _Scored:
         self.models = models
         self.shadows = shadows
         self.degraded = degraded
-
-
-async def _failed(error: Exception) -> Read:
-    raise error
 
 
 def vector(batch: Sequence[Work], online: OnlineRows) -> Floats:

@@ -78,14 +78,14 @@ class NewestRows:
         time = times.take(at).to_numpy()
         self._move(int(time.min()), int(time.max()))
         rows = self._rows
-        place = _last_seen(rows, self._numbers(keys.take(at)), time)
-        place[place >= 0] = self._newest[place[place >= 0]]
-        hit = place >= 0
+        seen = _last_seen(rows, self._numbers(keys.take(at)), time)
+        hit = np.flatnonzero(seen != NOWHERE)
+        place = self._newest[seen[hit]]
         if view.ttl_us:
-            hit[hit] = rows.event[place[hit]] >= time[hit] - view.ttl_us
-        asking, place = asking[hit], place[hit]
+            fresh = rows.event[place] >= time[hit] - view.ttl_us
+            hit, place = hit[fresh], place[fresh]
         for name in ("file", "row", "event"):
-            getattr(found, name)[asking] = getattr(rows, name)[place]
+            getattr(found, name)[asking[hit]] = getattr(rows, name)[place]
         return found
 
     def _begin(self) -> None:

@@ -32,11 +32,11 @@ class Piece:
     """Packed updates of one shard, made after its base `generation`: bytes until they are on disk,
     then where they lie."""
 
-    __slots__ = ("_data", "_ref", "_writing", "generation")
+    __slots__ = ("_ref", "_writing", "data", "generation")
 
     def __init__(self, generation: int, data: bytes, ref: PieceRef | None = None) -> None:
         self.generation = generation
-        self._data = data
+        self.data = data
         self._ref = ref
         self._writing: Future[None] | None = None
 
@@ -51,8 +51,8 @@ class Piece:
         """What a snapshot holds of the piece; raises what went wrong with its file."""
         if self._writing is not None and self._writing.done():
             self._writing.result()
-            self._writing, self._data = None, b""
-        return self._data or self._ref or b""
+            self._writing, self.data = None, b""
+        return self.data or self._ref or b""
 
 
 class RedoFiles:
@@ -64,7 +64,7 @@ class RedoFiles:
         #: Names are never used again, whatever a crashed run has left.
         self._run = f"{time.time_ns():x}-{os.getpid():x}"
         self._number = 0
-        self._waiting: list[tuple[str, bytes, Piece]] = []
+        self._waiting: list[tuple[str, Piece]] = []
         self._since = 0.0
 
     def add(self, shard: str, generation: int, data: bytes) -> Piece:
@@ -75,7 +75,7 @@ class RedoFiles:
         if not self._waiting:
             self._since = now
         piece = Piece(generation, data)
-        self._waiting.append((shard, data, piece))
+        self._waiting.append((shard, piece))
         return piece
 
     def read(self, shard: str, ref: PieceRef) -> bytes:
@@ -108,16 +108,17 @@ class RedoFiles:
         waiting, self._waiting = self._waiting, []
         self._number += 1
         own = f"{self._run}-{self._number:08d}"
-        names = {(shard, piece.generation): f"{piece.generation:08d}-{own}" for shard, _, piece in waiting}
+        names = {(shard, piece.generation): f"{piece.generation:08d}-{own}" for shard, piece in waiting}
         writing = self._disk.write(
             self._folder / own,
-            lambda: b"".join([data for _, data, _ in waiting]),
+            lambda: b"".join([piece.data for _, piece in waiting]),
             names=[self._folder_of(shard) / name for (shard, _), name in names.items()],
         )
         offset = 0
-        for shard, data, piece in waiting:
-            piece.under_way((names[shard, piece.generation], offset, len(data), crc32(data)), writing)
-            offset += len(data)
+        for shard, piece in waiting:
+            size = len(piece.data)
+            piece.under_way((names[shard, piece.generation], offset, size, crc32(piece.data)), writing)
+            offset += size
 
     def _folder_of(self, shard: str) -> Path:
         return self._folder / shard.replace(":", "-")

@@ -172,12 +172,10 @@ def test_who_asked_first_goes_on_first_though_both_are_answered_in_one_turn(
 
         slow = [pack(b"EVAL", b"local n = 0 for i = 1, 2e6 do n = n + i end return n", b"0")]
         first = asyncio.create_task(go_on("first", connection.exchange(slow, 5.0)))
-        await asyncio.sleep(0)  # it waits for its answer
-        asked = connection.exchange([pack(b"PING")], 5.0)
+        second = asyncio.create_task(go_on("second", connection.exchange([pack(b"PING")], 5.0)))
         for _ in range(3):  # sent, and not answered yet
             await asyncio.sleep(0)
         time.sleep(0.3)  # both answers lie in the socket
-        second = asyncio.create_task(go_on("second", asked))
         await asyncio.gather(first, second)
         connection.close()
         return order
