@@ -66,10 +66,29 @@ def forget(table: bytearray, oldest: int) -> None:
 
 
 def insert(table: bytearray, key: bytes, uses: tuple[int, ...], oldest: int, most_bytes: int) -> None:
-    """Note `uses` of a key, wherever these times belong, and forget as `append` does."""
-    known = {name: times for name, *times in entries(table)}
-    times = sorted({*uses, NEVER, *known.get(key, ())})
-    known[key] = [times[-1], times[-2]]
-    kept = [(last, before, name) for name, (last, before) in known.items() if last >= oldest]
-    kept.sort(key=lambda found: found[0])
-    table[:] = b"".join([entry(name, last, before) for last, before, name in kept])[-most_bytes:]
+    """Note `uses` of a key, wherever these times belong, and forget as `append` does.
+
+    Of keys last used at the same time one that the table held already, for an earlier use, stays first.
+    """
+    at = table.find(key)
+    while at % ENTRY_BYTES and at > 0:  # the same bytes by chance, across two values
+        at = table.find(key, at + 1)
+    if at < 0:
+        last, before = sorted({*uses, NEVER})[:-3:-1]
+        place = len(table)
+        while place and _LAST(table, place - 8)[0] >> 16 > last:
+            place -= ENTRY_BYTES
+        table[place:place] = entry(key, last, before)
+    else:
+        end = at + ENTRY_BYTES
+        ((_, was, earlier),) = entries(table[at:end])
+        last, before = sorted({*uses, was, earlier, NEVER})[:-3:-1]
+        place = end
+        if last != was:
+            place = len(table)
+            while place > end and _LAST(table, place - 8)[0] >> 16 >= last:
+                place -= ENTRY_BYTES
+        table[at:place] = table[end:place] + entry(key, last, before)
+    forget(table, oldest)
+    if len(table) > most_bytes:
+        del table[:-most_bytes]

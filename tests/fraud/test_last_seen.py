@@ -47,6 +47,38 @@ def test_uses_go_where_they_belong_in_any_order() -> None:
     assert [key for key, _, _ in entries(table)] == [b"key-03"]
 
 
+def slow_insert(table: bytes, key: bytes, uses: tuple[int, ...], oldest: int, most_bytes: int) -> bytes:
+    """What `insert` does, by taking the table apart and putting it in order again."""
+    known = {name: times for name, *times in entries(table)}
+    times = sorted({*uses, NEVER, *known.get(key, ())})
+    known[key] = [times[-1], times[-2]]
+    kept = [(last, before, name) for name, (last, before) in known.items() if last >= oldest]
+    kept.sort(key=lambda found: found[0])
+    return b"".join([entry(name, last, before) for last, before, name in kept])[-most_bytes:]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            # Keys of which one reads as another across two values, and times with ties.
+            st.sampled_from([b"aaaaaa", b"aaaaab", b"baaaaa", b"bbbbbb", b"\0\0\0\0\0\0"]),
+            st.lists(st.integers(START_MS, START_MS + 6), min_size=1, max_size=2),
+            st.integers(START_MS - 1, START_MS + 3),
+        ),
+        max_size=12,
+    ),
+    st.integers(1, 4),
+)
+def test_a_use_is_inserted_as_if_the_table_were_put_in_order_anew(
+    inserted: list[tuple[bytes, list[int], int]], most: int
+) -> None:
+    table = bytearray()
+    for key, uses, oldest in inserted:
+        expected = slow_insert(bytes(table), key, tuple(uses), oldest, most * ENTRY_BYTES)
+        insert(table, key, tuple(uses), oldest, most * ENTRY_BYTES)
+        assert bytes(table) == expected
+
+
 def daily(days: float, devices: dict[float, int]) -> list[Observation]:
     """An event every half day; at some of these days with a device."""
     halves = [number / 2 for number in range(int(2 * days) + 1)]
