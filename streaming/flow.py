@@ -35,7 +35,7 @@ def build_flow(
     source = EventLogSource(configured, stopping, disk, online.settle, drain=drain, keep_log=keep_log)
     ingested = op.input("log", flow, source)
     updates = op.flat_map("updates", ingested, _updates)
-    shards = ShardLogic.builder(configured, stopping, disk, online.settle)
+    shards = ShardLogic.builder(configured, stopping, disk, online.settle_older)
     states = op.stateful_batch("states", updates, shards)
     op.output("online", states, online)
     return flow

@@ -253,8 +253,8 @@ def stored_version_reader(
 class OnlineStorePartition(StatelessSinkPartition[tuple[str, Writes]]):
     """Writes batches and waits, within bounds, for a Redis that is away.
 
-    The answers to a batch are waited for before the next one is sent, at a snapshot, and when the
-    source has nothing to read: until then the flow works while Redis does.
+    The answers to a batch are waited for before the next one is sent, when the source has nothing to
+    read, and at a snapshot if it was sent a while ago: until then the flow works while Redis does.
     """
 
     def __init__(self, configured: Settings, stopping: threading.Event) -> None:
@@ -262,12 +262,13 @@ class OnlineStorePartition(StatelessSinkPartition[tuple[str, Writes]]):
         self._backoff = Backoff(configured.stream_patience_seconds, "the online store")
         self._stopping = stopping
         self._unsettled: list[Writes] = []
+        self._sent = 0.0
         self._recent: deque[tuple[float, list[Writes]]] = deque()
 
     def write_batch(self, items: list[tuple[str, Writes]]) -> None:
         self.settle()
         writes = [item[1] for item in items]
-        self._unsettled = writes
+        self._unsettled, self._sent = writes, time.monotonic()
         try:
             self._writer.send(writes)
         except AWAY as error:
@@ -292,6 +293,11 @@ class OnlineStorePartition(StatelessSinkPartition[tuple[str, Writes]]):
                 metrics.FRESHNESS.observe(max(0.0, now_ms - batch.appended_ms) / 1000)
         metrics.WRITTEN.inc(written)
         metrics.REFUSED.inc(max(0, sent - written))
+
+    def settle_older(self) -> None:
+        """Wait until what was sent before `REWRITE_S` / 2 is visible: a snapshot names what is younger."""
+        if time.monotonic() - self._sent > REWRITE_S / 2:
+            self.settle()
 
     def close(self) -> None:
         self.settle()
@@ -337,3 +343,8 @@ class OnlineStoreSink(DynamicSink[tuple[str, Writes]]):
         """Wait until what this process has written is visible."""
         for partition in self._built:
             partition.settle()
+
+    def settle_older(self) -> None:
+        """The same for what a snapshot made now may not name as unsure."""
+        for partition in self._built:
+            partition.settle_older()

@@ -59,9 +59,9 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
     of event time (by the shard's clock) is forgotten.
 
     Writes to the online store are answered later, and a server that crashes may lose its last
-    second: a snapshot settles what was sent before, and names what was written lately, too (in
-    its own interval, the one before, and those of `REWRITE_S`). A run that resumes from it looks
-    these entities up in the store.
+    second: a snapshot settles what was sent a while ago, and names what was written lately (in its own
+    interval, the one before, and those of `REWRITE_S`), answered or not. A run that resumes from it
+    looks these entities up in the store.
     """
 
     def __init__(
