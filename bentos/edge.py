@@ -24,6 +24,7 @@ from bentos.explain import explain
 from bentos.problem import Problem
 from bentos.status import status
 from fraud.contract import LARGEST_BODY
+from fraud.settings import settings
 
 _log = logging.getLogger("tollgate.edge")
 
@@ -57,7 +58,7 @@ class EdgeService(bentoml.Service):  # type: ignore[misc]  # BentoML ships no st
         app = super().to_asgi(is_main=is_main)
         if not is_main:
             return app
-        install()
+        install(siblings=settings().serve_workers > 1)
         return Edge(app, lambda: self.engine)
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from functools import partial
 from types import SimpleNamespace
@@ -41,12 +42,19 @@ _OTHERS: Final = frozenset(
 #: What uvicorn's protocol sees in place of a cycle while answers of this lane are due before it.
 _BUSY: Final = SimpleNamespace(response_complete=False, message_event=SimpleNamespace(set=lambda: None))
 _JSON: Final = b"content-type: application/json\r\ncontent-length: %d\r\n"
+#: Seconds that a worker with siblings stands back after it took a connection. All of them wait at one
+#: socket, and the first to wake would take most of a pool's connections, for as long as they live.
+_STANDS_BACK: Final = 1e-4
 #: Pipelined requests that may be under way on one connection before it is read no further.
 _AHEAD: Final = 4
 
 
-def install() -> None:
-    """Make it the protocol of every uvicorn server of this process that chooses one by itself."""
+def install(*, siblings: bool) -> None:
+    """Make it the protocol of every uvicorn server of this process that chooses one by itself.
+
+    `siblings` says whether other workers take connections from the same socket.
+    """
+    ScoreLane.siblings = siblings
     auto.AutoHTTPProtocol = ScoreLane
 
 
@@ -62,6 +70,8 @@ class _Due:
 
 class ScoreLane(HttpToolsProtocol):
     """uvicorn's protocol, for connections to an application that is an `Edge`; see the module."""
+
+    siblings = False
 
     def __init__(
         self,
@@ -80,6 +90,11 @@ class ScoreLane(HttpToolsProtocol):
         self._late: asyncio.TimerHandle | None = None  # ends the wait for the rest of it
         self._due: deque[_Due] = deque()
         self._ending = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if self.siblings:
+            time.sleep(_STANDS_BACK)
 
     # -- the request -------------------------------------------------------------------------
 

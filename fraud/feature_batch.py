@@ -76,7 +76,7 @@ def batch_features(
     requested = by_place.reshape(-1, TABLE_COUNT)
     read = read_windows(
         [state for column in states for state in column],
-        np.repeat(_PLACES, rows), _repeated(at_ms, len(ENTITIES)), requested, HORIZON_MS,
+        _PLACES.repeat(rows), _repeated(at_ms, len(ENTITIES)), requested, HORIZON_MS,
     )  # fmt: skip
     matrix = np.empty((rows, len(TRANSACTION_FEATURES)))
     _own(matrix, request)

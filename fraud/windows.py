@@ -123,7 +123,7 @@ def read_windows(
     blobs.append(_PADDING)
     sizes = np.fromiter(map(len, blobs), dtype=np.int64, count=rows) >> 3
     words = np.frombuffer(b"".join(blobs), dtype=np.int64)
-    starts = np.cumsum(sizes) - sizes
+    starts = sizes.cumsum() - sizes
     header = words[starts[:, None] + _HEADER]
     kind = header[:, KIND]
     events = kind >> EVENTS_SHIFT & EVENTS_MASK
@@ -170,10 +170,11 @@ def read_windows(
 
 def _ragged(starts: Ints, sizes: Ints, step: int) -> tuple[Ints, Ints]:
     """Run and index of every element of runs at `starts` of `sizes` elements `step` apart."""
-    ends = np.cumsum(sizes)
-    runs = np.repeat(np.arange(len(sizes)), sizes)
-    at = step * np.arange(len(runs))
-    at += np.repeat(starts - step * (ends - sizes), sizes)
+    # Methods here and below: numpy's functions of the same names wrap them, and a batch pays per call.
+    ends = sizes.cumsum()
+    runs = np.arange(len(sizes)).repeat(sizes)
+    at = np.arange(0, step * len(runs), step)
+    at += (starts - step * (ends - sizes)).repeat(sizes)
     return runs, at
 
 
@@ -186,16 +187,16 @@ def _read_events(
     times = words[at]
     amounts = words[at + 1] & 0xFFFFFFFF
     ages = np.minimum(np.maximum(at_ms[row] - times, -_OLDEST_AGE), _OLDEST_AGE)
-    edges = np.searchsorted((row << _ROW_BITS) - ages, (rows << _ROW_BITS)[:, None] - _EDGES)
+    edges = ((row << _ROW_BITS) - ages).searchsorted((rows << _ROW_BITS)[:, None] - _EDGES)
     ends = edges[:, -1]
     sums = np.zeros((3, len(at) + 1), dtype=np.int64)
-    np.cumsum(amounts, out=sums[0, 1:])
+    amounts.cumsum(out=sums[0, 1:])
     powers = amounts * amounts
-    np.cumsum(powers >> _HALF_BITS, out=sums[1, 1:])
-    np.cumsum(powers & _HALF, out=sums[2, 1:])
+    (powers >> _HALF_BITS).cumsum(out=sums[1, 1:])
+    (powers & _HALF).cumsum(out=sums[2, 1:])
     within = (sums[:, ends, None] - sums[:, edges[:, -2::-1]]).astype(np.float64)
     before = ends - 1
-    some = before >= np.cumsum(sizes) - sizes
+    some = before >= sizes.cumsum() - sizes
     last = np.full(len(sizes), NEVER)
     last[some] = times[before[some]]
     return (ends[:, None] - edges[:, -2::-1]).astype(np.float64), within[0], (within[1], within[2]), last
@@ -203,7 +204,7 @@ def _read_events(
 
 def _slots(ages: Ints) -> Ints:
     """The shortest window that holds an event this many milliseconds old, or the last slot."""
-    slots = np.searchsorted(LENGTHS, ages)
+    slots = LENGTHS.searchsorted(ages)
     slots[ages <= 0] = _W
     return slots
 
@@ -211,7 +212,7 @@ def _slots(ages: Ints) -> Ints:
 def _tally(flat: Ints, weights: Floats | None, rows: int) -> Floats:
     """Per row and window the sum over slots up to that window's."""
     counted = np.bincount(flat, weights=weights, minlength=rows * _SLOTS)
-    return np.cumsum(counted.reshape(rows, _SLOTS)[:, :_W], axis=1, dtype=np.float64)
+    return counted.reshape(rows, _SLOTS)[:, :_W].cumsum(axis=1, dtype=np.float64)
 
 
 def bucket_sums(packed: memoryview, at_ms: int) -> tuple[list[int], list[int], list[int]]:
@@ -252,10 +253,10 @@ def _read_tables(
 ) -> tuple[Floats, Floats]:
     """Distinct values per table and window, and whether the requested value was seen."""
     rows = len(tables)
-    begins = np.cumsum(tables, axis=1)
+    begins = tables.cumsum(axis=1)
     begins -= tables
     table, at = _ragged((starts[:, None] + 2 * begins).ravel(), tables.ravel(), 2)
-    now = np.repeat(at_ms, TABLE_COUNT)[table]
+    now = at_ms.repeat(TABLE_COUNT)[table]
     keys = words[at]
     at += 1
     uses = words[at]
