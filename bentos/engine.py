@@ -224,7 +224,7 @@ class Engine:
         """Run the conversion to parquet in a process of its own, with this worker's life."""
         self._converter = subprocess.Popen(
             [sys.executable, "-m", "bentos.decision_files", "--follow", str(os.getpid())],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, process_group=0,
             env=beside(self.settings.home),
         )  # fmt: skip
         os.setpriority(os.PRIO_PROCESS, self._converter.pid, BEHIND)

@@ -33,7 +33,8 @@ _PAUSE: Final = 300.0
 _FIRST: Final = 20.0
 
 
-#: Niceness of the processes beside a worker: callers come first.
+#: Niceness of the processes beside a worker: callers come first. They stay in its session, since
+#: Linux' autogroups share the processors out by session before they look at niceness.
 BEHIND: Final = 19
 
 
@@ -137,7 +138,7 @@ class PlanRoom:
             self._resolver = subprocess.Popen(
                 [sys.executable, "-m", "bentos.feature_plan"],
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                start_new_session=True, env=beside(self._home),
+                process_group=0, env=beside(self._home),
             )  # fmt: skip
             os.setpriority(os.PRIO_PROCESS, self._resolver.pid, BEHIND)
 
