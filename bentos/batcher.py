@@ -32,22 +32,25 @@ class Overloaded(RuntimeError):
 
 
 class Room:
-    """How many items may wait before new ones can be turned away: `most`, and in a surge what can be
-    decided within `longest` seconds.
+    """How many items may wait before new ones can be turned away: `most`, and in a surge so many that
+    the oldest of a batch is decided `longest` seconds after it came, about.
 
-    A turn of the loop that had no room for an item is timed from there until the loop has run what
-    was read then and read again. A surge begins with the second such turn in a row that lasted
-    longer than `longest`. It is over once there was room for everybody for `CALM` seconds.
+    A surge begins with the second of two full batches in a row that were not decided in time, or of
+    two turns of the loop that had no room for an item and were longer than `longest`. (A turn is timed
+    from that item until the loop has run what was read then and read again.) From then on `LEAST_ROOM`
+    may wait, one more with each batch decided in time, a quarter less with each that was not: as many
+    are decided in short turns as in long ones, and every item waits for a few turns. The surge is over
+    once there was room for everybody for `CALM` seconds.
     """
 
     def __init__(self, most: int, longest: float) -> None:
         self.now = most
         self._most = most
         self._longest = longest
-        self._pace = 0.0  # seconds that a decision takes, of late
         self._full_last = float("-inf")
         self._began: float | None = None  # when the turn that is timed had no room
         self._long_until = float("-inf")
+        self._late = 0  # full batches in a row that were not decided in time
 
     @property
     def narrow(self) -> bool:
@@ -55,11 +58,14 @@ class Room:
         return self.now < self._most
 
     def decided(self, number: int, seconds: float) -> None:
-        """So many items took so long, with nothing else between them."""
-        pace = seconds / number
-        self._pace = self._pace + (pace - self._pace) / 8 if self._pace else pace
+        """A batch of `number` was decided, `seconds` after its oldest item came."""
+        in_time = seconds <= self._longest
+        self._late = self._late + 1 if number == self._most and not in_time else 0
         if self.narrow:
-            self.now = self._share()
+            now = self.now + 1 if in_time else self.now * 3 // 4
+            self.now = min(self._most - 1, max(self._least, now))
+        elif self._late == 2:
+            self._begin()
 
     def full(self, waiting: int, now: float) -> bool:
         """Whether there is no room for an item that finds `waiting` others at `now`."""
@@ -75,18 +81,22 @@ class Room:
             loop.call_soon(loop.call_soon, self._judge)
         return True
 
+    @property
+    def _least(self) -> int:
+        return min(LEAST_ROOM, self._most)
+
     def _judge(self) -> None:
         began, now = self._began, perf_counter()
         assert began is not None
         self._began = None
         if now - began > self._longest:
-            if began - self._long_until <= self._longest:
-                self.now = self._share()
+            if began - self._long_until <= self._longest and not self.narrow:
+                self._begin()
             self._long_until = now
 
-    def _share(self) -> int:
-        fits = int(self._longest / self._pace) if self._pace else self._most
-        return min(self._most, max(LEAST_ROOM, fits))
+    def _begin(self) -> None:
+        self.now = self._least
+        self._late = 0
 
 
 class MicroBatcher(Generic[Item]):
@@ -95,9 +105,9 @@ class MicroBatcher(Generic[Item]):
     At most `size` items a batch, `in_flight` batches at once and `queue` items waiting; and none
     is taken while the oldest of a full batch or more has waited `longest_wait` seconds, so that a
     surge is turned away early instead of making everybody late. (Fewer than a batch are decided
-    together at the next turn: turning one away would help nobody.) While turns of the event loop
-    in which more than a batch arrives last longer than twice `longest_wait`, no more may wait than
-    is decided in that time: see `Room`. One event loop owns it.
+    together at the next turn: turning one away would help nobody.) While full batches, or the turns of
+    the event loop in which more arrive, take longer than twice `longest_wait`, so few may wait that
+    they are decided in that time: see `Room`. One event loop owns it.
     """
 
     def __init__(
@@ -117,8 +127,8 @@ class MicroBatcher(Generic[Item]):
         self._room = Room(size, 2 * longest_wait)
         self._pending: deque[tuple[float, Item]] = deque()
         self._scheduled = False
+        #: Batches under way: how many items, and when the oldest of them came.
         self._tasks: dict[asyncio.Task[None], tuple[int, float]] = {}
-        self._done_last = 0.0
 
     @property
     def waiting(self) -> int:
@@ -155,16 +165,15 @@ class MicroBatcher(Generic[Item]):
         self._scheduled = False
         while self._pending and len(self._tasks) < self._in_flight:
             pending = self._pending
+            oldest = pending[0][0]
             batch = [pending.popleft()[1] for _ in range(min(self._size, len(pending)))]
             task = asyncio.ensure_future(self._run(batch))
-            self._tasks[task] = len(batch), perf_counter()
+            self._tasks[task] = len(batch), oldest
             task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        number, began = self._tasks.pop(task)
-        now = perf_counter()
-        self._room.decided(number, now - max(began, self._done_last))
-        self._done_last = now
+        number, oldest = self._tasks.pop(task)
+        self._room.decided(number, perf_counter() - oldest)
         # Not at once: what arrived while the batch was computed is still in the sockets, and the
         # loop reads them before its next turn.
         if self._pending and not self._scheduled:

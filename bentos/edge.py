@@ -19,7 +19,7 @@ import bentoml
 import msgspec
 
 from bentos.access import Scope
-from bentos.engine import LARGEST_BULK_ITEMS, Engine
+from bentos.engine import LARGEST_BULK_ITEMS, Engine, Tell
 from bentos.explain import explain
 from bentos.problem import Problem
 from bentos.status import status
@@ -109,13 +109,13 @@ class Edge:
         engine.metrics.count("requests_total", SCORE_PATH, "200")
         await _respond(send, 200, answer)
 
-    def begin(self, headers: Headers, peer: Peer, raw: bytes) -> asyncio.Future[bytes]:
-        """The answer to come to a whole `POST /v1/score`; it, or this call, raises `Problem`."""
+    def begin(self, headers: Headers, peer: Peer, raw: bytes, tell: Tell) -> None:
+        """Tell the answer to a whole `POST /v1/score` once it is there; it or this call raises `Problem`."""
         engine, arrived = self._engine(), perf_counter()
         if engine is None:
             raise _starting()
         engine.access.spend(_caller(engine, headers, peer, "score"))
-        return engine.begin(raw, arrived)
+        engine.begin(raw, arrived, tell)
 
     def count(self, status: int) -> None:
         """Count a request that `begin` was asked to answer."""

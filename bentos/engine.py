@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from time import perf_counter
 
@@ -25,6 +25,8 @@ from fraud.contract import ContractError, Transaction, parse_transaction
 from fraud.settings import Settings
 
 _log = logging.getLogger("tollgate.service")
+#: Told of an answer that is there, or of the `Problem` in its place.
+Tell = Callable[[asyncio.Future[bytes]], None]
 #: Seconds between two looks at connections that are down; the rest is looked at every second.
 _TICK = 0.25
 #: Transactions in one bulk request, and in all that wait.
@@ -110,14 +112,20 @@ class Engine:
             raise refused(error) from None
 
     def submit(
-        self, transaction: Transaction, arrived: float, batcher: MicroBatcher[Work] | None = None
+        self,
+        transaction: Transaction,
+        arrived: float,
+        batcher: MicroBatcher[Work] | None = None,
+        tell: Tell | None = None,
     ) -> asyncio.Future[bytes]:
         """Queue a transaction; the future is its answer's JSON or raises `Problem`.
 
         `arrived` is `perf_counter` when its request did. A repeated request that is under way
-        joins the first one.
+        joins the first one. `tell` is called with the future once it is done, perhaps before this
+        returns; if this raises, it is not.
         """
         work = Work(transaction, asyncio.get_running_loop().create_future(), arrived)
+        work.tell = tell
         self._parse_stage.observe(perf_counter() - arrived)
         memory, name = self.scorer.memory, transaction.transaction_id
         known = memory.answer(name)
@@ -133,7 +141,10 @@ class Engine:
             if under_way[0] != work.digest:
                 self.metrics.count("repeated_total", "conflict")
                 raise conflict()
-            return asyncio.shield(under_way[1])  # one caller's leaving must not cancel the other's
+            joined = asyncio.shield(under_way[1])  # one caller's leaving must not cancel the other's
+            if tell is not None:
+                joined.add_done_callback(tell)
+            return joined
         try:
             (batcher or self.batcher).submit(work)
         except Overloaded as error:
@@ -145,16 +156,16 @@ class Engine:
         """The answer's JSON to one transaction's JSON; raise `Problem`."""
         return await self.begin(raw, arrived)
 
-    def begin(self, raw: bytes, arrived: float) -> asyncio.Future[bytes]:
+    def begin(self, raw: bytes, arrived: float, tell: Tell | None = None) -> asyncio.Future[bytes]:
         """Queue one transaction's JSON; the future is its answer's, and it or this call raises `Problem`.
 
-        In a surge it is turned away unparsed.
+        In a surge it is turned away unparsed. `tell` as in `submit`.
         """
         try:
             self.batcher.check()
         except Overloaded as error:
             raise _overloaded(error) from None
-        return self.submit(self.parse(raw), arrived)
+        return self.submit(self.parse(raw), arrived, tell=tell)
 
     async def score_many(self, items: Sequence[Transaction | Problem]) -> list[bytes]:
         """Per item the answer's JSON, or the error's: no item fails its neighbours."""

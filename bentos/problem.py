@@ -5,7 +5,7 @@ Nothing of the input is ever repeated, and no stack trace leaves the service.
 
 from __future__ import annotations
 
-from typing import Any
+from functools import lru_cache
 
 import msgspec
 
@@ -24,11 +24,8 @@ class Problem(Exception):
         self.reason = reason
         self.retry_after = retry_after
 
-    def body(self) -> dict[str, Any]:
-        return {"error": {"field": self.field, "reason": self.reason}}
-
     def json(self) -> bytes:
-        return _encode(self.body())
+        return _json(self.field, self.reason)
 
 
 def refused(error: ContractError) -> Problem:
@@ -39,3 +36,9 @@ def refused(error: ContractError) -> Problem:
         if error.reason.startswith("is not valid JSON"):
             return Problem(400, error.field, error.reason)
     return Problem(422, error.field, error.reason)
+
+
+@lru_cache(maxsize=256)
+def _json(field: str, reason: str) -> bytes:
+    """In a surge most requests get the same refusal."""
+    return _encode({"error": {"field": field, "reason": reason}})

@@ -18,7 +18,7 @@ import time
 from collections import deque
 from functools import partial
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http import auto
@@ -72,6 +72,7 @@ class ScoreLane(HttpToolsProtocol):
     """uvicorn's protocol, for connections to an application that is an `Edge`; see the module."""
 
     siblings = False
+    _heads: ClassVar[dict[int, tuple[object, bytes]]] = {}
 
     def __init__(
         self,
@@ -150,13 +151,11 @@ class ScoreLane(HttpToolsProtocol):
             self.flow.pause_reading()
         assert self._edge is not None
         try:
-            answer = self._edge.begin(self.headers, self.client, raw)
+            self._edge.begin(self.headers, self.client, raw, partial(self._answered, due))
         except Problem as problem:
             self._refuse(due, problem)
         except Exception:  # noqa: BLE001  # as in `Edge`: the caller gets an answer, the log the stack
             self._fail(due)
-        else:
-            answer.add_done_callback(partial(self._answered, due))
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -202,10 +201,7 @@ class ScoreLane(HttpToolsProtocol):
         self._write(due, 500, failed().json())
 
     def _write(self, due: _Due, status: int, body: bytes, retry_after: int | None = None) -> None:
-        parts = [STATUS_LINE[status]]
-        for name, value in self.server_state.default_headers:
-            parts += (name, b": ", value, b"\r\n")
-        parts.append(_JSON % len(body))
+        parts = [self._head(status), _JSON % len(body)]
         if retry_after is not None:
             parts.append(b"retry-after: %d\r\n" % retry_after)
         if not due.keep_alive:
@@ -227,6 +223,15 @@ class ScoreLane(HttpToolsProtocol):
                 self.on_response_complete()
             if self.flow.write_paused:
                 self.flow.pause_reading()  # a caller that does not read its answers sends no more
+
+    def _head(self, status: int) -> bytes:
+        """Status line and the server's headers, which it makes anew once a second."""
+        headers = self.server_state.default_headers
+        known = self._heads.get(status)
+        if known is None or known[0] is not headers:
+            lines = b"".join([b"%b: %b\r\n" % header for header in headers])
+            known = self._heads[status] = headers, STATUS_LINE[status] + lines
+        return known[1]
 
     def resume_writing(self) -> None:
         super().resume_writing()

@@ -319,11 +319,11 @@ class Scorer:
             count("events_spooled_total", by=len(batch))
             if self.shared is not None:
                 self.shared.owing.owe()
+        if self.shared is not None:
+            self.shared.publish(batch, answers)
         for work, encoded in zip(batch, answers, strict=True):
             self.memory.remember(work.transaction.transaction_id, work.digest, encoded)
             work.answer(encoded)
-        if self.shared is not None:
-            self.shared.publish(batch, answers)
 
     def _factors(
         self, scoring: Scoring | None, row: Floats, hits: Sequence[Rule], decision: Decision

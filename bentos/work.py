@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from hashlib import blake2b
 
 from bentos.problem import Problem
@@ -13,12 +14,13 @@ from fraud.money import reference_cents
 class Work:
     """A valid transaction and the future of its answer: JSON bytes, or the `Problem` that refuses it.
 
-    `arrived` is `perf_counter` when its request did; `digest` tells requests of one id apart.
+    `arrived` is `perf_counter` when its request did; `digest` tells requests of one id apart. `tell`
+    is called with the future as soon as it is done, a turn of the event loop before its callbacks.
     """
 
     __slots__ = (
         "amount_minor", "amount_reference", "arrived", "canonical", "digest", "event_us", "future", "key",
-        "transaction",
+        "tell", "transaction",
     )  # fmt: skip
 
     def __init__(self, transaction: Transaction, future: asyncio.Future[bytes], arrived: float) -> None:
@@ -31,11 +33,14 @@ class Work:
         self.amount_minor = transaction.amount_minor
         self.amount_reference = reference_cents(self.amount_minor, transaction.currency)
         self.future = future
+        self.tell: Callable[[asyncio.Future[bytes]], None] | None = None
         self.arrived = arrived
 
     def answer(self, result: bytes) -> None:
         if not self.future.done():
             self.future.set_result(result)
+            if self.tell is not None:
+                self.tell(self.future)
 
     def repeat(self, digest: bytes, answer: bytes) -> str:
         """Give the answer to the request of `digest`, which was decided under the same id, or refuse
@@ -50,6 +55,8 @@ class Work:
     def refuse(self, problem: Problem) -> None:
         if not self.future.done():
             self.future.set_exception(problem)
+            if self.tell is not None:
+                self.tell(self.future)
 
 
 def conflict() -> Problem:

@@ -132,7 +132,7 @@ class Settings(BaseSettings):
         le=60_000,
         description="longest that the oldest of more waiting transactions than one micro-batch may have waited before new ones get 503",
     )
-    serve_batch: int = Field(64, ge=1, le=1024, description="most transactions in one micro-batch")
+    serve_batch: int = Field(32, ge=1, le=1024, description="most transactions in one micro-batch")
     serve_in_flight: int = Field(
         2, ge=1, le=16, description="micro-batches that one worker has under way at once"
     )

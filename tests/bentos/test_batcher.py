@@ -108,6 +108,29 @@ def test_in_a_surge_no_more_may_wait_than_can_be_decided_in_time() -> None:
     assert found[4:] == [3, 40]
 
 
+def test_a_surge_begins_when_two_full_batches_in_a_row_are_late() -> None:
+    async def run() -> tuple[list[int], int]:
+        sizes: list[int] = []
+
+        async def decide(batch: list[int]) -> None:
+            sizes.append(len(batch))
+            await asyncio.sleep(0.05)  # no turn of the loop is long
+
+        batcher = MicroBatcher(decide, size=16, in_flight=2, longest_wait=0.01)
+        for _ in range(40):
+            for item in range(20):
+                with suppress(Overloaded):
+                    batcher.submit(item)
+            await asyncio.sleep(0.005)
+        waiting = batcher.waiting
+        await batcher.drain()
+        return sizes, waiting
+
+    sizes, waiting = asyncio.run(run())
+    assert max(sizes) == 16
+    assert sizes[-1] <= 8 and waiting <= 8
+
+
 def test_bursts_with_silence_between_them_are_no_surge() -> None:
     async def run() -> list[int]:
         decided: list[int] = []

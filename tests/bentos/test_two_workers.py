@@ -115,6 +115,12 @@ def one_answer(lines: Iterable[Line], name: str) -> bytes:
     return answers.pop()
 
 
+def test_connections_that_are_opened_together_go_to_both_workers(service: Service) -> None:
+    pool = [Line(service) for _ in range(40)]
+    shares = Counter(line.worker for line in pool)
+    assert len(shares) == 2 and min(shares.values()) >= 8, shares
+
+
 #   worker 1   decides "before" | redis is away: both decide, each id once | redis is back, and learns
 #   worker 2                    | what the other one has decided           | every answer and event once
 @pytest.mark.parametrize("how", ["stop", "freeze"])
