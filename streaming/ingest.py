@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import msgspec
 from msgspec import Struct
 
-from fraud.contract import ContractError, Transaction, parse_measured
+from fraud.contract import ContractError, parse_measured
 from fraud.entities import ENTITIES, ENTITY_BY_NAME
 from fraud.observation import Observation, observe_measured
 from fraud.velocity import StateError, VelocityState
@@ -45,7 +45,6 @@ class Arrivals(NamedTuple):
     `minor` are amounts in minor units, `payloads` the bytes in the log.
     """
 
-    transactions: list[Transaction]
     seen: list[Observation]
     minor: list[int]
     sequences: list[int]
@@ -54,7 +53,7 @@ class Arrivals(NamedTuple):
 
     @classmethod
     def none(cls) -> Arrivals:
-        return cls([], [], [], [], [], [])
+        return cls([], [], [], [], [])
 
 
 class Ingested(NamedTuple):
@@ -121,7 +120,6 @@ class Ingest:
             elif event_ms < clock - LATE_MS:
                 late += 1
             sequence = max(sequence + 1, (appended or clock) << 13)
-            arrivals.transactions.append(transaction)
             arrivals.seen.append(seen)
             arrivals.minor.append(minor)
             arrivals.sequences.append(sequence << 8 | self._partition)

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from datasets.lake import parquet_history, read_transactions
 from fraud.settings import Settings
-from streaming.arrival_log import ArrivalLog
+from streaming.arrival_log import ArrivalLog, arrival_table, parsed_texts
 from streaming.batch import Batch
 from streaming.compact import compact, finish_interrupted
 from streaming.dead_letters import LetterBox, letters_folder, main, read_letters
@@ -42,6 +44,56 @@ def ingested(count: int, *, broken: float = 0.0, size: int = 10) -> list[Ingeste
         else Ingested([], ingest.take(Batch([], [], [])).arrivals, [])
         for at in range(0, count, size)
     ]
+
+
+_name = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
+_degrees = st.one_of(st.floats(-90, 90), st.integers(-90, 90))
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {"transaction_id": _name, "customer_id": _name, "card_id": _name, "merchant_id": _name},
+            optional={"device_id": st.none() | _name, "ip": _name, "merchant_category": _name}
+            | {"country": st.sampled_from(["DE", "FR", None])},
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    st.none() | st.tuples(_degrees, _degrees),
+    st.sampled_from([None, 1]),
+    st.booleans(),
+)
+def test_arrow_reads_an_event_as_the_contract_does(
+    named: list[dict[str, object]],
+    place: tuple[float, float] | None,
+    indent: int | None,
+    escaped: bool,
+) -> None:
+    where = {} if place is None else {"latitude": place[0], "longitude": place[1]}
+    common = {
+        "event_time": "2026-03-01T12:00:00.250+01:00",
+        "amount": 12.5,
+        "currency": "EUR",
+        "channel": "pos",
+    }
+    payloads = [
+        json.dumps(common | where | fields, indent=indent, ensure_ascii=escaped).encode() for fields in named
+    ]
+    batch = Batch(payloads, [f"{at}-0" for at in range(len(payloads))], [1] * len(payloads))
+    arrivals = Ingest(0, 10_000, 10**9).take(batch).arrivals
+    expected = parsed_texts(arrivals.payloads) if arrivals.payloads else None
+    if expected is not None:
+        assert arrival_table(arrivals).select(expected.column_names).equals(expected)
+
+
+def test_a_field_given_twice_counts_as_the_contract_counts_it(tmp_path: Path, disk: Disk) -> None:
+    payload = next(iter(events(Load(1), 1))).payload
+    twice = payload[:-1] + b',"card_id":"the-last"}'
+    log = ArrivalLog(tmp_path, 0, disk)
+    log.add(Ingest(0, 10_000, 10**9).take(Batch([twice], ["1-0"], [1])).arrivals)
+    log.flush()
+    assert read_transactions(tmp_path).column("card_id").to_pylist() == ["the-last"]
 
 
 def test_rows_written_beyond_the_snapshot_are_replaced_by_the_replay(tmp_path: Path, disk: Disk) -> None:
