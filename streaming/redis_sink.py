@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, Final, NamedTuple
 
 import hiredis
@@ -34,6 +35,9 @@ from streaming.shard_batch import SHARDS, Writes
 MOST_KEYS: Final = 256
 #: Most calls sent before their replies are read, so that neither side's buffer fills.
 _MOST_CALLS: Final = 64
+#: States in one write from which on a thread sends them: the socket's buffers do not hold them, and the
+#: flow would wait for the server to read them.
+_MANY: Final = 2_000
 #: Seconds of writes that are written again after an outage: a crashed server syncs once a second.
 REWRITE_S: Final = 3.0
 _MOST_READS: Final = 1_000
@@ -59,6 +63,8 @@ class OnlineWriter:
         self._cluster = ClusterLink(url) if is_cluster(url) else None
         self._client = None if self._cluster else connect(url)
         self._connection: Any = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="online")
+        self._sending: Future[None] | None = None
         self._unread: deque[Call] = deque()
         self._unknown: list[Call] = []
         self._written = 0
@@ -82,7 +88,16 @@ class OnlineWriter:
         if self._cluster is not None:
             self._written += self._write_cluster(writes)
             return
-        for call in self._calls(writes, MOST_KEYS):
+        self._sent()
+        calls = list(self._calls(writes, MOST_KEYS))
+        if sum([len(call.keys) for call in calls]) >= _MANY:
+            while self._unread:
+                self._read_reply()
+            commands = [self._command(("EVALSHA", _SHA), call) for call in calls]
+            self._sending = self._thread.submit(self._connected().send_packed_command, commands)
+            self._unread.extend(calls)
+            return
+        for call in calls:
             if len(self._unread) >= _MOST_CALLS:
                 self._read_reply()
             self._connected().send_packed_command([self._command(("EVALSHA", _SHA), call)])
@@ -90,6 +105,7 @@ class OnlineWriter:
 
     def settle(self) -> int:
         """Wait for the answers to all that was sent; return how many states were newer."""
+        self._sent()
         while self._unread:
             self._read_reply()
         for call in self._unknown:  # a restarted server has forgotten the script: EVAL loads it again
@@ -107,11 +123,16 @@ class OnlineWriter:
         self._written = 0
         if self._connection is not None:
             self._connection.disconnect()
+        sending, self._sending = self._sending, None
+        if sending is not None:
+            wait([sending])  # the socket is closed under it
+            self._connection.disconnect()  # should it have connected anew
         if self._cluster is not None:
             self._cluster.disconnect()
 
     def close(self) -> None:
         self.disconnect()
+        self._thread.shutdown()
         if self._client is not None:
             self._client.close()
 
@@ -165,6 +186,12 @@ class OnlineWriter:
             (*script, len(call.keys), *call.keys, *self._fixed[call.place], *rows)
         )
         return packed
+
+    def _sent(self) -> None:
+        """Wait until the thread has sent what it was given; raises what redis-py raised there."""
+        sending, self._sending = self._sending, None
+        if sending is not None:
+            sending.result()
 
     def _connected(self) -> Any:
         assert self._client is not None
