@@ -6,10 +6,15 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from embedded.redis_server import RedisServer, start_redis
 from fraud.settings import REPOSITORY, settings
+
+# No test asserts a time.
+hypothesis.settings.register_profile("tollgate", deadline=None)
+hypothesis.settings.load_profile("tollgate")
 
 # What embedded/test_tools.sh has fetched.
 os.environ["PATH"] += os.pathsep + str(REPOSITORY / ".venv" / "tools")
