@@ -296,7 +296,7 @@ def test_features_of_a_batch_come_from_every_node_of_a_cluster(cluster: list[Ser
 
 
 def test_a_server_that_answers_with_errors_is_named_as_the_reason(tmp_path: Path) -> None:
-    with serving(tmp_path, "--cluster-enabled", "yes") as server:
+    with serving(tmp_path, "--cluster-enabled", "yes", port=cluster_port()) as server:
         # Half of the slots are nobody's: by Redis's default this refuses the other half, too.
         server.client().execute_command("CLUSTER ADDSLOTS", *range(8192))
 
