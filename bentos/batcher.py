@@ -35,12 +35,13 @@ class Room:
     """How many items may wait before new ones can be turned away: `most`, and in a surge so many that
     the oldest of a batch is decided `longest` seconds after it came, about.
 
-    A surge begins with the second of two full batches in a row that were not decided in time, or of
-    two turns of the loop that had no room for an item and were longer than `longest`. (A turn is timed
-    from that item until the loop has run what was read then and read again.) From then on `LEAST_ROOM`
-    may wait, one more with each batch decided in time, a quarter less with each that was not: as many
-    are decided in short turns as in long ones, and every item waits for a few turns. The surge is over
-    once there was room for everybody for `CALM` seconds.
+    A surge begins when batches were not decided in time, for want of room, whose oldest items came half
+    of `longest` apart; or with the second of two turns of the loop in a row that had no room for an item
+    and were longer than `longest`. (A turn is timed from that item until the loop has run what was read
+    then and read again.) From then on a quarter may wait, at least `LEAST_ROOM`; one more with each
+    batch decided in time, a quarter less with each that was not: as many are decided in short turns as
+    in long ones, and every item waits for a few turns. The surge is over once there was room for
+    everybody for `CALM` seconds.
     """
 
     def __init__(self, most: int, longest: float) -> None:
@@ -50,22 +51,29 @@ class Room:
         self._full_last = float("-inf")
         self._began: float | None = None  # when the turn that is timed had no room
         self._long_until = float("-inf")
-        self._late = 0  # full batches in a row that were not decided in time
+        self._late_from: float | None = None  # when the oldest came of the first of late batches
 
     @property
     def narrow(self) -> bool:
         """Whether there is less room than without a surge."""
         return self.now < self._most
 
-    def decided(self, number: int, seconds: float) -> None:
-        """A batch of `number` was decided, `seconds` after its oldest item came."""
-        in_time = seconds <= self._longest
-        self._late = self._late + 1 if number == self._most and not in_time else 0
+    def decided(self, came: float, now: float) -> None:
+        """A batch was decided whose oldest item had come at `came`."""
+        in_time = now - came <= self._longest
         if self.narrow:
-            now = self.now + 1 if in_time else self.now * 3 // 4
-            self.now = min(self._most - 1, max(self._least, now))
-        elif self._late == 2:
+            room = self.now + 1 if in_time else self.now * 3 // 4
+            self.now = min(self._most - 1, max(self._least, room))
+        elif in_time or self._full_last < came:
+            self._late_from = None
+        elif self._late_from is None:
+            self._late_from = came
+        elif came - self._late_from >= self._longest / 2:
             self._begin()
+
+    def idle(self) -> None:
+        """Nothing waits and nothing is under way: that was a burst, and it is over."""
+        self._late_from = None
 
     def full(self, waiting: int, now: float) -> bool:
         """Whether there is no room for an item that finds `waiting` others at `now`."""
@@ -95,19 +103,19 @@ class Room:
             self._long_until = now
 
     def _begin(self) -> None:
-        self.now = self._least
-        self._late = 0
+        self.now = max(self._least, self._most // 4)
+        self._late_from = None
 
 
 class MicroBatcher(Generic[Item]):
     """Gathers items into calls of `run`, which must answer every item itself and not raise.
 
     At most `size` items a batch, `in_flight` batches at once and `queue` items waiting; and none
-    is taken while the oldest of a full batch or more has waited `longest_wait` seconds, so that a
-    surge is turned away early instead of making everybody late. (Fewer than a batch are decided
-    together at the next turn: turning one away would help nobody.) While full batches, or the turns of
-    the event loop in which more arrive, take longer than twice `longest_wait`, so few may wait that
-    they are decided in that time: see `Room`. One event loop owns it.
+    is taken while as many wait as can be under way, the oldest of them for `longest_wait` seconds, so
+    that a surge is turned away early instead of making everybody late. (Fewer are decided together at
+    the next turns: turning one away would help nobody.) While that makes batches or turns of the event
+    loop take longer than twice `longest_wait`, so few may wait that they are decided in that time: see
+    `Room`. One event loop owns it.
     """
 
     def __init__(
@@ -124,11 +132,11 @@ class MicroBatcher(Generic[Item]):
         self._in_flight = in_flight
         self._queue = queue
         self._longest_wait = longest_wait
-        self._room = Room(size, 2 * longest_wait)
+        self._room = Room(size * in_flight, 2 * longest_wait)
         self._pending: deque[tuple[float, Item]] = deque()
         self._scheduled = False
-        #: Batches under way: how many items, and when the oldest of them came.
-        self._tasks: dict[asyncio.Task[None], tuple[int, float]] = {}
+        #: Batches under way, and when the oldest item of each came.
+        self._tasks: dict[asyncio.Task[None], float] = {}
 
     @property
     def waiting(self) -> int:
@@ -168,16 +176,17 @@ class MicroBatcher(Generic[Item]):
             oldest = pending[0][0]
             batch = [pending.popleft()[1] for _ in range(min(self._size, len(pending)))]
             task = asyncio.ensure_future(self._run(batch))
-            self._tasks[task] = len(batch), oldest
+            self._tasks[task] = oldest
             task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        number, oldest = self._tasks.pop(task)
-        self._room.decided(number, perf_counter() - oldest)
+        self._room.decided(self._tasks.pop(task), perf_counter())
         # Not at once: what arrived while the batch was computed is still in the sockets, and the
         # loop reads them before its next turn.
         if self._pending and not self._scheduled:
             self._schedule()
+        elif not self._pending and not self._tasks:
+            self._room.idle()
 
     async def drain(self) -> None:
         """Wait until nothing is queued or under way."""

@@ -108,7 +108,7 @@ def test_in_a_surge_no_more_may_wait_than_can_be_decided_in_time() -> None:
     assert found[4:] == [3, 40]
 
 
-def test_a_surge_begins_when_two_full_batches_in_a_row_are_late() -> None:
+def test_a_surge_begins_when_batches_are_late_though_no_turn_is_long() -> None:
     async def run() -> tuple[list[int], int]:
         sizes: list[int] = []
 
@@ -129,6 +129,32 @@ def test_a_surge_begins_when_two_full_batches_in_a_row_are_late() -> None:
     sizes, waiting = asyncio.run(run())
     assert max(sizes) == 16
     assert sizes[-1] <= 8 and waiting <= 8
+
+
+def test_callers_that_wait_for_their_answers_are_no_surge_however_slow_a_batch_is() -> None:
+    async def run() -> int:
+        answered = 0
+        answers: dict[int, asyncio.Future[None]] = {}
+
+        async def decide(batch: list[int]) -> None:
+            await asyncio.sleep(0.03)  # longer than twice the longest wait
+            for caller in batch:
+                answers[caller].set_result(None)
+
+        batcher = MicroBatcher(decide, size=16, in_flight=2, longest_wait=0.01)
+
+        async def call(caller: int) -> None:
+            nonlocal answered
+            for _ in range(8):
+                answers[caller] = asyncio.get_running_loop().create_future()
+                batcher.submit(caller)
+                await answers[caller]
+                answered += 1
+
+        await asyncio.gather(*[call(caller) for caller in range(32)])
+        return answered
+
+    assert asyncio.run(run()) == 32 * 8
 
 
 def test_bursts_with_silence_between_them_are_no_surge() -> None:
