@@ -130,7 +130,7 @@ class Settings(BaseSettings):
         10,
         ge=1,
         le=60_000,
-        description="longest that the oldest of more waiting transactions than one micro-batch may have waited before new ones get 503",
+        description="longest that the oldest of as many waiting transactions as can be under way has waited before new ones get 503",
     )
     serve_batch: int = Field(32, ge=1, le=1024, description="most transactions in one micro-batch")
     serve_in_flight: int = Field(
