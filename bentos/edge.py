@@ -117,6 +117,12 @@ class Edge:
         engine.access.spend(_caller(engine, headers, peer, "score"))
         engine.begin(raw, arrived, tell)
 
+    @property
+    def busy(self) -> bool:
+        """Whether transactions wait or are being decided."""
+        engine = self._engine()
+        return engine is not None and engine.in_flight > 0
+
     def count(self, status: int) -> None:
         """Count a request that `begin` was asked to answer."""
         engine = self._engine()

@@ -42,8 +42,9 @@ _OTHERS: Final = frozenset(
 #: What uvicorn's protocol sees in place of a cycle while answers of this lane are due before it.
 _BUSY: Final = SimpleNamespace(response_complete=False, message_event=SimpleNamespace(set=lambda: None))
 _JSON: Final = b"content-type: application/json\r\ncontent-length: %d\r\n"
-#: Seconds that a worker with siblings stands back after it took a connection. All of them wait at one
-#: socket, and the first to wake would take most of a pool's connections, for as long as they live.
+#: Seconds that an idle worker with siblings stands back after it took a connection. All of them wait at
+#: one socket, and the first to wake would take most of a pool's connections, for as long as they live.
+#: (A busy one comes to the socket less often as it is.)
 _STANDS_BACK: Final = 1e-4
 #: Pipelined requests that may be under way on one connection before it is read no further.
 _AHEAD: Final = 4
@@ -94,7 +95,7 @@ class ScoreLane(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if self.siblings:
+        if self.siblings and self._edge is not None and not self._edge.busy:
             time.sleep(_STANDS_BACK)
 
     # -- the request -------------------------------------------------------------------------

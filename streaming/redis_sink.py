@@ -33,7 +33,8 @@ from streaming.shard_batch import SHARDS, Writes
 
 #: Most keys in one script call: long calls would hold up the scoring service's reads.
 MOST_KEYS: Final = 256
-#: Most calls sent before their replies are read, so that neither side's buffer fills.
+#: Most calls sent before their replies are read, so that neither side's buffer fills. (A reply is one
+#: number: a thread that sends many at once need not stop for them.)
 _MOST_CALLS: Final = 64
 #: States in one write from which on a thread sends them: the socket's buffers do not hold them, and the
 #: flow would wait for the server to read them.
@@ -289,13 +290,13 @@ class OnlineStorePartition(StatelessSinkPartition[tuple[str, Writes]]):
         self._backoff = Backoff(configured.stream_patience_seconds, "the online store")
         self._stopping = stopping
         self._unsettled: list[Writes] = []
-        self._sent = 0.0
+        self._sent_at = 0.0
         self._recent: deque[tuple[float, list[Writes]]] = deque()
 
     def write_batch(self, items: list[tuple[str, Writes]]) -> None:
         self.settle()
         writes = [item[1] for item in items]
-        self._unsettled, self._sent = writes, time.monotonic()
+        self._unsettled, self._sent_at = writes, time.monotonic()
         try:
             self._writer.send(writes)
         except AWAY as error:
@@ -323,7 +324,7 @@ class OnlineStorePartition(StatelessSinkPartition[tuple[str, Writes]]):
 
     def settle_older(self) -> None:
         """Wait until what was sent before `REWRITE_S` / 2 is visible: a snapshot names what is younger."""
-        if time.monotonic() - self._sent > REWRITE_S / 2:
+        if time.monotonic() - self._sent_at > REWRITE_S / 2:
             self.settle()
 
     def close(self) -> None:

@@ -76,6 +76,11 @@ def lines(service: Service, of_each: int = 4) -> dict[int, list[Line]]:
     return found
 
 
+def files(service: Service) -> list[Path]:
+    """What the workers append their answers to."""
+    return list((service.home / "answers").glob("*.answers"))
+
+
 def events(service: Service) -> Counter[str]:
     return Counter(
         json.loads(fields[b"v"])["transaction_id"]
@@ -130,6 +135,8 @@ def test_without_redis_an_id_has_one_decision_at_both_workers(
     first, second = lines(service).values()
     mixed = [line for pair in zip(first, second, strict=True) for line in pair]
     answers = {"before": first[0].send("before").content}
+    # An answer is in its worker's file ten milliseconds later, and until then is Redis' to tell.
+    assert wait_for(lambda: any(b"before" in one.read_bytes() for one in files(service)), 10)
     if how == "stop":
         server[-1].stop()
     else:
