@@ -38,8 +38,8 @@ class JsonlReader:
         if file is None:
             return _EMPTY
         data = self._rest
-        if data.count(b"\n") < self._count:
-            data += file.read(_CHUNK)
+        while data.count(b"\n") < self._count and (chunk := file.read(_CHUNK)):
+            data += chunk
         lines = data.split(b"\n", self._count)
         self._rest = lines.pop()
         if not lines:

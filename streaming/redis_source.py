@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import hiredis
 from redis.exceptions import ResponseError
@@ -13,6 +13,8 @@ from streaming.batch import Batch, LogAwayError
 from streaming.redis_link import AWAY, connect, connect_cluster, is_cluster, node_of
 
 _EMPTY = Batch([], [], [])
+#: Entries in one reply: the server sends nobody else anything meanwhile, and scoring reads from it too.
+_MOST_AT_ONCE: Final = 2_000
 
 Append = Callable[[list[tuple[int, bytes]]], None]
 
@@ -29,16 +31,33 @@ class RedisStreamReader:
         self._count = count
 
     def read(self) -> Batch:
-        reply = self._call("XREAD", "COUNT", self._count, "STREAMS", self._stream, self._last)
-        if not reply:
+        ids: list[str] = []
+        payloads: list[bytes] = []
+        while (missing := self._count - len(ids)) > 0:
+            most = min(missing, _MOST_AT_ONCE)
+            try:
+                entries = self._entries(most)
+            except LogAwayError:
+                if not ids:
+                    raise
+                break  # what has been read counts; the next read will find out
+            ids += [entry[0].decode() for entry in entries]
+            # An entry without the one field `v` becomes an empty payload, hence a dead letter.
+            payloads += [entry[1][1] if entry[1] and entry[1][0] == b"v" else b"" for entry in entries]
+            if ids:
+                self._last = ids[-1]
+            if len(entries) < most:
+                break
+        if not ids:
             return _EMPTY
-        # RESP3 answers a map, RESP2 a list of pairs.
-        entries = reply[self._stream.encode()] if isinstance(reply, dict) else reply[0][1]
-        ids = [entry[0].decode() for entry in entries]
-        self._last = ids[-1]
-        # An entry without the one field `v` becomes an empty payload, hence a dead letter.
-        payloads = [entry[1][1] if entry[1] and entry[1][0] == b"v" else b"" for entry in entries]
         return Batch(payloads, ids, [int(text.partition("-")[0]) for text in ids])
+
+    def _entries(self, most: int) -> Any:
+        reply = self._call("XREAD", "COUNT", most, "STREAMS", self._stream, self._last)
+        if not reply:
+            return []
+        # RESP3 answers a map, RESP2 a list of pairs.
+        return reply[self._stream.encode()] if isinstance(reply, dict) else reply[0][1]
 
     def position(self) -> str:
         return self._last

@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from embedded.redis_server import RedisServer
+from embedded.redis_server import RedisServer, start_redis
 from fraud.settings import Settings, settings
+from streaming import redis_source
 from streaming.batch import LogAwayError, LogPositionError, PartitionReader
 from streaming.jsonl_source import partition_file
 from streaming.publish import open_writer
+from streaming.redis_source import RedisStreamReader
 from streaming.source import reader_opener
 from tests.streaming.broker import Broker
 
@@ -114,6 +117,38 @@ def test_a_redis_that_is_away_is_a_log_that_is_away(
     settings.cache_clear()
     with pytest.raises(LogAwayError):
         reader_opener(settings())(0, None).read()
+
+
+def test_a_log_that_goes_away_within_a_read_gives_what_was_read_first(
+    configured: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(redis_source, "_MOST_AT_ONCE", 10)
+    server = start_redis(tmp_path / "log")
+    try:
+        monkeypatch.setenv("TOLLGATE_EVENT_LOG_URL", server.url)
+        settings.cache_clear()
+        names = [f"e{index}" for index in range(35)]
+        publish(settings(), 0, names)
+        whole = RedisStreamReader(server.url, settings().topic, 0, None, 100)
+        assert [payload.decode() for payload in whole.read().payloads] == names
+        assert not whole.read().payloads
+        cut = RedisStreamReader(server.url, settings().topic, 0, None, 100)
+        asked, ask = [], cut._entries
+
+        def third_finds_nobody(most: int) -> Any:
+            asked.append(most)
+            if len(asked) == 3:
+                server.stop()
+            return ask(most)
+
+        monkeypatch.setattr(cut, "_entries", third_finds_nobody)
+        batch = cut.read()
+        assert [payload.decode() for payload in batch.payloads] == names[:20]
+        assert cut.position() == batch.positions[-1]
+        with pytest.raises(LogAwayError):
+            cut.read()
+    finally:
+        server.stop()
 
 
 def test_trimming_deletes_only_what_lies_before_the_position(configured: Settings) -> None:
