@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from fraud.answer import FeatureStatus
@@ -122,12 +123,13 @@ class _EntityReader:
         "features",
         "key",
         "nulls",
-        "plan",
+        "profile",
+        "velocity",
         "width",
     )
 
     def __init__(self, project: str, plan: EntityPlan) -> None:
-        self.plan = plan
+        self.profile, self.velocity = plan.profile, plan.velocity
         self.key = plan.key
         self.features = plan.profile.features
         self.width = len(self.features)
@@ -163,6 +165,9 @@ class OnlineFeatures:
         self.plan = plan
         self._readers = [_EntityReader(plan.project, entity) for entity in plan.entities]
         names = [name for reader in self._readers for name in reader.features]
+        self._fresh: dict[str, FeatureStatus] = {
+            view.name: "fresh" for entity in plan.entities for view in (entity.profile, entity.velocity)
+        }
         self._width = len(names)
         self._inputs = {name: names.index(name) for name in PROFILE_INPUTS}
         self.views = tuple(
@@ -205,29 +210,43 @@ class OnlineFeatures:
         timestamps: list[dict[str, int]] = []
         flat: list[bytes | None] = []  # every profile value of the batch, decoded at once
         at, arrived, unanswered = 0, len(replies), 0
-        for row, transaction in enumerate(transactions):
-            of_row: dict[str, FeatureStatus] = {}
+        for transaction, event in zip(transactions, event_us, strict=True):
+            of_row = self._fresh.copy()  # what is not, says so below
             when: dict[str, int] = {}
-            event = event_us[row]
             for place, reader in enumerate(self._readers):
-                plan, width, state = reader.plan, reader.width, None
+                profile, velocity, width, state = reader.profile, reader.velocity, reader.width, None
+                values = reader.nulls
                 if getattr(transaction, reader.key) is None:
-                    of_row[plan.profile.name] = of_row[plan.velocity.name] = "missing"
-                    flat += reader.nulls
+                    of_row[profile.name] = of_row[velocity.name] = "missing"
                 else:
                     reply = replies[at] if at < arrived else None
                     at += 1
                     if type(reply) is list:
                         # Profile values, their timestamp, the state's timestamp, the state.
-                        state = _state(plan.velocity, reply[-2], reply[-1], event, of_row, when)
-                        if _fresh(plan.profile, reply[width], event, of_row, when):
-                            flat += reply[:width]
+                        stored = reply[-2]
+                        if stored is None or not reply[-1]:
+                            of_row[velocity.name] = "missing"
                         else:
-                            flat += reader.nulls
+                            when[velocity.name] = moment = _microseconds(stored)
+                            if event - moment > velocity.ttl_us:
+                                of_row[velocity.name] = "stale"
+                            else:
+                                state = _state(reply[-1])
+                                if state is None:
+                                    of_row[velocity.name] = "missing"
+                        stored = reply[width]
+                        if stored is None:
+                            of_row[profile.name] = "missing"
+                        else:
+                            when[profile.name] = moment = _cut_microseconds(stored)
+                            if event - moment > profile.ttl_us:
+                                of_row[profile.name] = "stale"
+                            else:
+                                values = reply[:width]
                     else:
                         unanswered += 1
-                        of_row[plan.profile.name] = of_row[plan.velocity.name] = "timeout"
-                        flat += reader.nulls
+                        of_row[profile.name] = of_row[velocity.name] = "timeout"
+                flat += values
                 states[place].append(state)
             status.append(of_row)
             timestamps.append(when)
@@ -237,63 +256,46 @@ class OnlineFeatures:
 
 
 _parse_timestamp: Final = Timestamp.FromString
+#: Bytes of a stored timestamp's whole seconds: a tag and a varint of five bytes, from 1978 to 3058.
+_SECONDS_BYTES: Final = 6
 
 
-def _microseconds(stored: bytes) -> int:
+def _parsed(stored: bytes) -> int:
     """A stored timestamp in microseconds since 1970 UTC (protobuf's C parser: 1 us)."""
     timestamp = _parse_timestamp(stored)
     return int(timestamp.seconds * 1_000_000 + timestamp.nanos // 1000)
 
 
-#: Profiles share the timestamps of a few cuts.
-_cut_microseconds: Final = lru_cache(maxsize=1024)(_microseconds)
-
-
-def _fresh(
-    view: ViewPlan,
-    stored: bytes | None,
-    event_us: int,
-    status: dict[str, FeatureStatus],
-    timestamps: dict[str, int],
-) -> bool:
-    if stored is None:
-        status[view.name] = "missing"
-        return False
-    timestamp = _cut_microseconds(stored)
-    timestamps[view.name] = timestamp
-    if event_us - timestamp > view.ttl_us:
-        status[view.name] = "stale"
-        return False
-    status[view.name] = "fresh"
-    return True
-
-
-def _state(
-    view: ViewPlan,
-    stored: bytes | None,
-    value: bytes | None,
-    event_us: int,
-    status: dict[str, FeatureStatus],
-    timestamps: dict[str, int],
-) -> bytes | None:
-    name = view.name
-    if stored is None or not value:
-        status[name] = "missing"
-        return None
-    timestamps[name] = timestamp = _microseconds(stored)
-    if event_us - timestamp > view.ttl_us:
-        status[name] = "stale"
-        return None
-    status[name] = "fresh"
-    # Nearly every state is 128 to 16,383 bytes long: a tag, two bytes of length, the bytes.
-    if value[0] == 0x0A and value[1] >= 0x80 and value[2] < 0x80:
-        length = (value[1] & 0x7F) | value[2] << 7
-        if len(value) == length + 3:
-            return value[3:]
+@lru_cache(maxsize=1 << 14)
+def _part(stored: bytes) -> int | None:
+    """As `_parsed`, of whole fields of a stored timestamp; None if it is cut elsewhere."""
     try:
+        whole = _parse_timestamp(stored).SerializeToString() == stored
+    except DecodeError:
+        return None
+    return _parsed(stored) if whole else None
+
+
+def _microseconds(stored: bytes) -> int:
+    """As `_parsed`: states' timestamps differ, but their seconds and the rest of one both repeat."""
+    seconds, rest = _part(stored[:_SECONDS_BYTES]), _part(stored[_SECONDS_BYTES:])
+    return _parsed(stored) if seconds is None or rest is None else seconds + rest
+
+
+#: Profiles share the timestamps of a few cuts.
+_cut_microseconds: Final = lru_cache(maxsize=1024)(_parsed)
+
+
+def _state(value: bytes) -> bytes | None:
+    """The packed state in a stored value; None if it holds none."""
+    try:
+        # Nearly every state is 128 to 16,383 bytes long: a tag, two bytes of length, the bytes.
+        if value[0] == 0x0A and value[1] >= 0x80 and value[2] < 0x80:
+            length = (value[1] & 0x7F) | value[2] << 7
+            if len(value) == length + 3:
+                return value[3:]
         return decode_bytes(value)
     except (ValueError, IndexError):
-        status[name] = "missing"
         return None
 
 

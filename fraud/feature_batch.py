@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fraud.entities import ENTITIES, VELOCITY_TTL, WINDOWS
+from fraud.entities import ENTITIES, TRACKED_FIELDS, VELOCITY_TTL, WINDOWS
 from fraud.feature_list import DAY_AT, HOUR_AT, MOMENT_AT, OWN, TRANSACTION_FEATURES
 from fraud.profiles import AMOUNT_AGAINST, USUAL_PLACE
 from fraud.request import NO_LOCATION
@@ -25,6 +24,16 @@ DAY_MS: Final = 86_400_000
 EARTH_KM: Final = 6371.0088
 _PLACES: Final = np.arange(len(ENTITIES), dtype=np.int64)
 _MOMENTS: Final = slice(MOMENT_AT[0], None)
+#: Request fields with the hashes that last-seen tables are asked for, and by entity and table which of
+#: them; the last is none.
+_HASHES: Final = tuple(f"{name}_hash" for name in TRACKED_FIELDS)
+_TRACKED: Final = np.array(
+    [
+        [_HASHES.index(f"{name}_hash") for name in entity.tracked]
+        + [len(_HASHES)] * (TABLE_COUNT - len(entity.tracked))
+        for entity in ENTITIES
+    ]
+)
 
 # Columns of `_wide`: what any entity may have.
 _W, _M = len(WINDOWS), len(MOMENT_AT)
@@ -69,21 +78,21 @@ def batch_features(
     """`fraud.features.transaction_matrix` for any number of rows."""
     at_ms = request["event_ms"]
     rows = len(at_ms)
-    by_place = np.zeros((len(ENTITIES), rows, TABLE_COUNT), dtype=np.int64)
-    for place, entity in enumerate(ENTITIES):
-        for index, name in enumerate(entity.tracked):
-            by_place[place, :, index] = request[f"{name}_hash"]
-    requested = by_place.reshape(-1, TABLE_COUNT)
+    hashes = np.zeros((rows, len(_HASHES) + 1), dtype=np.int64)
+    for index, name in enumerate(_HASHES):
+        hashes[:, index] = request[name]
+    requested = hashes[:, _TRACKED].swapaxes(0, 1).reshape(-1, TABLE_COUNT)
     read = read_windows(
         [state for column in states for state in column],
         _PLACES.repeat(rows), _repeated(at_ms, len(ENTITIES)), requested, HORIZON_MS,
     )  # fmt: skip
     matrix = np.empty((rows, len(TRANSACTION_FEATURES)))
     _own(matrix, request)
-    wide = _wide(read, requested, request).reshape(len(ENTITIES), rows, _WIDTH)
-    matrix[:, _OWN_END:_ENTITY_END] = wide.swapaxes(0, 1).reshape(rows, len(ENTITIES) * _WIDTH)[:, _CHOSEN]
+    travelled, matrix[:, -1] = _travel(read, request, profiles)
+    wide = _wide(read, requested, request["amount_reference"], travelled)
+    by_row = wide.reshape(len(ENTITIES), rows, _WIDTH).swapaxes(0, 1)
+    matrix[:, _OWN_END:_ENTITY_END] = by_row.reshape(rows, len(ENTITIES) * _WIDTH).take(_CHOSEN, axis=1)
     _against(matrix[:, _ENTITY_END:-1], read, request["amount_reference"], profiles)
-    matrix[:, -1] = from_usual(profiles, request["location"])
     return matrix
 
 
@@ -100,9 +109,9 @@ def _own(matrix: Floats, request: Mapping[str, Ints]) -> None:
         matrix[:, index] = values
 
 
-def _wide(read: WindowRead, requested: Ints, request: Mapping[str, Ints]) -> Floats:
+def _wide(read: WindowRead, requested: Ints, amount: Ints, travelled: Floats) -> Floats:
     """Every column of every entity: (entities x rows, `_WIDTH`)."""
-    states, rows = len(read.present), len(request["event_ms"])
+    states = len(read.present)
     wide = np.empty((states, _WIDTH))
     wide[:, :_W] = read.count
     wide[:, _W:_MEAN] = read.total
@@ -114,14 +123,9 @@ def _wide(read: WindowRead, requested: Ints, request: Mapping[str, Ints]) -> Flo
     wide[:, _DISTINCT:_LAST] = read.distinct[:, :, _MOMENTS].reshape(states, _LAST - _DISTINCT)
     wide[:, _LAST] = read.since_last
     wide[:, _FIRST] = np.minimum(read.since_first, OLDEST_SECONDS)
-    amounts = _repeated(request["amount_reference"], len(ENTITIES))
-    wide[:, _ZSCORE] = ratio(amounts - mean[:, -1], deviation[:, -1])
+    wide[:, _ZSCORE] = ratio(_repeated(amount, len(ENTITIES)) - mean[:, -1], deviation[:, -1])
     wide[:, _NEW:_KM] = np.where(requested != 0, 1.0 - read.seen, np.nan)
-    located = slice(0, _LOCATED * rows)
-    wide[located, _KM:] = travel(
-        read.location[located], read.located_ms[located],
-        _repeated(request["location"], _LOCATED), _repeated(request["event_ms"], _LOCATED),
-    )  # fmt: skip
+    wide[: len(travelled), _KM:] = travelled
     wide[~read.present] = np.nan
     return wide
 
@@ -149,36 +153,35 @@ def _repeated(values: Ints, times: int) -> Ints:
 
 def ratio(above: Any, below: Floats) -> Floats:
     """`above / below`, NaN where there is nothing above 0 to divide by."""
-    result = np.empty(below.shape)
-    result.fill(np.nan)
-    np.divide(above, below, out=result, where=below > 0)
+    result: Floats = above / np.where(below > 0, below, np.nan)
     return result
 
 
-def travel(here: Ints, here_ms: Floats, there: Ints, there_ms: Ints) -> Floats:
-    """Great-circle kilometres (haversine) and km/h between packed locations: (rows, 2)."""
-    degrees: NDArray[np.float64] = np.empty((4, len(here)))
-    degrees[0], degrees[1] = here >> 32, there >> 32
-    degrees[2], degrees[3] = (here << 32) >> 32, (there << 32) >> 32
-    travelled = np.empty((len(here), 2))
-    travelled[:, 0] = _kilometres(degrees / 1e6)
-    travelled[:, 1] = travelled[:, 0] / ((there_ms - here_ms) / 3_600_000.0)
-    travelled[np.isnan(here_ms) | (there == NO_LOCATION)] = np.nan
-    return travelled
-
-
-def from_usual(profiles: Mapping[str, Floats], there: Ints) -> Floats:
-    """Kilometres from the customers' usual places to packed locations: (rows,)."""
-    degrees: NDArray[np.float64] = np.empty((4, len(there)))
-    degrees[0], degrees[2] = (profiles[name] for name in USUAL_PLACE)
-    degrees[1], degrees[3] = (there >> 32) / 1e6, ((there << 32) >> 32) / 1e6
+def _travel(
+    read: WindowRead, request: Mapping[str, Ints], profiles: Mapping[str, Floats]
+) -> tuple[Floats, Floats]:
+    """Great-circle kilometres and km/h from where located entities were last: (located x rows, 2);
+    and kilometres from the customers' usual places: (rows,)."""
+    there = request["location"]
+    rows = len(there)
+    mine = slice(0, _LOCATED * rows)
+    here = read.location[mine].reshape(_LOCATED, rows)
+    here_ms = read.located_ms[mine].reshape(_LOCATED, rows)
+    degrees = np.empty((4, _LOCATED + 1, rows))
+    degrees[0, :-1], degrees[1] = here >> 32, there >> 32
+    degrees[2, :-1], degrees[3] = (here << 32) >> 32, (there << 32) >> 32
+    degrees /= 1e6
+    degrees[0, -1], degrees[2, -1] = (profiles[name] for name in USUAL_PLACE)
     away = _kilometres(degrees)
-    away[there == NO_LOCATION] = np.nan
-    return away
+    away[:, there == NO_LOCATION] = np.nan
+    travelled = np.empty((_LOCATED, rows, 2))
+    travelled[:, :, 0] = np.where(np.isnan(here_ms), np.nan, away[:-1])
+    travelled[:, :, 1] = travelled[:, :, 0] / ((request["event_ms"] - here_ms) / 3_600_000.0)
+    return travelled.reshape(-1, 2), away[-1]
 
 
 def _kilometres(degrees: Floats) -> Floats:
-    """Great-circle distances by (latitude, latitude, longitude, longitude): (4, rows) to (rows,)."""
+    """Great-circle distances (haversine) by (latitude, latitude, longitude, longitude): (4, ...) to (...)."""
     angles = np.radians(degrees)
     sines = np.sin((angles[1::2] - angles[::2]) / 2)
     cosines = np.cos(angles[:2])

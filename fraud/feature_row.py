@@ -188,8 +188,8 @@ def _present(state: bytes | None, place: int, at: int) -> tuple[bytes, tuple[int
 
 
 def _travel(row: list[float], travels: list[_Travel], there: int, at: int) -> None:
-    """`fraud.feature_batch.travel` into `row`: numpy's sines (no other's have the same last bit),
-    everything else in Python."""
+    """Distances and speeds as `fraud.feature_batch` has them, into `row`: numpy's sines (no other's
+    have the same last bit), everything else in Python."""
     latitude, longitude = _radians(there)
     halves: list[float] = []
     latitudes: list[float] = []
