@@ -21,7 +21,7 @@ from bentos.metrics import Metrics, MetricsFolder, exposition
 from bentos.problem import Problem, refused
 from bentos.scorer import Scorer
 from bentos.work import Work, conflict
-from fraud.contract import ContractError, Transaction, parse_transaction
+from fraud.contract import ContractError, Transaction, parse_measured
 from fraud.settings import Settings
 
 _log = logging.getLogger("tollgate.service")
@@ -106,8 +106,11 @@ class Engine:
 
     def parse(self, raw: bytes) -> Transaction:
         """A valid transaction; raise `Problem`."""
+        return self._parse(raw)[0]
+
+    def _parse(self, raw: bytes) -> tuple[Transaction, int, int]:
         try:
-            return parse_transaction(raw, now_ms=time.time_ns() // 1_000_000)
+            return parse_measured(raw, now_ms=time.time_ns() // 1_000_000)
         except ContractError as error:
             raise refused(error) from None
 
@@ -117,14 +120,15 @@ class Engine:
         arrived: float,
         batcher: MicroBatcher[Work] | None = None,
         tell: Tell | None = None,
+        measures: tuple[int, int] | None = None,
     ) -> asyncio.Future[bytes]:
         """Queue a transaction; the future is its answer's JSON or raises `Problem`.
 
         `arrived` is `perf_counter` when its request did. A repeated request that is under way
         joins the first one. `tell` is called with the future once it is done, perhaps before this
-        returns; if this raises, it is not.
+        returns; if this raises, it is not. `measures` as in `Work`.
         """
-        work = Work(transaction, asyncio.get_running_loop().create_future(), arrived)
+        work = Work(transaction, asyncio.get_running_loop().create_future(), arrived, measures)
         work.tell = tell
         self._parse_stage.observe(perf_counter() - arrived)
         memory, name = self.scorer.memory, transaction.transaction_id
@@ -165,7 +169,8 @@ class Engine:
             self.batcher.check()
         except Overloaded as error:
             raise _overloaded(error) from None
-        return self.submit(self.parse(raw), arrived, tell=tell)
+        transaction, event_ms, amount_minor = self._parse(raw)
+        return self.submit(transaction, arrived, tell=tell, measures=(event_ms, amount_minor))
 
     async def score_many(self, items: Sequence[Transaction | Problem]) -> list[bytes]:
         """Per item the answer's JSON, or the error's: no item fails its neighbours."""

@@ -90,9 +90,8 @@ def _host_port(text: str) -> tuple[str, int]:
 
 def pack(*arguments: bytes) -> bytes:
     """One command as RESP bytes."""
-    parts = [b"*%d\r\n" % len(arguments)]
-    parts += [b"$%d\r\n%b\r\n" % (len(argument), argument) for argument in arguments]
-    return b"".join(parts)
+    packed: bytes = hiredis.pack_command(arguments)  # type: ignore[arg-type]  # its stub knows tuples of one
+    return packed
 
 
 class Exchange:

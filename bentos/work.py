@@ -16,6 +16,8 @@ class Work:
 
     `arrived` is `perf_counter` when its request did; `digest` tells requests of one id apart. `tell`
     is called with the future as soon as it is done, a turn of the event loop before its callbacks.
+    `measures` are the event time in milliseconds and the amount in minor units, where checking has
+    computed them already.
     """
 
     __slots__ = (
@@ -23,14 +25,20 @@ class Work:
         "tell", "transaction",
     )  # fmt: skip
 
-    def __init__(self, transaction: Transaction, future: asyncio.Future[bytes], arrived: float) -> None:
+    def __init__(
+        self,
+        transaction: Transaction,
+        future: asyncio.Future[bytes],
+        arrived: float,
+        measures: tuple[int, int] | None = None,
+    ) -> None:
         self.transaction = transaction
         self.canonical = encode_transaction(transaction)
         self.digest = blake2b(self.canonical, digest_size=16).digest()
         self.key = b""
         # Computed once: they are properties with exact decimal arithmetic behind them.
-        self.event_us = transaction.event_ms * 1000
-        self.amount_minor = transaction.amount_minor
+        event_ms, self.amount_minor = measures or (transaction.event_ms, transaction.amount_minor)
+        self.event_us = event_ms * 1000
         self.amount_reference = reference_cents(self.amount_minor, transaction.currency)
         self.future = future
         self.tell: Callable[[asyncio.Future[bytes]], None] | None = None

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 import httpx
 import psutil
@@ -121,9 +124,24 @@ def one_answer(lines: Iterable[Line], name: str) -> bytes:
 
 
 def test_connections_that_are_opened_together_go_to_both_workers(service: Service) -> None:
-    pool = [Line(service) for _ in range(40)]
-    shares = Counter(line.worker for line in pool)
+    lines(service, 1)  # both have started
+    url = urlsplit(service.url)
+    with ExitStack() as pool:
+        connections = [pool.enter_context(socket.socket()) for _ in range(64)]
+        for connection in connections:  # all of them before any is answered, as a caller's pool does
+            connection.setblocking(False)
+            connection.connect_ex((url.hostname, url.port))
+        shares = Counter(asked(connection)["worker"] for connection in connections)
     assert len(shares) == 2 and min(shares.values()) >= 8, shares
+
+
+def asked(connection: socket.socket) -> dict[str, Any]:
+    """What the worker that holds the connection says of itself."""
+    connection.settimeout(10)
+    connection.sendall(b"GET /v1/status HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+    answer = b"".join(iter(lambda: connection.recv(65_536), b""))
+    status: dict[str, Any] = json.loads(answer.partition(b"\r\n\r\n")[2])
+    return status
 
 
 #   worker 1   decides "before" | redis is away: both decide, each id once | redis is back, and learns
