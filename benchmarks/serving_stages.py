@@ -93,7 +93,7 @@ def _timed(watch: Stopwatch) -> Iterator[None]:
     from bentos.redis_connection import RedisConnection
 
     places: list[tuple[str, Any, str]] = [
-        ("parse and check", engine, "parse_transaction"),
+        ("parse and check", engine, "parse_measured"),
         ("work and digest", engine, "Work"),
         ("keys and commands", outbox, "answer_key"),
         ("keys and commands", outbox, "claim_commands"),
@@ -141,8 +141,10 @@ async def _measure(size: int, batches: int) -> dict[str, Any]:
         wall, cpu = perf_counter(), thread_time()
         for first in range(0, len(raws), size):
             now = perf_counter()
+            parsed = [engine.parse(raw) for raw in raws[first : first + size]]
             answers = [
-                engine.submit(engine.parse(raw), now, engine.bulk) for raw in raws[first : first + size]
+                engine.submit(transaction, now, engine.bulk, measures=measures)
+                for transaction, measures in parsed
             ]
             await asyncio.gather(*answers)
         return perf_counter() - wall, thread_time() - cpu
@@ -169,7 +171,7 @@ async def _measure(size: int, batches: int) -> dict[str, Any]:
 async def _cache_best_case(url: str, project: str, turns: int) -> list[dict[str, float]]:
     """Microseconds a transaction of the whole online read, and of one that finds every profile in
     a local cache and asks Redis for velocity states alone: the most that a cache could save."""
-    from bentos.online_features import OnlineFeatures, _state, table_plan
+    from bentos.online_features import OnlineFeatures, _microseconds, _state, table_plan
     from bentos.redis_connection import RedisConnection, pack
     from fraud.entities import ENTITIES
     from fraud.redis_layout import field as hash_field
@@ -201,10 +203,15 @@ async def _cache_best_case(url: str, project: str, turns: int) -> list[dict[str,
                 for key, names in zip(features.keys(rows), itertools.cycle(wanted), strict=False)
             ]
             replies = await connection.exchange(commands, 5.0)
-            status: dict[str, Any] = {}
+            status: dict[str, str] = {}
             for place, (stored, value) in enumerate(replies):
-                event = at[place // len(views)]
-                _state(views[place % len(views)], stored, value, event, status, {})
+                view = views[place % len(views)]
+                if not stored or not value:
+                    status[view.name] = "missing"
+                    continue
+                age = at[place // len(views)] - _microseconds(stored)
+                status[view.name] = "stale" if age > view.ttl_us else "fresh"
+                _state(value)
             np.concatenate([cached[key] for key in keys]).reshape(size, -1)
             whole.append(between - begun)
             states.append(perf_counter() - between)

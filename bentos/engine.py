@@ -104,15 +104,13 @@ class Engine:
         """Whether this worker can take transactions (with or without Redis and a model)."""
         return self._ticker is not None and not self._ticker.done()
 
-    def parse(self, raw: bytes) -> Transaction:
-        """A valid transaction; raise `Problem`."""
-        return self._parse(raw)[0]
-
-    def _parse(self, raw: bytes) -> tuple[Transaction, int, int]:
+    def parse(self, raw: bytes) -> tuple[Transaction, tuple[int, int]]:
+        """A valid transaction and its `measures`, as `Work` takes them; raise `Problem`."""
         try:
-            return parse_measured(raw, now_ms=time.time_ns() // 1_000_000)
+            transaction, event_ms, minor = parse_measured(raw, now_ms=time.time_ns() // 1_000_000)
         except ContractError as error:
             raise refused(error) from None
+        return transaction, (event_ms, minor)
 
     def submit(
         self,
@@ -169,8 +167,8 @@ class Engine:
             self.batcher.check()
         except Overloaded as error:
             raise _overloaded(error) from None
-        transaction, event_ms, amount_minor = self._parse(raw)
-        return self.submit(transaction, arrived, tell=tell, measures=(event_ms, amount_minor))
+        transaction, measures = self.parse(raw)
+        return self.submit(transaction, arrived, tell=tell, measures=measures)
 
     async def score_many(self, items: Sequence[Transaction | Problem]) -> list[bytes]:
         """Per item the answer's JSON, or the error's: no item fails its neighbours."""

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 async def explain(engine: Engine, raw: bytes) -> dict[str, Any]:
     """Score, base value and every feature's SHAP value (log-odds), largest first."""
-    transaction = engine.parse(raw)
+    transaction, measures = engine.parse(raw)
     scorer = engine.scorer
-    work = Work(transaction, asyncio.get_running_loop().create_future(), perf_counter())
+    work = Work(transaction, asyncio.get_running_loop().create_future(), perf_counter(), measures)
     online, shortfall = await scorer.reader.read([work])
     line = scorer.models.current
     variant = (
