@@ -25,6 +25,8 @@ Item = TypeVar("Item")
 LEAST_ROOM: Final = 8
 #: Seconds without anybody turned away after which a surge is over.
 CALM: Final = 0.1
+#: What a surge says to those that it turns away.
+IN_TIME: Final = "more transactions arrive than can be decided in time"
 
 
 class Overloaded(RuntimeError):
@@ -126,8 +128,10 @@ class MicroBatcher(Generic[Item]):
         in_flight: int = 2,
         queue: int = 2048,
         longest_wait: float = float("inf"),
+        turn_away: Callable[[Item], None] | None = None,
     ) -> None:
         self._run = run
+        self._turn_away = turn_away
         self._size = size
         self._in_flight = in_flight
         self._queue = queue
@@ -156,7 +160,7 @@ class MicroBatcher(Generic[Item]):
             raise Overloaded(f"{self._queue} transactions wait already")
         full = waiting >= room.now and room.full(waiting, now)
         if full and (room.narrow or now - self._pending[0][0] > self._longest_wait):
-            raise Overloaded("more transactions arrive than can be decided in time")
+            raise Overloaded(IN_TIME)
         return now
 
     def submit(self, item: Item) -> None:
@@ -171,8 +175,11 @@ class MicroBatcher(Generic[Item]):
 
     def _flush(self) -> None:
         self._scheduled = False
-        while self._pending and len(self._tasks) < self._in_flight:
-            pending = self._pending
+        pending = self._pending
+        if self._room.narrow and self._turn_away is not None:
+            while len(pending) > self._room.now:
+                self._turn_away(pending.popleft()[1])
+        while pending and len(self._tasks) < self._in_flight:
             oldest = pending[0][0]
             batch = [pending.popleft()[1] for _ in range(min(self._size, len(pending)))]
             task = asyncio.ensure_future(self._run(batch))

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from time import perf_counter
 
 from bentos.access import Access
-from bentos.batcher import MicroBatcher, Overloaded
+from bentos.batcher import IN_TIME, MicroBatcher, Overloaded
 from bentos.feature_plan import BEHIND, beside
 from bentos.labels import LabelStore, parse_labels
 from bentos.metrics import Metrics, MetricsFolder, exposition
@@ -61,6 +61,7 @@ class Engine:
             in_flight=chosen.serve_in_flight,
             queue=chosen.serve_queue,
             longest_wait=chosen.serve_wait_ms / 1000,
+            turn_away=self._turn_away,
         )
         # Bulk has a queue of its own, so that single requests pass between its batches.
         self.bulk: MicroBatcher[Work] = MicroBatcher(
@@ -153,6 +154,11 @@ class Engine:
             raise _overloaded(error) from None
         memory.begin(name, work.digest, work.future)
         return work.future
+
+    def _turn_away(self, work: Work) -> None:
+        """Refuse a work that waits: a surge has come upon it."""
+        self.scorer.memory.finished(work.transaction.transaction_id)
+        work.refuse(_overloaded(Overloaded(IN_TIME)))
 
     async def score(self, raw: bytes, arrived: float) -> bytes:
         """The answer's JSON to one transaction's JSON; raise `Problem`."""

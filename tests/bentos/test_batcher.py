@@ -131,6 +131,35 @@ def test_a_surge_begins_when_batches_are_late_though_no_turn_is_long() -> None:
     assert sizes[-1] <= 8 and waiting <= 8
 
 
+def test_what_waits_when_a_surge_begins_is_turned_away_oldest_first() -> None:
+    async def run() -> tuple[list[int], list[int], int]:
+        decided: list[int] = []
+        gone: list[int] = []
+
+        async def decide(batch: list[int]) -> None:
+            await asyncio.sleep(0.04)
+            decided.extend(batch)
+
+        batcher = MicroBatcher(
+            decide, size=16, in_flight=2, longest_wait=0.01, turn_away=gone.append
+        )  # fmt: skip
+        came = 0
+        for _ in range(30):
+            for _ in range(20):
+                with suppress(Overloaded):
+                    batcher.submit(came)
+                    came += 1
+            await asyncio.sleep(0.005)
+        await batcher.drain()
+        return decided, gone, came
+
+    decided, gone, came = asyncio.run(run())
+    assert sorted(decided + gone) == list(range(came))
+    assert gone == sorted(gone) and len(gone) >= 8
+    # Nobody who came before the surge and was decided had waited longer than those it turned away.
+    assert [item for item in decided if item < gone[0]] == list(range(gone[0]))
+
+
 def test_callers_that_wait_for_their_answers_are_no_surge_however_slow_a_batch_is() -> None:
     async def run() -> int:
         answered = 0
