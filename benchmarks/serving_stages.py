@@ -206,10 +206,11 @@ async def _cache_best_case(url: str, project: str, turns: int) -> list[dict[str,
             status: dict[str, str] = {}
             for place, (stored, value) in enumerate(replies):
                 view = views[place % len(views)]
-                if not stored or not value:
+                moment = _microseconds(stored)
+                if moment is None or not value:
                     status[view.name] = "missing"
                     continue
-                age = at[place // len(views)] - _microseconds(stored)
+                age = at[place // len(views)] - moment
                 status[view.name] = "stale" if age > view.ttl_us else "fresh"
                 _state(value)
             np.concatenate([cached[key] for key in keys]).reshape(size, -1)

@@ -223,22 +223,22 @@ class OnlineFeatures:
                     at += 1
                     if type(reply) is list:
                         # Profile values, their timestamp, the state's timestamp, the state.
-                        stored = reply[-2]
-                        if stored is None or not reply[-1]:
+                        moment = _microseconds(reply[-2])
+                        if moment is None or not reply[-1]:
                             of_row[velocity.name] = "missing"
                         else:
-                            when[velocity.name] = moment = _microseconds(stored)
+                            when[velocity.name] = moment
                             if event - moment > velocity.ttl_us:
                                 of_row[velocity.name] = "stale"
                             else:
                                 state = _state(reply[-1])
                                 if state is None:
                                     of_row[velocity.name] = "missing"
-                        stored = reply[width]
-                        if stored is None:
+                        moment = _cut_microseconds(reply[width])
+                        if moment is None:
                             of_row[profile.name] = "missing"
                         else:
-                            when[profile.name] = moment = _cut_microseconds(stored)
+                            when[profile.name] = moment
                             if event - moment > profile.ttl_us:
                                 of_row[profile.name] = "stale"
                             else:
@@ -260,25 +260,31 @@ _parse_timestamp: Final = Timestamp.FromString
 _SECONDS_BYTES: Final = 6
 
 
-def _parsed(stored: bytes) -> int:
-    """A stored timestamp in microseconds since 1970 UTC (protobuf's C parser: 1 us)."""
-    timestamp = _parse_timestamp(stored)
+def _parsed(stored: bytes | None) -> int | None:
+    """A stored timestamp in microseconds since 1970 UTC (protobuf's C parser: 1 us); None if there is
+    none to read."""
+    if stored is None:
+        return None
+    try:
+        timestamp = _parse_timestamp(stored)
+    except DecodeError:
+        return None
     return int(timestamp.seconds * 1_000_000 + timestamp.nanos // 1000)
 
 
 @lru_cache(maxsize=1 << 14)
-def _part(stored: bytes) -> int | None:
-    """As `_parsed`, of whole fields of a stored timestamp; None if it is cut elsewhere."""
-    try:
-        whole = _parse_timestamp(stored).SerializeToString() == stored
-    except DecodeError:
-        return None
-    return _parsed(stored) if whole else None
+def _part(stored: bytes, tag: int) -> int | None:
+    """As `_parsed`, of one field of a stored timestamp, or of none; None if it is cut elsewhere."""
+    moment = _parsed(stored)
+    whole = moment is not None and _parse_timestamp(stored).SerializeToString() == stored
+    return moment if whole and stored[:1] in (b"", bytes((tag,))) else None
 
 
-def _microseconds(stored: bytes) -> int:
+def _microseconds(stored: bytes | None) -> int | None:
     """As `_parsed`: states' timestamps differ, but their seconds and the rest of one both repeat."""
-    seconds, rest = _part(stored[:_SECONDS_BYTES]), _part(stored[_SECONDS_BYTES:])
+    if stored is None:
+        return None
+    seconds, rest = _part(stored[:_SECONDS_BYTES], 0x08), _part(stored[_SECONDS_BYTES:], 0x10)
     return _parsed(stored) if seconds is None or rest is None else seconds + rest
 
 

@@ -167,7 +167,7 @@ def _travel(
     mine = slice(0, _LOCATED * rows)
     here = read.location[mine].reshape(_LOCATED, rows)
     here_ms = read.located_ms[mine].reshape(_LOCATED, rows)
-    degrees = np.empty((4, _LOCATED + 1, rows))
+    degrees = np.zeros((4, _LOCATED + 1, rows))
     degrees[0, :-1], degrees[1] = here >> 32, there >> 32
     degrees[2, :-1], degrees[3] = (here << 32) >> 32, (there << 32) >> 32
     degrees /= 1e6

@@ -86,6 +86,46 @@ def test_a_value_is_fresh_up_to_and_including_its_ttl(
         assert served == (status == "fresh")
 
 
+NOW_S = 1_790_000_000
+
+
+@pytest.mark.parametrize(
+    "microseconds",
+    [0, 1, 999_999, 5_000_000, (1 << 28) * 1_000_000 - 1, NOW_S * 1_000_000, NOW_S * 1_000_000 + 1,
+     NOW_S * 1_000_000 + 123_000, NOW_S * 1_000_000 + 999_999, (1 << 35) * 1_000_000 + 7],
+)  # fmt: skip
+def test_timestamps_are_read_as_they_were_stored(
+    microseconds: int, redis_server: RedisServer, store: redis.Redis
+) -> None:
+    row = transaction()
+    store_features(store, PROJECT, row)
+    key = entity_key(PROJECT, "customer_id", row.customer_id)
+    for view in ("customer_profile", "customer_velocity"):
+        store.hset(key, ts_field(view), encode_timestamp(microseconds))
+    for _ in range(2):  # anew, and remembered
+        found = read(redis_server.url, [row]).timestamps[0]
+        assert found["customer_profile"] == found["customer_velocity"] == microseconds
+
+
+def test_what_cannot_be_read_is_missing_and_fails_no_neighbour(
+    redis_server: RedisServer, store: redis.Redis
+) -> None:
+    broken, sound = transaction(customer_id="broken", card_id="broken"), transaction()
+    for row in (broken, sound):
+        store_features(store, PROJECT, row)
+    customer, card = (
+        entity_key(PROJECT, kind, "broken") for kind in ("customer_id", "card_id")
+    )  # fmt: skip
+    for view in ("customer_profile", "customer_velocity"):
+        store.hset(customer, ts_field(view), b"\x08\xff\xff")
+    store.hset(card, field("card_velocity", "card_state"), b"\x0a")
+    rows = read(redis_server.url, [broken, sound])
+    missing = {view for view, state in rows.status[0].items() if state == "missing"}
+    assert missing == {"customer_profile", "customer_velocity", "card_velocity"}
+    assert set(rows.status[1].values()) == {"fresh"}
+    assert rows.states[0][0] is None and rows.states[1][0] is None
+
+
 def test_a_number_of_another_type_is_still_read(redis_server: RedisServer, store: redis.Redis) -> None:
     row = transaction()
     store_features(store, PROJECT, row)
