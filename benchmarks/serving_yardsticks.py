@@ -61,7 +61,7 @@ def floor() -> Any:
                 if scope["path"] == "/v1/score":
                     answer = await engine.score(body, perf_counter())
                 else:
-                    items = [engine.parse(bytes(raw)) for raw in split(body)]
+                    items = [engine.parse(bytes(raw))[0] for raw in split(body)]
                     answer = b"[" + b",".join(await engine.score_many(items)) + b"]"
                 status = 200
             except Problem as problem:

@@ -105,12 +105,8 @@ class Engine:
         """Whether this worker can take transactions (with or without Redis and a model)."""
         return self._ticker is not None and not self._ticker.done()
 
-    def parse(self, raw: bytes) -> Transaction:
-        """A valid transaction; raise `Problem`."""
-        return self.parse_measured(raw)[0]
-
-    def parse_measured(self, raw: bytes) -> tuple[Transaction, tuple[int, int]]:
-        """As `parse`, with the transaction's `measures` as `Work` takes them."""
+    def parse(self, raw: bytes) -> tuple[Transaction, tuple[int, int]]:
+        """A valid transaction and its `measures`, as `Work` takes them; raise `Problem`."""
         try:
             transaction, event_ms, minor = parse_measured(raw, now_ms=time.time_ns() // 1_000_000)
         except ContractError as error:
@@ -177,7 +173,7 @@ class Engine:
             self.batcher.check()
         except Overloaded as error:
             raise _overloaded(error) from None
-        transaction, measures = self.parse_measured(raw)
+        transaction, measures = self.parse(raw)
         return self.submit(transaction, arrived, tell=tell, measures=measures)
 
     async def score_many(self, items: Sequence[Transaction | Problem]) -> list[bytes]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 async def explain(engine: Engine, raw: bytes) -> dict[str, Any]:
     """Score, base value and every feature's SHAP value (log-odds), largest first."""
-    transaction, measures = engine.parse_measured(raw)
+    transaction, measures = engine.parse(raw)
     scorer = engine.scorer
     work = Work(transaction, asyncio.get_running_loop().create_future(), perf_counter(), measures)
     online, shortfall = await scorer.reader.read([work])

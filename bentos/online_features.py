@@ -223,26 +223,12 @@ class OnlineFeatures:
                     at += 1
                     if type(reply) is list:
                         # Profile values, their timestamp, the state's timestamp, the state.
-                        moment = _microseconds(reply[-2])
-                        if moment is None or not reply[-1]:
-                            of_row[velocity.name] = "missing"
-                        else:
-                            when[velocity.name] = moment
-                            if event - moment > velocity.ttl_us:
-                                of_row[velocity.name] = "stale"
-                            else:
-                                state = _state(reply[-1])
-                                if state is None:
-                                    of_row[velocity.name] = "missing"
-                        moment = _cut_microseconds(reply[width])
-                        if moment is None:
-                            of_row[profile.name] = "missing"
-                        else:
-                            when[profile.name] = moment
-                            if event - moment > profile.ttl_us:
-                                of_row[profile.name] = "stale"
-                            else:
-                                values = reply[:width]
+                        if _fresh(velocity, _microseconds(reply[-2]), event, of_row, when):
+                            state = _state(reply[-1])
+                            if state is None:
+                                of_row[velocity.name] = "missing"
+                        if _fresh(profile, _cut_microseconds(reply[width]), event, of_row, when):
+                            values = reply[:width]
                     else:
                         unanswered += 1
                         of_row[profile.name] = of_row[velocity.name] = "timeout"
@@ -292,8 +278,28 @@ def _microseconds(stored: bytes | None) -> int | None:
 _cut_microseconds: Final = lru_cache(maxsize=1024)(_parsed)
 
 
-def _state(value: bytes) -> bytes | None:
+def _fresh(
+    view: ViewPlan,
+    moment: int | None,
+    event_us: int,
+    status: dict[str, FeatureStatus],
+    timestamps: dict[str, int],
+) -> bool:
+    """Whether what was stored at `moment` may be used; if not, `status` says why."""
+    if moment is None:
+        status[view.name] = "missing"
+        return False
+    timestamps[view.name] = moment
+    if event_us - moment > view.ttl_us:
+        status[view.name] = "stale"
+        return False
+    return True
+
+
+def _state(value: bytes | None) -> bytes | None:
     """The packed state in a stored value; None if it holds none."""
+    if value is None:
+        return None
     try:
         # Nearly every state is 128 to 16,383 bytes long: a tag, two bytes of length, the bytes.
         if value[0] == 0x0A and value[1] >= 0x80 and value[2] < 0x80:

@@ -140,9 +140,7 @@ def test_what_waits_when_a_surge_begins_is_turned_away_oldest_first() -> None:
             await asyncio.sleep(0.04)
             decided.extend(batch)
 
-        batcher = MicroBatcher(
-            decide, size=16, in_flight=2, longest_wait=0.01, turn_away=gone.append
-        )  # fmt: skip
+        batcher = MicroBatcher(decide, size=16, in_flight=2, longest_wait=0.01, turn_away=gone.append)
         came = 0
         for _ in range(30):
             for _ in range(20):

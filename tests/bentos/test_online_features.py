@@ -113,9 +113,7 @@ def test_what_cannot_be_read_is_missing_and_fails_no_neighbour(
     broken, sound = transaction(customer_id="broken", card_id="broken"), transaction()
     for row in (broken, sound):
         store_features(store, PROJECT, row)
-    customer, card = (
-        entity_key(PROJECT, kind, "broken") for kind in ("customer_id", "card_id")
-    )  # fmt: skip
+    customer, card = (entity_key(PROJECT, kind, "broken") for kind in ("customer_id", "card_id"))
     for view in ("customer_profile", "customer_velocity"):
         store.hset(customer, ts_field(view), b"\x08\xff\xff")
     store.hset(card, field("card_velocity", "card_state"), b"\x0a")

@@ -359,7 +359,7 @@ def test_a_rule_that_would_decline_everybody_asks_for_reviews_instead(
     async def run() -> tuple[list[str], dict[str, Any]]:
         async with worker(home, url, rules_file=rules) as (engine, post):
             items = [
-                engine.parse(json.dumps(transaction_json(transaction_id=f"r{n}")).encode())
+                engine.parse(json.dumps(transaction_json(transaction_id=f"r{n}")).encode())[0]
                 for n in range(512)
             ]
             decisions = [json.loads(item)["decision"] for item in await engine.score_many(items)]
