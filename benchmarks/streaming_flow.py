@@ -90,7 +90,7 @@ def await_visible(load: list[Event]) -> None:
                     break
                 if time.monotonic() > deadline:
                     raise SystemExit("the flow did not keep up: its last events are not visible")
-                time.sleep(0.005)
+                time.sleep(0.02)
 
 
 def plain_loop(load: list[Event]) -> float:

@@ -61,7 +61,7 @@ class Settings(BaseSettings):
         7440, description="first loopback port of the flow's own cluster, when it has several processes"
     )
     stream_batch: int = Field(
-        8000, ge=1, le=20_000, description="most events the flow reads from one partition at once"
+        16_000, ge=1, le=20_000, description="most events the flow reads from one partition at once"
     )
     stream_snapshot_seconds: float = Field(
         1.0, ge=0.1, le=60, description="seconds between recovery snapshots of the flow"

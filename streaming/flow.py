@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import logging
 import threading
-from collections.abc import Iterable
 
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow
@@ -20,6 +19,7 @@ from fraud.settings import Settings, settings
 from streaming.disk import Disk
 from streaming.ingest import Ingested
 from streaming.redis_sink import OnlineStoreSink
+from streaming.routes import shard_routes
 from streaming.shard_batch import ShardBatch
 from streaming.shards import ShardLogic
 from streaming.source import EventLogSource
@@ -34,15 +34,16 @@ def build_flow(
     online = OnlineStoreSink(configured, stopping)
     source = EventLogSource(configured, stopping, disk, online.settle, drain=drain, keep_log=keep_log)
     ingested = op.input("log", flow, source)
-    updates = op.flat_map("updates", ingested, _updates)
+    routes = shard_routes(configured.home / "stream" / "recovery")
+
+    def routed(ingested: Ingested) -> list[tuple[str, ShardBatch]]:
+        return [(routes[batch.shard], batch) for batch in ingested.updates]
+
+    updates = op.flat_map("updates", ingested, routed)
     shards = ShardLogic.builder(configured, stopping, disk, online.settle_older)
     states = op.stateful_batch("states", updates, shards)
     op.output("online", states, online)
     return flow
-
-
-def _updates(ingested: Ingested) -> Iterable[tuple[str, ShardBatch]]:
-    return ingested.updates
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -57,9 +57,9 @@ class Arrivals(NamedTuple):
 
 
 class Ingested(NamedTuple):
-    """What one batch of the log became. `updates` are (shard key, batch) pairs."""
+    """What one batch of the log became."""
 
-    updates: list[tuple[str, ShardBatch]]
+    updates: list[ShardBatch]
     arrivals: Arrivals
     letters: list[DeadLetter]
 
@@ -136,13 +136,11 @@ class Ingest:
                         group.seen.append(seen)
         self._clock, self._sequence = clock, sequence
         self._count(len(arrivals.sequences), duplicates, late, len(letters))
-        return Ingested([(SHARD_KEYS[shard], group) for shard, group in groups.items()], arrivals, letters)
+        return Ingested(list(groups.values()), arrivals, letters)
 
     def replayed(self) -> Ingested:
         """Tell every shard that this partition has come to where its log ended at the start."""
-        reached = [
-            (key, ShardBatch(shard, [], [], [], 0, self._partition)) for shard, key in enumerate(SHARD_KEYS)
-        ]
+        reached = [ShardBatch(shard, [], [], [], 0, self._partition) for shard in range(len(SHARD_KEYS))]
         return Ingested(reached, Arrivals.none(), [])
 
     def _seed(self, payload: bytes, groups: dict[int, ShardBatch], appended: int) -> bool:

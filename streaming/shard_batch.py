@@ -17,7 +17,7 @@ from fraud.observation import Observation
 #: Shards per entity: the unit of routing and of snapshots. Changing it orphans snapshots.
 SHARDS: Final = 8
 
-#: Key of each shard in the dataflow, by entity place * SHARDS + shard.
+#: Name of each shard, by entity place * SHARDS + shard. (`streaming.routes` has its key in the dataflow.)
 SHARD_KEYS: Final = tuple(f"{entity.name}:{shard}" for entity in ENTITIES for shard in range(SHARDS))
 
 

@@ -23,7 +23,7 @@ from streaming.disk import Disk
 from streaming.ingest import Ingest, IngestSnapshot, encode_seed
 from streaming.load import Load, events
 from streaming.recent_ids import IdSegments, RecentIds
-from streaming.shard_batch import SHARD_KEYS, SHARDS, shard_of
+from streaming.shard_batch import SHARDS, shard_of
 from streaming.snapshots import SnapshotError
 from tests.streaming.oracle import plain_loop
 
@@ -43,11 +43,10 @@ def test_every_entity_value_of_an_event_reaches_its_shard_once() -> None:
     event = next(iter(events(Load(1), 1)))
     assert event.transaction is not None
     ingested = Ingest(0, 10_000, 10**9).take(batch([event.payload]))
-    found = {(update.shard // SHARDS, value) for _, update in ingested.updates for value in update.values}
+    found = {(update.shard // SHARDS, value) for update in ingested.updates for value in update.values}
     wanted = [getattr(event.transaction, entity.key) for entity in ENTITIES]
     assert found == {(place, value) for place, value in enumerate(wanted) if value is not None}
-    for key, update in ingested.updates:
-        assert key == SHARD_KEYS[update.shard]
+    for update in ingested.updates:
         assert all(shard_of(value) == update.shard % SHARDS for value in update.values)
 
 
@@ -85,7 +84,7 @@ def test_a_seed_that_is_no_state_is_a_dead_letter(transactions: list[Transaction
     good = encode_seed(ENTITIES[place].name, value, state.pack())
     wrong = [encode_seed("customer", "c", b"no state"), encode_seed("nobody", "c", b""), b'{"seed":1}']
     ingested = Ingest(0, 10_000, 10**9).take(batch([good, *wrong]))
-    assert [update.seeds for _, update in ingested.updates] == [[(value, state.pack())]]
+    assert [update.seeds for update in ingested.updates] == [[(value, state.pack())]]
     assert len(ingested.letters) == 3
 
 
