@@ -26,7 +26,7 @@ async def explain(engine: Engine, raw: bytes) -> dict[str, Any]:
     scorer = engine.scorer
     work = Work(transaction, asyncio.get_running_loop().create_future(), perf_counter(), measures)
     online, shortfall = await scorer.reader.read([work])
-    line = scorer.models.current
+    line = scorer.scores.room.current
     variant = (
         line.experiment.variant(getattr(transaction, line.experiment.key)) if line.challenger else "champion"
     )

@@ -13,19 +13,20 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import msgspec
 import numpy as np
 
 from bentos import outbox as effects
-from bentos.breaker import STATES, CircuitBreaker
+from bentos.breaker import STATES
 from bentos.decision_log import DecisionLog, log_row
-from bentos.deployment import LineUp, ModelRoom, Scoring
+from bentos.deployment import Scoring
 from bentos.event_sinks import Sink, open_sinks
 from bentos.memory import Memory
 from bentos.metrics import Metrics
-from bentos.model import Floats, ModelError
+from bentos.model import Floats
+from bentos.model_scores import ModelScores, Scored
 from bentos.online_features import OnlineRows
 from bentos.online_reader import OnlineReader
 from bentos.outbox import Effect
@@ -38,13 +39,9 @@ from bentos.work import Work
 from fraud.answer import Answer, Decision
 from fraud.decide import decide
 from fraud.event_log import partition_of
-from fraud.experiment import Variant
 from fraud.features import request_values, transaction_rows
 from fraud.rules import Rule
 from fraud.settings import Settings
-
-if TYPE_CHECKING:
-    from bentos.remote_model import RemoteModel
 
 _log = logging.getLogger("tollgate.scoring")
 _encode_answer = msgspec.json.Encoder().encode
@@ -58,13 +55,7 @@ class Scorer:
         self.metrics = metrics
         self.memory = Memory()
         self.reader = OnlineReader(chosen, metrics, self.memory)
-        self.model_breaker = CircuitBreaker()
-        self._remote: RemoteModel | None = None
-        if chosen.remote_model_url is not None:
-            from bentos.remote_model import RemoteModel
-
-            self._remote = RemoteModel(chosen.remote_model_url, chosen.remote_model_timeout_ms)
-        self.models = ModelRoom(chosen.home)
+        self.scores = ModelScores(chosen)
         self.rules = RuleRoom(Path(chosen.rules_file) if chosen.rules_file else None)
         self.log = DecisionLog(chosen.home)
         self.sinks: list[Sink]
@@ -81,7 +72,7 @@ class Scorer:
 
     async def start(self) -> None:
         self.rules.refresh()
-        await self.models.refresh()
+        await self.scores.room.refresh()
         for sink in self.sinks:
             await sink.start()
         if self.shared is not None and self._answers.spooled:  # a predecessor's
@@ -128,7 +119,7 @@ class Scorer:
             shortfalls.append("features:unreadable")
         assembled = perf_counter()
         self._stages["vector"].observe(assembled - read)
-        remote = await self._ask_remote(matrix, shortfalls) if self._remote is not None else None
+        remote = await self.scores.ask(matrix, shortfalls)
         shared = self.shared
         if shared is None or not (found.unclaimed or shared.owing.anybody):
             self._decide(kept, online, matrix, remote, shortfalls, assembled)
@@ -169,68 +160,10 @@ class Scorer:
         for work in batch:
             total.observe(done - work.arrived)
 
-    async def _ask_remote(self, matrix: Floats, shortfalls: list[str]) -> tuple[str, Floats] | None:
-        """The champion's version and its raw scores from the model server, if there is one to ask."""
-        assert self._remote is not None
-        champion = self.models.current.champion
-        if champion is None:
-            return None
-        version = champion.version
-        raw = await self._remote.scores(version, champion.rows(matrix))
-        if raw is None:
-            shortfalls.append("model:local")
-            return None
-        return version, raw
-
     def _score(
         self, batch: Sequence[Work], matrix: Floats, remote: tuple[str, Floats] | None = None
-    ) -> _Scored:
-        """Scores by each transaction's variant, and those of the shadows.
-
-        `remote` holds a version with its raw scores, used if it is champion still.
-        """
-        line: LineUp = self.models.current
-        variants: list[Variant] = ["champion"] * len(batch)
-        if line.challenger is not None:
-            key = line.experiment.key
-            variants = [line.experiment.variant(getattr(work.transaction, key)) for work in batch]
-        result = _Scored(variants, [None] * len(batch), [None] * len(batch), [{} for _ in batch], None)
-        if line.champion is None:
-            result.degraded = "model:none"
-            return result
-        if not self.model_breaker.allows():
-            result.degraded = "model:breaker_open"
-            return result
-        try:
-            for variant in dict.fromkeys(variants):
-                scoring = line.of(variant)
-                assert scoring is not None
-                places = [place for place, mine in enumerate(variants) if mine == variant]
-                rows = matrix if len(places) == len(batch) else matrix[places]
-                if remote is not None and variant == "champion" and scoring.version == remote[0]:
-                    scores = scoring.model.calibrated(remote[1][places])
-                else:
-                    scores = scoring.score(rows)
-                if not np.isfinite(scores).all():
-                    raise ModelError(f"{scoring.version}: a score is not finite")
-                for place, score in zip(places, scores.tolist(), strict=True):
-                    result.scores[place] = score
-                    result.models[place] = scoring
-        except ModelError as error:
-            self.model_breaker.failed()
-            _log.error("a model failed", extra={"reason": str(error)})
-            result.scores = [None] * len(batch)
-            result.models = [None] * len(batch)
-            result.degraded = "model:failed"
-            return result
-        self.model_breaker.succeeded()
-        for shadow in line.shadows:
-            try:
-                for place, score in enumerate(shadow.score(matrix).tolist()):
-                    result.shadows[place][shadow.version] = score
-            except ModelError as error:
-                _log.error("a shadow model failed", extra={"reason": str(error)})
-        return result
+    ) -> Scored:
+        return self.scores.of(batch, matrix, remote)
 
     def _hits(
         self, batch: Sequence[Work], matrix: Floats, scores: Sequence[float | None]
@@ -259,7 +192,7 @@ class Scorer:
         batch: Sequence[Work],
         online: OnlineRows,
         matrix: Floats,
-        scored: _Scored,
+        scored: Scored,
         every: Sequence[list[Rule]],
         shortfalls: list[str],
     ) -> None:
@@ -342,18 +275,18 @@ class Scorer:
         """Once a second: notice changes of models and rules, retry what waits, set the gauges."""
         self.rules.refresh()
         self.reader.plans.refresh()
-        await self.models.refresh()
+        await self.scores.room.refresh()
         self.log.tick()
         for sink in self.sinks:
             await sink.tick()
         if self.shared is not None:
             self.shared.tick(self._answers.late)
-        metrics, line = self.metrics, self.models.current
+        metrics, line = self.metrics, self.scores.room.current
         metrics.gauge("breaker_state", STATES.index(self.reader.breaker.state), "redis")
-        metrics.gauge("breaker_state", STATES.index(self.model_breaker.state), "model")
+        metrics.gauge("breaker_state", STATES.index(self.scores.breaker.state), "model")
         metrics.gauge("log_held", self.log.held)
         metrics.gauge("events_waiting", sum(sink.spooled for sink in self.sinks))
-        metrics.gauge("model_refused", self.models.error is not None)
+        metrics.gauge("model_refused", self.scores.room.error is not None)
         metrics.gauge("registry_refused", self.reader.plans.error is not None)
         metrics.gauge("rules_refused", self.rules.error is not None)
         metrics.gauge("rules_demoted", len(self.rules.breaker.open_rules))
@@ -368,29 +301,8 @@ class Scorer:
         if self.shared is not None:
             self.shared.close(self._answers.spooled > 0)
         self.log.close()
-        if self._remote is not None:
-            await self._remote.close()
+        await self.scores.close()
         await self.reader.close()
-
-
-class _Scored:
-    """Scores of a batch; `models` names who gave each, `degraded` why there are none."""
-
-    __slots__ = ("degraded", "models", "scores", "shadows", "variants")
-
-    def __init__(
-        self,
-        variants: list[Variant],
-        scores: list[float | None],
-        models: list[Scoring | None],
-        shadows: list[dict[str, float]],
-        degraded: str | None,
-    ) -> None:
-        self.variants = variants
-        self.scores = scores
-        self.models = models
-        self.shadows = shadows
-        self.degraded = degraded
 
 
 def vector(batch: Sequence[Work], online: OnlineRows) -> Floats:

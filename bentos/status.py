@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def status(engine: Engine) -> dict[str, Any]:
     """Of the worker that answers; `refused` is null or names the file and what is wrong with it."""
     scorer = engine.scorer
-    line, rules = scorer.models.current, scorer.rules
+    line, rules = scorer.scores.room.current, scorer.rules
     return {
         "worker": os.getpid(),
         "models": {
@@ -21,7 +21,7 @@ def status(engine: Engine) -> dict[str, Any]:
             "challenger": _version(line.challenger),
             "split": line.experiment.share if line.challenger else None,
             "shadow": [scoring.version for scoring in line.shadows],
-            "refused": scorer.models.error,
+            "refused": scorer.scores.room.error,
         },
         "rules": {
             "version": rules.current.version,
@@ -31,7 +31,7 @@ def status(engine: Engine) -> dict[str, Any]:
         },
         "registry": {"refused": scorer.reader.plans.error},
         "tokens": {"refused": engine.access.error},
-        "breakers": {"redis": scorer.reader.breaker.state, "model": scorer.model_breaker.state},
+        "breakers": {"redis": scorer.reader.breaker.state, "model": scorer.scores.breaker.state},
         "waiting": {
             "transactions": engine.in_flight,
             "decisions_in_memory": scorer.log.held,

@@ -25,9 +25,10 @@ from bentos.edge import EdgeService
 from bentos.memory import Memory
 from bentos.metrics import Metrics
 from bentos.model import Floats
+from bentos.model_scores import Scored
 from bentos.online_features import OnlineRows
 from bentos.online_reader import OnlineReader, Read
-from bentos.scorer import Scorer, _Scored
+from bentos.scorer import Scorer
 from bentos.work import Work
 from fraud.rules import Rule
 from fraud.settings import Settings, SettingsError
@@ -124,7 +125,7 @@ class TracedScorer(Scorer):
 
     def _score(
         self, batch: Sequence[Work], matrix: Floats, remote: tuple[str, Floats] | None = None
-    ) -> _Scored:
+    ) -> Scored:
         with self._tracer.start_as_current_span("model") as span:
             scored = super()._score(batch, matrix, remote)
             if scored.degraded:
@@ -147,7 +148,7 @@ class TracedScorer(Scorer):
         batch: Sequence[Work],
         online: OnlineRows,
         matrix: Floats,
-        scored: _Scored,
+        scored: Scored,
         every: Sequence[list[Rule]],
         shortfalls: list[str],
     ) -> None:

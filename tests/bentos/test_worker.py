@@ -300,7 +300,7 @@ def test_models_change_under_load_without_a_dropped_request(tmp_path: Path, stor
             for line_up in line_ups:
                 await asyncio.sleep(0.1)
                 (home / "deployment.json").write_text(json.dumps(line_up))
-                await engine.scorer.models.refresh()
+                await engine.scorer.scores.room.refresh()
             await asyncio.sleep(0.1)
             done.set()
             await asyncio.gather(*callers)
@@ -341,7 +341,7 @@ def test_a_model_that_fails_leaves_the_rules_and_then_the_conservative_default(
             assert (blocked["decision"], blocked["risk_factors"]) == ("BLOCK", ["rule cash: CASH"])
             monkeypatch.undo()
             until = time.monotonic() + 10
-            while engine.scorer.model_breaker.state != "closed" and time.monotonic() < until:
+            while engine.scorer.scores.breaker.state != "closed" and time.monotonic() < until:
                 await post(transaction_id=f"again-{next(numbers)}")
                 await asyncio.sleep(0.02)
             assert (await post(transaction_id="well")).json()["degraded"] == []
