@@ -30,7 +30,7 @@ from streaming.publish import open_writer
 from tests.streaming.broker import free_ports
 
 _PATIENCE_S = 900
-#: Events of a plain loop; more of them make it no faster.
+#: Events of a plain loop: the first so many of the flow's.
 _LOOP_EVENTS = 100_000
 
 

@@ -22,6 +22,7 @@ from streaming.redis_sink import OnlineStoreSink
 from streaming.routes import shard_routes
 from streaming.shard_batch import ShardBatch
 from streaming.shards import ShardLogic
+from streaming.snapshots import recovery_folder
 from streaming.source import EventLogSource
 
 
@@ -34,7 +35,7 @@ def build_flow(
     online = OnlineStoreSink(configured, stopping)
     source = EventLogSource(configured, stopping, disk, online.settle, drain=drain, keep_log=keep_log)
     ingested = op.input("log", flow, source)
-    routes = shard_routes(configured.home / "stream" / "recovery")
+    routes = shard_routes(recovery_folder(configured.home / "stream"))
 
     def routed(ingested: Ingested) -> list[tuple[str, ShardBatch]]:
         return [(routes[batch.shard], batch) for batch in ingested.updates]

@@ -26,6 +26,7 @@ from bytewax.recovery import RecoveryConfig, init_db_dir
 from fraud.settings import Settings
 from streaming import metrics
 from streaming.garbage import collect_seldom
+from streaming.snapshots import recovery_folder
 
 #: Seconds that one thread may hold the interpreter while others want it.
 _TURN_S: Final = 0.001
@@ -65,7 +66,7 @@ def run(
 
 def prepare_recovery(folder: Path, parts: int) -> Path:
     """The recovery store under `folder`, created with so many parts if this is the first start."""
-    recovery = folder / "recovery"
+    recovery = recovery_folder(folder)
     if not any(recovery.glob("*.sqlite3")):
         recovery.mkdir(parents=True, exist_ok=True)
         init_db_dir(recovery, parts)  # type: ignore[no-untyped-call]

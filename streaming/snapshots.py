@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final
 
 #: Raised whenever the layout of a snapshot changes.
 SNAPSHOT_VERSION: Final = 4
 _READABLE: Final = (2, 3, SNAPSHOT_VERSION)
+
+
+def recovery_folder(folder: Path) -> Path:
+    """Where a flow that keeps its things in `folder` has its recovery store."""
+    return folder / "recovery"
 
 
 class SnapshotError(RuntimeError):

@@ -95,6 +95,10 @@ def test_processes_have_equally_many_shards(configured: Settings, count: int) ->
         assert max(shares.values()) - min(shares[worker] for worker in range(count)) <= 1
 
 
+def test_the_names_that_keys_once_had_fall_unevenly() -> None:
+    assert sorted(Counter(workers(list(SHARD_KEYS), 2).values()).values()) == [20, 28]
+
+
 def test_a_store_with_snapshots_under_the_names_that_keys_once_had_goes_on_with_them(
     configured: Settings, flow: Callable[..., FlowProcess], monkeypatch: pytest.MonkeyPatch
 ) -> None:
