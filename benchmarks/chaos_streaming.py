@@ -260,6 +260,7 @@ def run(log: str, chosen: argparse.Namespace) -> Finding:
                 TOLLGATE_KAFKA_BOOTSTRAP=broker.bootstrap if broker else "127.0.0.1:9092",
                 TOLLGATE_PARTITIONS="4", TOLLGATE_STREAM_SNAPSHOT_SECONDS="0.5",
                 TOLLGATE_STREAM_PORT=str(free_ports(4)),
+                TOLLGATE_STREAM_BATCH="500",  # few, so that a restart finds a backlog, whose states are held
             ):  # fmt: skip
                 if broker:
                     broker.create_topic(settings().topic, 4)

@@ -64,7 +64,7 @@ class Settings(BaseSettings):
         16_000, ge=1, le=20_000, description="most events the flow reads from one partition at once"
     )
     stream_snapshot_seconds: float = Field(
-        1.0, ge=0.1, le=60, description="seconds between recovery snapshots of the flow"
+        4.0, ge=0.1, le=60, description="seconds between recovery snapshots of the flow"
     )
     stream_dedupe_ids: int = Field(
         131_072,

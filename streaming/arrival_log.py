@@ -11,6 +11,7 @@ replay writes them again.
 from __future__ import annotations
 
 import re
+import time
 from concurrent.futures import Future
 from datetime import date, timedelta
 from functools import partial
@@ -47,6 +48,8 @@ ARRIVAL_FILE: Final = re.compile(r"arrival-(?P<partition>\d{3})-(?P<first>\d{20}
 
 #: Rows that are flushed without waiting for a snapshot, so that a backlog is bounded in memory.
 MOST_ROWS: Final = 100_000
+#: Seconds of rows that become a file without waiting for a snapshot, so that it has few left to hold.
+_ROLL_S: Final = 1.0
 
 
 class Unwritten(NamedTuple):
@@ -86,6 +89,7 @@ class ArrivalLog:
         self._partition = partition
         self._disk = disk
         self._rows = Arrivals.none()
+        self._rolled_at = time.monotonic()
         self._stale_removed = False
         self._under_way: list[tuple[Unwritten, Future[None]]] = []
         for file in unwritten:
@@ -105,10 +109,13 @@ class ArrivalLog:
             column.extend(added)
         if len(self) >= MOST_ROWS:
             self.flush()
+        elif time.monotonic() - self._rolled_at >= _ROLL_S:
+            self.roll()
 
     def roll(self) -> tuple[tuple[Any, ...], ...]:
         """Begin to write the buffered rows; return the fields of each `Unwritten` file."""
         rows = self._rows
+        self._rolled_at = time.monotonic()
         if rows.sequences:
             first, last = rows.sequences[0], rows.sequences[-1]
             if not self._stale_removed:

@@ -94,8 +94,11 @@ class Ingest:
     def snapshot(self) -> IngestSnapshot:
         return IngestSnapshot(self._clock, self._sequence, self._recent.snapshot())
 
-    def take(self, batch: Batch) -> Ingested:
-        """Ingest `batch`; nothing in it raises, what cannot be used becomes a dead letter."""
+    def take(self, batch: Batch, more: bool = False) -> Ingested:
+        """Ingest `batch`; nothing in it raises, what cannot be used becomes a dead letter.
+
+        `more` tells the shards that the log held more than was read.
+        """
         now_ms = time.time_ns() // 1_000_000
         groups: dict[int, ShardBatch] = {}
         letters: list[DeadLetter] = []
@@ -130,7 +133,7 @@ class Ingest:
                     shard = place * SHARDS + shard_of(value)
                     group = groups.get(shard)
                     if group is None:
-                        groups[shard] = ShardBatch(shard, [value], [seen], [], oldest)
+                        groups[shard] = ShardBatch(shard, [value], [seen], [], oldest, more=more)
                     else:
                         group.values.append(value)
                         group.seen.append(seen)
@@ -140,8 +143,15 @@ class Ingest:
 
     def replayed(self) -> Ingested:
         """Tell every shard that this partition has come to where its log ended at the start."""
-        reached = [ShardBatch(shard, [], [], [], 0, self._partition) for shard in range(len(SHARD_KEYS))]
-        return Ingested(reached, Arrivals.none(), [])
+        return self._to_every_shard(reached=self._partition)
+
+    def caught_up(self) -> Ingested:
+        """Tell every shard that this partition's backlog has ended."""
+        return self._to_every_shard(reached=-1)
+
+    def _to_every_shard(self, reached: int) -> Ingested:
+        batches = [ShardBatch(shard, [], [], [], 0, reached) for shard in range(len(SHARD_KEYS))]
+        return Ingested(batches, Arrivals.none(), [])
 
     def _seed(self, payload: bytes, groups: dict[int, ShardBatch], appended: int) -> bool:
         """Route a seed to its shard; False if it is none or its state is unreadable."""

@@ -31,8 +31,9 @@ class ShardBatch(Struct, gc=False):
 
     `shard` is its index in `SHARD_KEYS`, `seeds` are packed states to merge first, `appended_ms` when the
     oldest event entered the log (wall clock, 0 if unknown), `reached` the partition that has
-    just replayed everything that its log held when the flow started (-1: none). A batch that came
-    from another process still has the bytes that it came as, `packed`.
+    just replayed everything that its log held when the flow started (-1: none), `more` whether the
+    log held more events than were read: a backlog, of which the next read comes at once. A batch
+    that came from another process still has the bytes that it came as, `packed`.
     """
 
     shard: int
@@ -41,14 +42,15 @@ class ShardBatch(Struct, gc=False):
     seeds: list[tuple[str, bytes]]
     appended_ms: int
     reached: int = -1
+    more: bool = False
     packed: bytes = b""
 
-    def __reduce__(self) -> tuple[Callable[[bytes], ShardBatch], tuple[bytes]]:
+    def __reduce__(self) -> tuple[Callable[[bytes, bool], ShardBatch], tuple[bytes, bool]]:
         """Pickle, which Bytewax uses between processes, as one compact message."""
-        return ShardBatch.unpack, (self.pack(),)
+        return ShardBatch.unpack, (self.pack(), self.more)
 
     def pack(self) -> bytes:
-        """The batch as bytes: of each observation only what the states of this shard look at."""
+        """The batch as bytes, but `more`: of each observation only what the states of this shard look at."""
         place, seen = self.shard // SHARDS, self.seen
         columns = (
             self.shard, self.values,
@@ -61,7 +63,7 @@ class ShardBatch(Struct, gc=False):
         return _encode(columns)
 
     @staticmethod
-    def unpack(data: bytes) -> ShardBatch:
+    def unpack(data: bytes, more: bool = False) -> ShardBatch:
         """The batch that `pack` packed; its observations are good for `VelocityState.add` here only."""
         shard, values, times, words, keys, locations, seeds, appended_ms, reached = _decode(data)
         before: tuple[_Keys, ...] = ((),) * (shard // SHARDS)
@@ -71,7 +73,7 @@ class ShardBatch(Struct, gc=False):
                 array("q", times), array("q", words), keys, locations or repeat(None, len(keys)), strict=True
             )
         ]
-        return ShardBatch(shard, values, seen, seeds, appended_ms, reached, data)
+        return ShardBatch(shard, values, seen, seeds, appended_ms, reached, more, data)
 
 
 _encode: Final[Callable[[Any], bytes]] = msgspec.msgpack.Encoder().encode

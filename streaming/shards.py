@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from datetime import UTC, datetime
 from typing import Any, Final, cast
 
 from bytewax.operators import StatefulBatchLogic
@@ -18,6 +19,7 @@ from fraud.state_layout import READ_VERSIONS, STATE_VERSION, VERSION, WHAT_IS_RE
 from fraud.velocity import VelocityState
 from streaming import metrics
 from streaming.disk import Disk
+from streaming.held_states import MOST_HELD, HeldStates
 from streaming.redis_sink import REWRITE_S, stored_version_reader
 from streaming.redo_files import Piece, PieceRef, RedoFiles
 from streaming.shard_batch import SHARD_KEYS, SHARDS, ShardBatch, Writes
@@ -31,7 +33,7 @@ _SWEEP_MS: Final = 3_600_000
 MOST_LIVE: Final = 20_000
 #: A base is written at most every so many snapshots (the shards take turns), once there have been
 #: this many updates for each state: one takes about a seventh of a state's bytes.
-_BASE_EVERY: Final = 5
+_BASE_EVERY: Final = 2
 _BASE_SHARE: Final = 0.5
 
 #: Snapshots whose pieces are kept: a crash resumes from a recent one.
@@ -94,6 +96,7 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
         self._replayed: set[str] = set()
         self._packed: dict[str, bytes] = {}
         self._live: dict[str, VelocityState] = {}
+        self._held = HeldStates()
         self._clock = self._swept = 0
         if resume is not None:
             check_version("shard", resume[0])
@@ -129,13 +132,12 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
     def on_batch(self, values: list[ShardBatch]) -> tuple[list[Writes], bool]:
         if self._shard < 0:
             self._name(values[0].shard)
-        place, live = self._place, self._live
-        touched: dict[str, VelocityState] = {}
-        oldest = 0
+        place, live, held = self._place, self._live, self._held
+        held.begin(len(self._fresh))
+        touched = held.states
         only_updates = True
         for batch in values:
-            if batch.appended_ms and (batch.appended_ms < oldest or not oldest):
-                oldest = batch.appended_ms
+            held.note(batch.appended_ms)
             for value, packed in batch.seeds:
                 state = self._state(value)
                 if state.merge(VelocityState.unpack(self._entity, packed)):
@@ -153,9 +155,6 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
                 only_updates = False
         if not touched:
             return [], StatefulBatchLogic.RETAIN
-        packed_states = [state.pack() for state in touched.values()]
-        changed = dict(zip(touched, packed_states, strict=True))
-        self._packed.update(changed)
         if only_updates:
             for batch in values:
                 if batch.packed and len(batch.values) >= _PIECE:
@@ -166,20 +165,45 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
                     self._recent_seen.extend(batch.seen)
             if len(self._recent_values) >= _PIECE:  # so that a snapshot has little left to pack
                 self._close_recent()
+            if values[-1].more and held.may_stay():
+                return [], StatefulBatchLogic.RETAIN
         else:
             self._close_recent()
+            changed = self._pack_held()
             self._remember(tuple(changed.items()), len(changed))
-        newest = max([state.newest_ms for state in touched.values()])
+        return self._release()
+
+    def notify_at(self) -> datetime | None:
+        """When what is held has to go, should the log's other events not come."""
+        return datetime.now(UTC) + MOST_HELD if self._held else None
+
+    def on_notify(self) -> tuple[list[Writes], bool]:
+        return self._release()
+
+    def on_eof(self) -> tuple[list[Writes], bool]:
+        return self._release()
+
+    def _pack_held(self) -> dict[str, bytes]:
+        """Pack the states that are held; they still are to be written."""
+        changed = {value: state.pack() for value, state in self._held.states.items()}
+        self._packed.update(changed)
+        return changed
+
+    def _release(self) -> tuple[list[Writes], bool]:
+        """What is held, to be written now."""
+        if not self._held:
+            return [], StatefulBatchLogic.RETAIN
+        changed, states = self._pack_held(), self._held.take().values()
+        versions = [state.header[VERSION] for state in states]
+        newest = max([state.newest_ms for state in states])
         if newest > self._clock:
             self._clock = newest
             if newest - self._swept > _SWEEP_MS:
                 self._sweep()
-        if len(live) > MOST_LIVE:
-            live.clear()
-        versions = [state.header[VERSION] for state in touched.values()]
-        return [
-            Writes(self._shard, list(touched), versions, packed_states, oldest)
-        ], StatefulBatchLogic.RETAIN
+        if len(self._live) > MOST_LIVE:
+            self._live.clear()
+        writes = Writes(self._shard, list(changed), versions, list(changed.values()), self._held.appended_ms)
+        return [writes], StatefulBatchLogic.RETAIN
 
     def snapshot(self) -> tuple[Any, ...]:
         self._settle()
@@ -188,10 +212,12 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
         metrics.ENTITIES_HELD.labels(*self._labels).set(len(self._packed))
         now, unsure = time.monotonic(), self._unsure
         unsure.append((now, self._fresh))
-        self._fresh = []
+        # What is held will be written in the next interval, or a later one: these name it too.
+        self._fresh = self._fresh[self._held.first :] if self._held else []
+        self._held.first = 0
         while len(unsure) > 2 and unsure[0][0] < now - REWRITE_S:
             unsure.popleft()
-        lately = [entry for _, entries in unsure for entry in entries]
+        lately = list({id(entry): entry for _, entries in unsure for entry in entries}.values())
         generations = [entry.generation for entry in (*self._redo, *lately) if isinstance(entry, Piece)]
         self._oldest.append(min(generations, default=self._base))
         return (
@@ -220,6 +246,7 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
             self._files.drop(SHARD_KEYS[self._shard], min(self._oldest, default=0))
             del self._redo[: self._in_base]
         if self._since_base >= _BASE_EVERY and self._updates > _BASE_SHARE * len(self._packed):
+            self._pack_held()
             self._base_under_way = self._bases.write(SHARD_KEYS[self._shard], self._base + 1, self._packed)
             self._in_base, self._updates, self._since_base = len(self._redo), 0, 0
 

@@ -71,6 +71,7 @@ class IngestPartition(StatefulSourcePartition[Ingested, tuple[Any, ...]]):
             check_version("source", resume[0])
             position, ingested, unwritten = resume[1], IngestSnapshot(*resume[2]), resume[3]
         self._disk = disk
+        self._most = configured.stream_batch
         self._reader = open_reader(partition, position)
         _log.info("partition %s is read from %s", partition, position or "its start")
         self._ingest = Ingest(
@@ -88,6 +89,7 @@ class IngestPartition(StatefulSourcePartition[Ingested, tuple[Any, ...]]):
         self._lag_at = self._read_at = 0.0
         self._tail: str | None = None
         self._replaying = True
+        self._behind = False
         self._releasable: list[str] | None = [] if configured.stream_trim else None
 
     def next_batch(self) -> list[Ingested]:
@@ -105,7 +107,11 @@ class IngestPartition(StatefulSourcePartition[Ingested, tuple[Any, ...]]):
             self._awake = _now() + timedelta(seconds=self._backoff.next_delay())
             return []
         self._backoff.reset()
-        taken = [self._taken(batch)] if batch.payloads else []
+        more = len(batch.payloads) >= self._most
+        taken = [self._taken(batch, more)] if batch.payloads else []
+        if self._behind and not more:
+            taken.append(self._ingest.caught_up())
+        self._behind = more
         if self._replaying and self._reader.reached(self._tail):
             self._replaying = False
             taken.append(self._ingest.replayed())
@@ -134,8 +140,8 @@ class IngestPartition(StatefulSourcePartition[Ingested, tuple[Any, ...]]):
     def close(self) -> None:
         self._reader.close()
 
-    def _taken(self, batch: Batch) -> Ingested:
-        ingested = self._ingest.take(batch)
+    def _taken(self, batch: Batch, more: bool) -> Ingested:
+        ingested = self._ingest.take(batch, more)
         if self._arrivals is not None:
             self._arrivals.add(ingested.arrivals)
         self._letters.add(ingested.letters)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from datasets.lake import parquet_history, read_transactions
 from fraud.settings import Settings
+from streaming import arrival_log
 from streaming.arrival_log import ArrivalLog, arrival_table, parsed_texts
 from streaming.batch import Batch
 from streaming.compact import compact, finish_interrupted
@@ -110,6 +111,26 @@ def test_rows_written_beyond_the_snapshot_are_replaced_by_the_replay(tmp_path: P
     rows = read_transactions(tmp_path)
     assert rows.num_rows == 60
     assert len(set(rows.column("transaction_id").to_pylist())) == 60
+
+
+def test_rows_become_files_between_snapshots_and_the_replay_replaces_these(
+    tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    #  rows   0..9 in a snapshot | 10..59 in files of their own when the flow crashed
+    monkeypatch.setattr(arrival_log, "_ROLL_S", 0.0)
+    batches = ingested(60)
+    crashed = ArrivalLog(tmp_path, 0, disk)
+    for batch in batches:
+        crashed.add(batch.arrivals)
+    crashed.flush()
+    assert len(list(tmp_path.glob("**/arrival-*.parquet"))) == 6
+    resumed = ArrivalLog(tmp_path, 0, disk)
+    for batch in batches[1:]:
+        resumed.add(batch.arrivals)
+    resumed.flush()
+    assert sorted(read_transactions(tmp_path).column("ingest_seq").to_pylist()) == [
+        sequence for batch in batches for sequence in batch.arrivals.sequences
+    ]
 
 
 def test_what_the_disk_had_not_taken_is_written_by_the_run_that_resumes(tmp_path: Path, disk: Disk) -> None:

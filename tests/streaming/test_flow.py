@@ -83,8 +83,10 @@ def test_every_event_log_gives_the_states_of_a_plain_loop(log: Settings, flow: S
 
 
 def test_killed_at_any_moment_and_restarted_with_more_processes_nothing_is_lost_or_doubled(
-    configured: Settings, flow: StartFlow
+    configured: Settings, flow: StartFlow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Few events a read, so that there is a backlog, whose states are held for several reads.
+    monkeypatch.setenv("TOLLGATE_STREAM_BATCH", "200")
     load = Load(12_000, customers=300, merchants=500, duplicates=0.02, late=0.02, broken=0.002)
     published = list(events(load, configured.partitions))
     moments = random.Random(3)

@@ -23,7 +23,7 @@ from streaming.disk import Disk
 from streaming.ingest import Ingest, IngestSnapshot, encode_seed
 from streaming.load import Load, events
 from streaming.recent_ids import IdSegments, RecentIds
-from streaming.shard_batch import SHARDS, shard_of
+from streaming.shard_batch import SHARD_KEYS, SHARDS, shard_of
 from streaming.snapshots import SnapshotError
 from tests.streaming.oracle import plain_loop
 
@@ -48,6 +48,17 @@ def test_every_entity_value_of_an_event_reaches_its_shard_once() -> None:
     assert found == {(place, value) for place, value in enumerate(wanted) if value is not None}
     for update in ingested.updates:
         assert all(shard_of(value) == update.shard % SHARDS for value in update.values)
+
+
+def test_every_update_of_a_read_that_left_events_in_the_log_says_so() -> None:
+    payloads = [event.payload for event in events(Load(20), 1)]
+    ingest = Ingest(0, 10_000, 10**9)
+    assert {update.more for update in ingest.take(batch(payloads[:10]), more=True).updates} == {True}
+    assert {update.more for update in ingest.take(batch(payloads[10:])).updates} == {False}
+    ended = ingest.caught_up().updates
+    assert [(update.shard, update.more, update.reached) for update in ended] == [
+        (shard, False, -1) for shard in range(len(SHARD_KEYS))
+    ]
 
 
 def test_a_replay_from_a_snapshot_repeats_what_the_first_run_did() -> None:

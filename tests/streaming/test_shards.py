@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from fraud.observation import observe
 from fraud.state_layout import STATE_VERSION
 from fraud.velocity import VelocityState
 from streaming.disk import Disk
+from streaming.held_states import MOST_HELD
 from streaming.load import Load, events
 from streaming.redo_files import RedoFiles
 from streaming.shard_batch import SHARD_KEYS, SHARDS, ShardBatch, Writes
@@ -50,9 +52,12 @@ def history(count: int, customers: int = 3, seed: int = 1) -> list[Transaction]:
     return [transaction for transaction in found if transaction]
 
 
-def updates(transactions: list[Transaction], reached: int = -1) -> ShardBatch:
+def updates(
+    transactions: list[Transaction], reached: int = -1, *, more: bool = False, appended_ms: int = 0
+) -> ShardBatch:
     seen = [observe(transaction) for transaction in transactions]
-    return ShardBatch(0, [transaction.customer_id for transaction in transactions], seen, [], 0, reached)
+    values = [transaction.customer_id for transaction in transactions]
+    return ShardBatch(0, values, seen, [], appended_ms, reached, more)
 
 
 def states(transactions: list[Transaction]) -> dict[str, bytes]:
@@ -85,6 +90,57 @@ def test_many_updates_of_a_key_in_one_batch_are_written_once(start: Start) -> No
     assert len(writes) == 1
     assert len(writes[0].values) == len(set(writes[0].values))
     assert written(writes) == states(transactions)
+
+
+def test_the_states_of_a_backlog_are_written_once_when_it_ends(start: Start) -> None:
+    transactions = history(90)
+    shard = start()
+    assert shard.on_batch([updates(transactions[:30], more=True)]) == ([], False)
+    assert shard.on_batch([updates(transactions[30:60], more=True)]) == ([], False)
+    writes, _ = shard.on_batch([updates(transactions[60:])])
+    assert written(writes) == states(transactions)
+    assert len(writes[0].values) == len(set(writes[0].values))
+    assert shard.notify_at() is None
+    assert shard.on_eof() == ([], False)
+
+
+@pytest.mark.parametrize("end", [ShardLogic.on_notify, ShardLogic.on_eof])
+def test_held_states_go_when_no_more_events_come(
+    start: Start, end: Callable[[ShardLogic], tuple[list[Writes], bool]]
+) -> None:
+    transactions = history(30)
+    shard = start()
+    shard.on_batch([updates(transactions, more=True)])
+    due = shard.notify_at()
+    assert due is not None
+    assert timedelta(0) < due - datetime.now(UTC) <= MOST_HELD
+    assert written(end(shard)[0]) == states(transactions)
+
+
+def test_states_are_held_for_a_part_of_what_their_events_have_waited(start: Start) -> None:
+    def held(waited_ms: int) -> bool:
+        oldest = time.time_ns() // 1_000_000 - waited_ms
+        return not start().on_batch([updates(history(30), more=True, appended_ms=oldest)])[0]
+
+    assert held(waited_ms=60_000)
+    assert not held(waited_ms=-1_000)  # the log's clock is ahead of ours
+
+
+def test_a_snapshot_has_what_is_held_and_the_run_that_resumes_writes_it(start: Start) -> None:
+    #  written at once | held | snapshots, the last with a base | a crash before what is held is written
+    before, held = history(20, customers=4), history(40, customers=9, seed=2)
+    shard = start()
+    shard.on_batch([updates(before, reached=0)])
+    shard.snapshot()
+    shard.on_batch([updates(held, more=True)])
+    snapshots = [shard.snapshot(), shard.snapshot(), shard.snapshot(), take_base(shard)]
+    for snapshot in snapshots:
+        resumed = start(snapshot, stored=0)
+        missing = written(resumed.on_batch([updates([], reached=0)])[0])
+        assert states(held).keys() <= missing.keys()
+        assert missing.items() <= states(before + held).items()
+        assert resumed._packed == states(before + held)
+    assert written(shard.on_notify()[0]) == missing
 
 
 def test_a_transaction_seen_twice_is_not_written_twice(start: Start) -> None:
@@ -244,7 +300,7 @@ def test_a_snapshot_of_version_3_is_read(start: Start) -> None:
 def test_a_batch_is_sent_with_all_that_its_states_look_at(place: int) -> None:
     seen = [observe(transaction) for transaction in history(40)]
     values = [one.ids[place] or "" for one in seen]
-    sent = ShardBatch(place * SHARDS, values, seen, [("customer-1", b"packed")], 7, 1)
+    sent = ShardBatch(place * SHARDS, values, seen, [("customer-1", b"packed")], 7, 1, more=True)
     received = pickle.loads(pickle.dumps(sent))  # noqa: S301  # as Bytewax does between processes
     assert msgspec.structs.replace(received, seen=[], packed=b"") == msgspec.structs.replace(sent, seen=[])
     ours, theirs = VelocityState(ENTITIES[place]), VelocityState(ENTITIES[place])
