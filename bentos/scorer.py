@@ -147,7 +147,7 @@ class Scorer:
         begun: float,
     ) -> None:
         """Model, rules and everything that ends in an answer, without waiting in between."""
-        scored = self._score(batch, matrix, remote)
+        scored = self.scores.of(batch, matrix, remote)
         modelled = perf_counter()
         self._stages["model"].observe(modelled - begun)
         hits = self._hits(batch, matrix, scored.scores)
@@ -159,11 +159,6 @@ class Scorer:
         total = self._stages["total"]
         for work in batch:
             total.observe(done - work.arrived)
-
-    def _score(
-        self, batch: Sequence[Work], matrix: Floats, remote: tuple[str, Floats] | None = None
-    ) -> Scored:
-        return self.scores.of(batch, matrix, remote)
 
     def _hits(
         self, batch: Sequence[Work], matrix: Floats, scores: Sequence[float | None]

@@ -25,7 +25,7 @@ from bentos.edge import EdgeService
 from bentos.memory import Memory
 from bentos.metrics import Metrics
 from bentos.model import Floats
-from bentos.model_scores import Scored
+from bentos.model_scores import ModelScores, Scored
 from bentos.online_features import OnlineRows
 from bentos.online_reader import OnlineReader, Read
 from bentos.scorer import Scorer
@@ -98,6 +98,21 @@ class _TracedReader(OnlineReader):
             return read
 
 
+class _TracedScores(ModelScores):
+    def __init__(self, chosen: Settings, provider: TracerProvider) -> None:
+        super().__init__(chosen)
+        self._tracer = provider.get_tracer(_NAME)
+
+    def of(self, batch: Sequence[Work], matrix: Floats, remote: tuple[str, Floats] | None = None) -> Scored:
+        with self._tracer.start_as_current_span("model") as span:
+            scored = super().of(batch, matrix, remote)
+            if scored.degraded:
+                span.set_attribute("tollgate.degraded", scored.degraded)
+            versions = {scoring.version for scoring in scored.models if scoring is not None}
+            span.set_attribute("tollgate.model_versions", sorted(versions))
+            return scored
+
+
 class TracedScorer(Scorer):
     """A scorer whose batches and their stages are spans."""
 
@@ -109,6 +124,7 @@ class TracedScorer(Scorer):
         self._tracer = self._provider.get_tracer(_NAME)
         self.memory = _TracedMemory()
         self.reader = _TracedReader(chosen, metrics, self.memory, self._provider)
+        self.scores = _TracedScores(chosen, self._provider)
 
     async def run(self, batch: list[Work]) -> None:
         names = [work.transaction.transaction_id for work in batch]
@@ -122,17 +138,6 @@ class TracedScorer(Scorer):
             "batch", links=links, attributes={"tollgate.batch_size": len(batch)}
         ):
             await super().run(batch)
-
-    def _score(
-        self, batch: Sequence[Work], matrix: Floats, remote: tuple[str, Floats] | None = None
-    ) -> Scored:
-        with self._tracer.start_as_current_span("model") as span:
-            scored = super()._score(batch, matrix, remote)
-            if scored.degraded:
-                span.set_attribute("tollgate.degraded", scored.degraded)
-            versions = {scoring.version for scoring in scored.models if scoring is not None}
-            span.set_attribute("tollgate.model_versions", sorted(versions))
-            return scored
 
     def _hits(
         self, batch: Sequence[Work], matrix: Floats, scores: Sequence[float | None]

@@ -57,8 +57,9 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
 
     `packed` is the truth, `live` are the states unpacked so far. A snapshot names the last base and
     what happened since, `redo`, mostly by the file that it lies in: a state's updates are much smaller
-    than the state. `recent` are the updates that are not packed yet. An entity idle for VELOCITY_TTL
-    of event time (by the shard's clock) is forgotten.
+    than the state. `recent` are the updates that are not packed yet, `held` the states of a backlog that
+    are not written yet (of the updates behind them a snapshot knows, as of all others). An entity idle
+    for VELOCITY_TTL of event time (by the shard's clock) is forgotten.
 
     Writes to the online store are answered later, and a server that crashes may lose its last
     second: a snapshot settles what was sent a while ago, and names what was written lately (in its own
@@ -165,7 +166,7 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
                     self._recent_seen.extend(batch.seen)
             if len(self._recent_values) >= _PIECE:  # so that a snapshot has little left to pack
                 self._close_recent()
-            if values[-1].more and held.may_stay():
+            if all(batch.more for batch in values) and held.may_stay():
                 return [], StatefulBatchLogic.RETAIN
         else:
             self._close_recent()

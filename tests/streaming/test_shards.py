@@ -104,6 +104,12 @@ def test_the_states_of_a_backlog_are_written_once_when_it_ends(start: Start) -> 
     assert shard.on_eof() == ([], False)
 
 
+def test_events_of_a_partition_that_has_caught_up_do_not_wait_for_anothers_backlog(start: Start) -> None:
+    transactions = history(40)
+    writes, _ = start().on_batch([updates(transactions[:20]), updates(transactions[20:], more=True)])
+    assert written(writes) == states(transactions)
+
+
 @pytest.mark.parametrize("end", [ShardLogic.on_notify, ShardLogic.on_eof])
 def test_held_states_go_when_no_more_events_come(
     start: Start, end: Callable[[ShardLogic], tuple[list[Writes], bool]]
