@@ -1,6 +1,6 @@
 """The arrival log: every accepted event as a row of lake/transactions, in arrival order.
 
-Rows become files at the source partition's own snapshot, one per partition, snapshot and event
+Rows become files every second and at the source partition's own snapshot, one per partition and event
 date, named by the first and last ingest sequence. A thread makes and writes them; until a file is
 safe on disk, snapshots hold its events, and a run that resumes from one writes it again. After a crash
 the replay repeats the rows since the last snapshot; files that start at or after the first
