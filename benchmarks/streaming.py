@@ -25,8 +25,8 @@ _PARTS = ("flow", "sink", "freshness", "state", "backfill")
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.streaming", description=__doc__)
-    parser.add_argument("--events", type=int, default=300_000, help="events of a throughput run")
-    parser.add_argument("--repeats", type=int, default=4, help="throughput runs of one and of two processes")
+    parser.add_argument("--events", type=int, default=200_000, help="events of a throughput run")
+    parser.add_argument("--repeats", type=int, default=6, help="throughput runs of one and of two processes")
     parser.add_argument("--seconds", type=int, default=60, help="length of the freshness run")
     parser.add_argument("--rate", type=int, default=1_000, help="events a second of the freshness run")
     parser.add_argument("--data", type=Path, help="history for the backfill")
