@@ -9,11 +9,10 @@ from typing import Final
 from fraud.velocity import VelocityState
 
 #: States are held no longer than this, nor than so large a part of what their oldest event has waited
-#: by then: they become little older than they are.
+#: by then: they become little older than they are. (Both are looked at when events come; should they
+#: stop to, before the partition has caught up, states go this long after the last of them.)
 MOST_HELD: Final = timedelta(seconds=3)
 _SHARE: Final = 0.5
-#: States in memory from which on none are held.
-_MOST_STATES: Final = 20_000
 
 
 class HeldStates:
@@ -48,7 +47,7 @@ class HeldStates:
         """Whether what is held may wait for the next events."""
         waited = time.time() - self.appended_ms / 1000  # for ever, where the log has no times
         held = time.monotonic() - self._since
-        return held < min(MOST_HELD.total_seconds(), _SHARE * waited) and len(self.states) < _MOST_STATES
+        return held < min(MOST_HELD.total_seconds(), _SHARE * waited)
 
     def take(self) -> dict[str, VelocityState]:
         """What was held; nothing is held any more."""

@@ -166,23 +166,24 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
                     self._recent_seen.extend(batch.seen)
             if len(self._recent_values) >= _PIECE:  # so that a snapshot has little left to pack
                 self._close_recent()
-            if all(batch.more for batch in values) and held.may_stay():
+            if all(batch.more for batch in values) and held.may_stay() and len(live) <= MOST_LIVE:
                 return [], StatefulBatchLogic.RETAIN
+            changed = self._pack_held()
         else:
             self._close_recent()
             changed = self._pack_held()
             self._remember(tuple(changed.items()), len(changed))
-        return self._release()
+        return self._release(changed)
 
     def notify_at(self) -> datetime | None:
         """When what is held has to go, should the log's other events not come."""
         return datetime.now(UTC) + MOST_HELD if self._held else None
 
     def on_notify(self) -> tuple[list[Writes], bool]:
-        return self._release()
+        return self._release(self._pack_held())
 
     def on_eof(self) -> tuple[list[Writes], bool]:
-        return self._release()
+        return self._release(self._pack_held())
 
     def _pack_held(self) -> dict[str, bytes]:
         """Pack the states that are held; they still are to be written."""
@@ -190,11 +191,11 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
         self._packed.update(changed)
         return changed
 
-    def _release(self) -> tuple[list[Writes], bool]:
-        """What is held, to be written now."""
-        if not self._held:
+    def _release(self, changed: dict[str, bytes]) -> tuple[list[Writes], bool]:
+        """What is held, just packed, to be written now."""
+        if not changed:
             return [], StatefulBatchLogic.RETAIN
-        changed, states = self._pack_held(), self._held.take().values()
+        states = self._held.take().values()
         versions = [state.header[VERSION] for state in states]
         newest = max([state.newest_ms for state in states])
         if newest > self._clock:

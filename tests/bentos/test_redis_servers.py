@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import os
-import random
 import signal
 import socket
 import ssl
@@ -36,6 +35,7 @@ from bentos.work import Work
 from embedded.redis_server import binary, free_port
 from fraud.settings import load_settings
 from tests.bentos.running import store_features, transaction, wait_for
+from tests.streaming.broker import free_ports
 
 PROJECT = "tollgate"
 
@@ -199,14 +199,8 @@ def test_a_sentinel_leads_to_the_master_and_to_its_successor(tmp_path: Path) -> 
 
 
 def cluster_port() -> int:
-    """A free port with a free one for the cluster bus 10,000 above it, both below the ephemeral ones: an
-    outgoing connection takes neither before the server does."""
-    while True:
-        port = random.randrange(10_000, 20_000)
-        with suppress(OSError), socket.socket() as one, socket.socket() as bus:
-            one.bind(("127.0.0.1", port))
-            bus.bind(("127.0.0.1", port + 10_000))
-            return port
+    """A free port with a free one for the cluster bus 10,000 above it."""
+    return free_ports(2, apart=10_000)
 
 
 @pytest.fixture(scope="module")

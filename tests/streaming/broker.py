@@ -16,12 +16,13 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from embedded.redis_server import free_port
 
 
-def free_ports(count: int) -> int:
-    """The first of `count` neighbouring loopback ports that nobody uses, below the ephemeral ones."""
+def free_ports(count: int, apart: int = 1) -> int:
+    """The first of `count` loopback ports, so far apart, that nobody uses, below the ephemeral ones: no
+    outgoing connection takes them before a server does."""
     while True:
-        first = random.randrange(20_000, 30_000)
+        first = random.randrange(10_000, 20_000)
         try:
-            for port in range(first, first + count):
+            for port in range(first, first + count * apart, apart):
                 with socket.socket() as probe:
                     probe.bind(("127.0.0.1", port))
             return first
