@@ -171,9 +171,9 @@ def changed(
 ) -> Observation:
     """`seen` at another time, of another amount and with other counterparties."""
     word = seen.word & ~0xFFFFFFFF | amount
-    time_bytes = event_ms.to_bytes(8, "little")
+    record = event_ms.to_bytes(8, "little") + seen.record[8:]
     return Observation(
-        event_ms, seen.transaction_key, word, time_bytes, seen.ids, keys or seen.keys, seen.location
+        event_ms, seen.transaction_key, word, record, seen.ids, keys or seen.keys, seen.location
     )
 
 

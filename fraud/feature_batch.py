@@ -13,8 +13,8 @@ import numpy as np
 
 from fraud.entities import ENTITIES, TRACKED_FIELDS, VELOCITY_TTL, WINDOWS
 from fraud.feature_list import DAY_AT, HOUR_AT, MOMENT_AT, OWN, TRANSACTION_FEATURES
+from fraud.observation import NO_LOCATION
 from fraud.profiles import AMOUNT_AGAINST, USUAL_PLACE
-from fraud.request import NO_LOCATION
 from fraud.windows import TABLE_COUNT, Floats, Ints, WindowRead, read_windows
 
 HORIZON_MS: Final = int(VELOCITY_TTL.total_seconds() * 1000)

@@ -19,8 +19,8 @@ from fraud.entities import ENTITIES, WINDOWS
 from fraud.feature_batch import DAY_MS, EARTH_KM, HORIZON_MS, OLDEST_SECONDS
 from fraud.feature_list import DAY_AT, HOUR_AT, MOMENT_AT
 from fraud.last_seen import NEVER
+from fraud.observation import NO_LOCATION
 from fraud.profiles import AMOUNT_AGAINST, USUAL_PLACE
-from fraud.request import NO_LOCATION
 from fraud.row_tables import asked_keys, read_tables
 from fraud.state_layout import (
     BUCKETS_MASK,

@@ -16,8 +16,9 @@ from fraud.entities import ENTITIES
 from fraud.feature_batch import batch_features
 from fraud.feature_list import CATEGORICAL, PROFILE_INPUTS, TRANSACTION_FEATURES, VECTOR, Feature
 from fraud.feature_row import row_features
+from fraud.observation import NO_LOCATION
 from fraud.profiles import PROFILE_FEATURES, SERVED_PROFILES, ProfileFeature
-from fraud.request import NO_LOCATION, REQUEST_FIELDS, request_columns, request_row, request_values
+from fraud.request import REQUEST_FIELDS, request_columns, request_row, request_values
 from fraud.windows import Floats, Ints
 
 __all__ = [

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from hashlib import blake2b
+from struct import Struct as Layout
 from typing import Final
 
 from msgspec import Struct
@@ -19,6 +21,18 @@ _MARK = 1 << 62
 _HIGH_HALF: Final = ~0xFFFFFFFF
 #: In place of the hash bytes that tables do not keep.
 _LOW_BYTES: Final = bytes(8 - KEY_BYTES)
+#: In place of a location where there is none: outside what `pack_location` gives.
+NO_LOCATION: Final = -(1 << 63)
+#: In place of a key where there is none, in a record.
+_NO_KEY: Final = bytes(KEY_BYTES)
+#: Keys in a record: those of an entity's tables stand in the order of its tables.
+_RECORD_KEYS: Final = ("card", "customer", "merchant", "device", "country")
+_RECORD: Final = Layout("<qqq" + f"{KEY_BYTES}s" * len(_RECORD_KEYS))
+#: What each entity reads of a record: the keys of other entities are passed over.
+_OF_ENTITY: Final = tuple(
+    Layout("<qqq" + "".join([f"{KEY_BYTES}{'s' if key in entity.tracked else 'x'}" for key in _RECORD_KEYS]))
+    for entity in ENTITIES
+)
 
 
 def _hash(text: str) -> int:
@@ -30,25 +44,39 @@ def _hash(text: str) -> int:
 stable_hash = lru_cache(maxsize=1 << 18)(_hash)
 
 
-@lru_cache(maxsize=1 << 18)
-def _key(text: str) -> bytes:
-    return _hash(text).to_bytes(8, "little", signed=True)[8 - KEY_BYTES :]
+class _Keys(dict[str | None, bytes]):
+    """The hash bytes that tables keep of a text, and none of None: computed once, for so many texts.
+
+    (An `lru_cache` keeps its entries in a list, which every look relinks: three far places in memory.)
+    """
+
+    def __missing__(self, text: str | None) -> bytes:
+        if len(self) >= _MOST_KEYS:
+            self.clear()
+        whole = b"" if text is None else _hash(text).to_bytes(8, "little", signed=True)
+        key = self[text] = whole[8 - KEY_BYTES :]
+        return key
+
+
+_MOST_KEYS: Final = 1 << 18
+_keys: Final = _Keys()
 
 
 class Observation(Struct, frozen=True, gc=False):
     """One transaction as velocity states see it.
 
     `event_ms` is event time (UTC milliseconds), `word` holds the high half of the transaction
-    id's hash and the amount in reference cents, `time_bytes` is `event_ms` as 8 bytes, `ids`
-    the entities' values in `ENTITIES` order (None where absent), `keys` one tuple per entity
-    with the hashes its last-seen tables take (the high 6 bytes of `stable_hash`, or none where
-    absent), `location` micro-degrees packed by `pack_location`, or None.
+    id's hash and the amount in reference cents, `record` is all that states look at as bytes of one
+    size, of which `event_ms` is the first 8 (`read_records`), `ids` the entities' values in `ENTITIES`
+    order (None where absent), `keys` one tuple per entity with the hashes its last-seen tables take
+    (the high 6 bytes of `stable_hash`, or none where absent), `location` micro-degrees packed by
+    `pack_location`, or None.
     """
 
     event_ms: int
     transaction_key: int
     word: int
-    time_bytes: bytes
+    record: bytes
     ids: tuple[str | None, ...]
     keys: tuple[tuple[bytes, ...], ...]
     location: int | None
@@ -112,24 +140,43 @@ def observe_values(
     if not 0 <= amount_reference <= REFERENCE_CAP:
         raise ValueError(f"an amount in reference cents is between 0 and {REFERENCE_CAP}")
     customer, card, merchant, _, device, _ = ids
-    card_key = _key(card)
-    used = (
-        _key(merchant),
-        _key(device) if device is not None else b"",
-        _key(country) if country is not None else b"",
-    )
+    keys = _keys
+    card_key, customer_key, merchant_key = keys[card], keys[customer], keys[merchant]
+    device_key, country_key = keys[device], keys[country]
+    used = merchant_key, device_key, country_key
     served = (card_key,)
-    shared = (card_key, _key(customer))
+    shared = card_key, customer_key
     transaction_key = _hash(transaction_id)
+    word = transaction_key & _HIGH_HALF | amount_reference
+    location = pack_location(latitude, longitude) if latitude is not None and longitude is not None else None
     return Observation(
         event_ms,
         transaction_key,
-        transaction_key & _HIGH_HALF | amount_reference,
-        event_ms.to_bytes(8, "little", signed=True),
+        word,
+        _RECORD.pack(
+            event_ms, word, NO_LOCATION if location is None else location,
+            card_key, customer_key, merchant_key, device_key, country_key,
+        ),
         ids,
         (used, used, served, served, shared, shared),
-        pack_location(latitude, longitude) if latitude is not None and longitude is not None else None,
-    )
+        location,
+    )  # fmt: skip
+
+
+def read_records(place: int, records: bytes) -> Iterator[Observation]:
+    """The observations with these records, one after the other, without `ids` and with the keys of the
+    entity at `place` in `ENTITIES` only: good for adding to its states."""
+    before: tuple[tuple[bytes, ...], ...] = ((),) * place
+    at, size = 0, _RECORD.size
+    for time, word, location, *keys in _OF_ENTITY[place].iter_unpack(records):
+        used = tuple(keys)
+        if _NO_KEY in used:
+            used = tuple([b"" if key == _NO_KEY else key for key in used])
+        record = records[at : at + size]
+        at += size
+        yield Observation(
+            time, 0, word, record, (), (*before, used), None if location == NO_LOCATION else location
+        )
 
 
 assert [(entity.key, entity.tracked) for entity in ENTITIES] == [
@@ -140,3 +187,4 @@ assert [(entity.key, entity.tracked) for entity in ENTITIES] == [
     ("device_id", ("card", "customer")),
     ("ip", ("card", "customer")),
 ], "observe_values is written in this order"
+assert all(sorted(entity.tracked, key=_RECORD_KEYS.index) == list(entity.tracked) for entity in ENTITIES)

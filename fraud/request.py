@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fraud.contract import CHANNELS, Transaction
 from fraud.entities import TRACKED_FIELDS
 from fraud.money import MINOR_DIGITS
-from fraud.observation import pack_location, stable_hash
+from fraud.observation import NO_LOCATION, pack_location, stable_hash
 
 Ints = NDArray[np.int64]
 
@@ -20,9 +20,6 @@ assert TRACKED_FIELDS == {
     "customer": "customer_id", "card": "card_id", "merchant": "merchant_id", "device": "device_id",
     "country": "country",
 }, "request_values is written in this order"  # fmt: skip
-
-#: No location, in a request: outside what `pack_location` gives.
-NO_LOCATION: Final = -(1 << 63)
 
 #: The request source: one Int64 per field. Hashes are `stable_hash`, 0 where absent.
 REQUEST_FIELDS: Final[dict[str, str]] = {

@@ -87,6 +87,9 @@ class Settings(BaseSettings):
         le=86_400,
         description="how long the flow waits for a Redis or Kafka that is away before it ends with an error",
     )
+    stream_huge_pages: bool = Field(
+        True, description="gather the flow's memory in huge pages, where the kernel can (Linux 6.1)"
+    )
     stream_metrics_port: int = Field(
         0,
         ge=0,

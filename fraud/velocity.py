@@ -125,7 +125,7 @@ class VelocityState:
         if len(events) > MOST_EVENT_WORDS:
             self._fold()
         # Uses in order of time: what is used now is used last, and goes to the table's end.
-        time_bytes = seen.time_bytes[:TIME_BYTES]
+        time_bytes = seen.record[:TIME_BYTES]
         for index, key in enumerate(seen.keys[place]):
             if key:
                 table = self.tables[index]

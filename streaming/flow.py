@@ -17,6 +17,7 @@ from bytewax.dataflow import Dataflow
 
 from fraud.settings import Settings, settings
 from streaming.disk import Disk
+from streaming.huge_pages import use_huge_pages
 from streaming.ingest import Ingested
 from streaming.redis_sink import OnlineStoreSink
 from streaming.routes import shard_routes
@@ -58,8 +59,14 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     configured = settings()
     logging.basicConfig(level=configured.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    def build(stopping: threading.Event) -> Dataflow:
+        if configured.stream_huge_pages:
+            use_huge_pages()
+        return build_flow(configured, stopping, drain=chosen.drain)
+
     return run(
-        "streaming.flow", configured, lambda stopping: build_flow(configured, stopping, drain=chosen.drain),
+        "streaming.flow", configured, build,
         folder=configured.home / "stream", processes=chosen.processes or configured.stream_processes,
         process_id=chosen.process_id, forwarded=["--drain"] if chosen.drain else [],
     )  # fmt: skip

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from fraud.entities import ENTITIES
-from fraud.observation import Observation
+from fraud.observation import Observation, read_records
 
 #: Shards per entity: the unit of routing and of snapshots. Changing it orphans snapshots.
 SHARDS: Final = 8
@@ -50,37 +50,40 @@ class ShardBatch(Struct, gc=False):
         return ShardBatch.unpack, (self.pack(), self.more)
 
     def pack(self) -> bytes:
-        """The batch as bytes, but `more`: of each observation only what the states of this shard look at."""
-        place, seen = self.shard // SHARDS, self.seen
-        columns = (
-            self.shard, self.values,
-            array("q", [one.event_ms for one in seen]).tobytes(),
-            array("q", [one.word for one in seen]).tobytes(),
-            [one.keys[place] for one in seen],
-            [one.location for one in seen] if ENTITIES[place].located else None,
-            self.seeds, self.appended_ms, self.reached,
-        )  # fmt: skip
-        return _encode(columns)
+        """The batch as bytes, but `more`: of each observation what states look at."""
+        records = b"".join([one.record for one in self.seen])
+        return _encode((self.shard, self.values, records, self.seeds, self.appended_ms, self.reached))
 
     @staticmethod
     def unpack(data: bytes, more: bool = False) -> ShardBatch:
-        """The batch that `pack` packed; its observations are good for `VelocityState.add` here only."""
-        shard, values, times, words, keys, locations, seeds, appended_ms, reached = _decode(data)
-        before: tuple[_Keys, ...] = ((),) * (shard // SHARDS)
+        """The batch that `pack` packed, here or before version 5 of snapshots; its observations are good
+        for `VelocityState.add` here only."""
+        if data[:1] == _BEFORE_5:
+            return ShardBatch._unpack_before_5(data)
+        shard, values, records, seeds, appended_ms, reached = _decode(data)
+        seen = list(read_records(shard // SHARDS, records))
+        return ShardBatch(shard, values, seen, seeds, appended_ms, reached, more, data)
+
+    @staticmethod
+    def _unpack_before_5(data: bytes) -> ShardBatch:
+        shard, values, times, words, keys, locations, seeds, appended_ms, reached = _decode_before_5(data)
+        before: tuple[tuple[bytes, ...], ...] = ((),) * (shard // SHARDS)
         seen = [
             Observation(time, 0, word, time.to_bytes(8, "little", signed=True), (), (*before, used), location)
             for time, word, used, location in zip(
                 array("q", times), array("q", words), keys, locations or repeat(None, len(keys)), strict=True
             )
         ]
-        return ShardBatch(shard, values, seen, seeds, appended_ms, reached, more, data)
+        return ShardBatch(shard, values, seen, seeds, appended_ms, reached)
 
 
 _encode: Final[Callable[[Any], bytes]] = msgspec.msgpack.Encoder().encode
-_Keys = tuple[bytes, ...]
 _Seeds = list[tuple[str, bytes]]
-_decode: Final = msgspec.msgpack.Decoder(
-    tuple[int, list[str], bytes, bytes, list[_Keys], list[int | None] | None, _Seeds, int, int]
+_decode: Final = msgspec.msgpack.Decoder(tuple[int, list[str], bytes, _Seeds, int, int]).decode
+#: An array of nine: how a piece of a snapshot before version 5 begins.
+_BEFORE_5: Final = b"\x99"
+_decode_before_5: Final = msgspec.msgpack.Decoder(
+    tuple[int, list[str], bytes, bytes, list[tuple[bytes, ...]], list[int | None] | None, _Seeds, int, int]
 ).decode
 
 

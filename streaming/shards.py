@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import UTC, datetime
+from itertools import compress, repeat
 from typing import Any, Final, cast
 
 from bytewax.operators import StatefulBatchLogic
@@ -41,6 +42,7 @@ _KEPT_SNAPSHOTS: Final = 4
 
 #: Updates that are packed at once for `redo`, at least.
 _PIECE: Final = 32
+_add: Final = VelocityState.add
 
 #: Versions (microseconds, 0 if none) that the online store holds for values of an entity place.
 StoredVersions = Callable[[int, list[str]], list[int]]
@@ -144,10 +146,12 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
                 if state.merge(VelocityState.unpack(self._entity, packed)):
                     touched[value] = state
                     only_updates = False
-            for value, seen in zip(batch.values, batch.seen, strict=True):
-                state = live.get(value) or self._state(value)
-                if state.add(seen, place):
-                    touched[value] = state
+            states = [live.get(value) or self._state(value) for value in batch.values]
+            added = list(map(_add, states, batch.seen, repeat(place)))
+            if False in added:
+                touched.update(compress(zip(batch.values, states, strict=True), added))
+            else:
+                touched.update(zip(batch.values, states, strict=True))
         if self._replaying:
             self._replayed.update(touched)
             self._replaying.difference_update([batch.reached for batch in values])

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Final
 
 #: Raised whenever the layout of a snapshot changes.
-SNAPSHOT_VERSION: Final = 4
-_READABLE: Final = (2, 3, SNAPSHOT_VERSION)
+SNAPSHOT_VERSION: Final = 5
+_READABLE: Final = (2, 3, 4, SNAPSHOT_VERSION)
 
 
 def recovery_folder(folder: Path) -> Path:

@@ -302,6 +302,45 @@ def test_a_snapshot_of_version_3_is_read(start: Start) -> None:
     assert set(written(restored.on_batch([updates([], reached=0)])[0])) == set(lately)
 
 
+def packed_before_5(batch: ShardBatch) -> bytes:
+    place, seen = batch.shard // SHARDS, batch.seen
+    columns = (
+        batch.shard, batch.values,
+        b"".join([one.event_ms.to_bytes(8, "little") for one in seen]),
+        b"".join([one.word.to_bytes(8, "little", signed=True) for one in seen]),
+        [one.keys[place] for one in seen],
+        [one.location for one in seen] if ENTITIES[place].located else None,
+        batch.seeds, batch.appended_ms, batch.reached,
+    )  # fmt: skip
+    return msgspec.msgpack.encode(columns)
+
+
+@pytest.mark.parametrize("place", range(len(ENTITIES)))
+def test_a_piece_of_a_snapshot_before_version_5_is_read(place: int) -> None:
+    seen = [observe(transaction) for transaction in history(40)]
+    values = [one.ids[place] or "" for one in seen]
+    batch = ShardBatch(place * SHARDS, values, seen, [("customer-1", b"packed")], 7, 1)
+    old = ShardBatch.unpack(packed_before_5(batch))
+    now = ShardBatch.unpack(batch.pack())
+    names = ("values", "seeds", "appended_ms", "reached")
+    assert [getattr(old, name) for name in names] == [getattr(now, name) for name in names]
+    ours, theirs = VelocityState(ENTITIES[place]), VelocityState(ENTITIES[place])
+    for one, other in zip(now.seen, old.seen, strict=True):
+        assert ours.add(one, place) == theirs.add(other, place)
+    assert ours.pack() == theirs.pack()
+
+
+def test_a_snapshot_of_version_4_is_read(start: Start) -> None:
+    transactions = history(50, customers=5)
+    shard = start()
+    shard.on_batch([updates(transactions[:30])])
+    piece = packed_before_5(updates(transactions[:30]))
+    restored = start((4, *shard.snapshot()[1:5], (piece,), (), (piece,)))
+    assert restored._packed == shard._packed
+    restored.on_batch([updates(transactions[30:])])
+    assert start(restored.snapshot())._packed == states(transactions)
+
+
 @pytest.mark.parametrize("place", range(len(ENTITIES)))
 def test_a_batch_is_sent_with_all_that_its_states_look_at(place: int) -> None:
     seen = [observe(transaction) for transaction in history(40)]
