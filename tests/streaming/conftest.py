@@ -15,7 +15,12 @@ import redis
 
 from embedded.redis_server import RedisServer
 from fraud.settings import Settings, settings
+from streaming.disk import Disk
+from streaming.redo_files import RedoFiles
+from streaming.shards import ShardLogic
+from streaming.state_bases import StateBases
 from tests.streaming.broker import Broker, free_ports, start_broker
+from tests.streaming.one_shard import Start
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -106,3 +111,19 @@ def eventually(condition: Callable[[], bool], seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not come true in time"
         time.sleep(0.02)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """A shard over one partition, whose online store holds `stored` versions."""
+
+    disk = Disk()
+
+    def build(snapshot: tuple[object, ...] | None = None, stored: int = 0) -> ShardLogic:
+        bases, files = StateBases(tmp_path / "states", disk), RedoFiles(tmp_path / "redo", disk)
+        return ShardLogic(
+            1, lambda _place, values: [stored] * len(values), bases, files, lambda: None, snapshot
+        )
+
+    yield build
+    disk.close()
