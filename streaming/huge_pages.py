@@ -25,6 +25,8 @@ _MADV_COLLAPSE: Final = 25
 #: A piece is gathered once so many of its small pages are in use: the rest is memory it takes more.
 _MOSTLY: Final = _HUGE // _PAGE * 3 // 4
 _EVERY_S: Final = 2.0
+#: The next attempt, once the kernel had no huge page for anything.
+_REFUSED_S: Final = 300.0
 #: After each piece that took the kernel longer than this, the flow goes on for as long (seconds).
 _WORK_S: Final = 0.0005
 
@@ -36,12 +38,13 @@ def use_huge_pages() -> None:
 
 
 def _keep_gathering() -> None:
+    wait = _EVERY_S
     while True:
-        time.sleep(_EVERY_S)
+        time.sleep(wait)
         gathered, refused = gather()
-        if refused and not gathered:
-            _log.info("the kernel has no huge pages to give: the flow goes on without")
-            return
+        wait = _EVERY_S if gathered or not refused else _REFUSED_S
+        if wait > _EVERY_S:
+            _log.info("the kernel has no huge pages to give: the flow goes on without, for now")
 
 
 def gather() -> tuple[int, int]:
