@@ -38,6 +38,7 @@ def _targets(bench: Mapping[str, Any]) -> str:
         ("1,000 requests/s for 60 s: p50", "under 3 ms", rate["p50_ms"]),
         ("p95", "under 8 ms", rate["p95_ms"]),
         ("p99", "under 15 ms", rate["p99_ms"]),
+        ("that p99, of the floor's at the same rate", "", rate["p99_ratio_to_floor"]),
         ("errors", "0", rate["errors"]),
         ("two workers, of one", "at least 1.3", bench["workers_2"]["ratio_to_one"]),
         *(

@@ -84,11 +84,12 @@ class Stopwatch:
 
 
 @contextmanager
-def _timed(watch: Stopwatch) -> Iterator[None]:
+def timed_stages(watch: Stopwatch) -> Iterator[None]:
     """The service's stages, wrapped where it calls them."""
     from bentos import engine, online_reader, outbox, scorer
     from bentos.decision_log import DecisionLog
     from bentos.memory import Memory
+    from bentos.model_scores import ModelScores
     from bentos.online_features import OnlineFeatures
     from bentos.redis_connection import RedisConnection
 
@@ -104,7 +105,7 @@ def _timed(watch: Stopwatch) -> Iterator[None]:
         ("decode", online_reader.OnlineReader, "_settle"),
         ("request fields", scorer, "request_values"),
         ("velocity windows", scorer, "vector"),
-        ("model", scorer.Scorer, "_score"),
+        ("model", ModelScores, "of"),
         ("rules", scorer.Scorer, "_hits"),
         ("decide", scorer.Scorer, "_finish"),
         ("answer", scorer, "_encode_answer"),
@@ -155,7 +156,7 @@ async def _measure(size: int, batches: int) -> dict[str, Any]:
     watches = []
     for _ in range(24):
         watch = Stopwatch()
-        with _timed(watch):
+        with timed_stages(watch):
             await block(per_block)
         watches.append(watch.spent)
     await engine.stop()
