@@ -1,9 +1,9 @@
 """The flow's memory in huge pages.
 
-States are many small objects, touched in no order: with pages of 4 KiB nearly every touch also
-has to find its page anew, which on a virtual machine is a walk through two sets of tables. Python's
+States are many small objects, touched in no order: with pages of 4 KiB a touch often has to find
+its page anew, which on a virtual machine is a walk through two sets of tables. Python's
 allocator takes memory in pieces too small for the kernel to give huge pages by itself, so a thread
-asks it every two seconds to gather what is filled (`MADV_COLLAPSE`, Linux 6.1). Where the kernel has
+asks it every few seconds to gather what is filled (`MADV_COLLAPSE`, Linux 6.1). Where the kernel has
 no such thing, or none to give, the memory stays as it is.
 """
 
@@ -25,6 +25,8 @@ _MADV_COLLAPSE: Final = 25
 #: A piece is gathered once so many of its small pages are in use: the rest is memory it takes more.
 _MOSTLY: Final = _HUGE // _PAGE * 3 // 4
 _EVERY_S: Final = 2.0
+#: The more pieces there are, the later they are looked at again: looking takes microseconds for each.
+_PIECES_A_SECOND: Final = 100
 #: The next attempt, once the kernel had no huge page for anything.
 _REFUSED_S: Final = 300.0
 #: After each piece that took the kernel longer than this, the flow goes on for as long (seconds).
@@ -42,8 +44,9 @@ def _keep_gathering() -> None:
     while True:
         time.sleep(wait)
         gathered, refused = gather()
-        wait = _EVERY_S if gathered or not refused else _REFUSED_S
-        if wait > _EVERY_S:
+        wait = max(_EVERY_S, gathered / _PIECES_A_SECOND)
+        if refused and not gathered:
+            wait = _REFUSED_S
             _log.info("the kernel has no huge pages to give: the flow goes on without, for now")
 
 

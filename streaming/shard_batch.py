@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from fraud.entities import ENTITIES
-from fraud.observation import Observation, read_records
+from fraud.observation import Observation, entity_record, read_records
 
 #: Shards per entity: the unit of routing and of snapshots. Changing it orphans snapshots.
 SHARDS: Final = 8
@@ -67,13 +67,10 @@ class ShardBatch(Struct, gc=False):
     @staticmethod
     def _unpack_before_5(data: bytes) -> ShardBatch:
         shard, values, times, words, keys, locations, seeds, appended_ms, reached = _decode_before_5(data)
-        before: tuple[tuple[bytes, ...], ...] = ((),) * (shard // SHARDS)
-        seen = [
-            Observation(time, 0, word, time.to_bytes(8, "little", signed=True), (), (*before, used), location)
-            for time, word, used, location in zip(
-                array("q", times), array("q", words), keys, locations or repeat(None, len(keys)), strict=True
-            )
-        ]
+        place = shard // SHARDS
+        columns = array("q", times), array("q", words), keys, locations or repeat(None, len(keys))
+        records = b"".join([entity_record(place, *row) for row in zip(*columns, strict=True)])
+        seen = list(read_records(place, records))
         return ShardBatch(shard, values, seen, seeds, appended_ms, reached)
 
 
