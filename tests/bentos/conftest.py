@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import redis
 
 from embedded.redis_server import RedisServer
 from tests.bentos.running import Service, save_model, start_service, store_features, transaction
@@ -19,3 +22,21 @@ def service(tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer)
     store_features(running.redis, "routes", transaction())
     yield running
     running.stop()
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with three models."""
+    home = tmp_path_factory.mktemp("worker")
+    for seed, version in enumerate(("three", "two", "one")):
+        save_model(home, version, seed=seed, trees=5)
+    (home / "deployment.json").write_text(json.dumps({"champion": "one"}))
+    return home
+
+
+@pytest.fixture
+def url(redis_server: RedisServer) -> str:
+    """An empty Redis database."""
+    url = f"redis://127.0.0.1:{redis_server.port}/8"
+    redis.Redis.from_url(url).flushdb()
+    return url
