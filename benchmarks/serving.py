@@ -302,9 +302,9 @@ PARTS: Final[dict[str, Callable[[Bench], dict[str, Any]]]] = {
 }  # fmt: skip
 
 
-def measure(parts: Sequence[str], *, quick: bool) -> dict[str, Any]:
-    """The figures of `parts`; `quick` shortens every turn for a look while developing."""
-    result: dict[str, Any] = {}
+def measure(parts: Sequence[str], *, quick: bool) -> Iterator[dict[str, Any]]:
+    """The figures of `parts`, one after the other, each with the conditions it was measured in; `quick`
+    shortens every turn for a look while developing."""
     with tempfile.TemporaryDirectory(prefix="tollgate-bench-") as scratch:
         root = Path(scratch)
         redis_server = start_redis(root / "redis")
@@ -315,15 +315,15 @@ def measure(parts: Sequence[str], *, quick: bool) -> dict[str, Any]:
             for part in parts:
                 say(part)
                 begun, load = time.monotonic(), os.getloadavg()[0]
-                result |= PARTS[part](bench)
-                result.setdefault("conditions", {})[part] = {
+                figures = PARTS[part](bench)
+                conditions = {
                     "load_before": round(load, 2), "seconds": round(time.monotonic() - begun, 1),
                     "quick": quick,
                 }  # fmt: skip
+                yield figures | {"conditions": {part: conditions}}
         finally:
             bench.stop(*list(bench.running))
             redis_server.stop()
-    return result
 
 
 def _apply_features(home: Path, url: str) -> None:
@@ -349,12 +349,13 @@ def main() -> int:
     )
     options = parser.parse_args()
     path = settings().results / "bench" / "serving.json"
-    known = json.loads(path.read_text()) if path.exists() and set(options.only) != set(PARTS) else {}
-    fresh = measure(options.only, quick=options.quick)
-    conditions = known.get("conditions", {}) | fresh.pop("conditions")
-    result = {"machine": {"cpus": os.cpu_count()}} | known | fresh | {"conditions": conditions}
+    result = json.loads(path.read_text()) if path.exists() and set(options.only) != set(PARTS) else {}
+    result["machine"] = {"cpus": os.cpu_count()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=2) + "\n")
+    for figures in measure(options.only, quick=options.quick):
+        conditions = result.get("conditions", {}) | figures["conditions"]
+        result |= figures | {"conditions": conditions}
+        path.write_text(json.dumps(result, indent=2) + "\n")  # what was measured stays, whatever comes
     print(json.dumps(result, indent=2))
     return 0
 

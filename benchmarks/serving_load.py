@@ -19,6 +19,8 @@ from typing import cast
 
 import numpy as np
 
+from benchmarks.alarm import Alarm
+
 MOST_RATE = 20_000
 MOST_SECONDS = 180
 MOST_CONNECTIONS = 1024
@@ -219,6 +221,7 @@ async def at_rate(
     for _ in range(connections):
         idle.append(await _connect(port, finished))
     every = list(idle)
+    alarm = Alarm()
     begun = perf_counter()
     sent = 0
     while sent < len(requests):
@@ -234,7 +237,8 @@ async def at_rate(
                 waiting.append((requests[place], intended))
         sent = due
         if sent < len(requests):
-            await asyncio.sleep(max(0.0, begun + due_at[sent] - perf_counter()))
+            await alarm.at(begun + due_at[sent])
+    alarm.close()
     await asyncio.wait([over], timeout=patience)
     load.unanswered += left
     load.seconds = perf_counter() - begun

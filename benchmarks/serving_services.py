@@ -37,13 +37,16 @@ class Running:
         return used
 
     def stop(self) -> None:
-        """Ask it to end, and end it after 20 seconds if it has not."""
+        """Ask it to end, and end what has not 20 seconds later: it, or a worker that outlived it."""
+        workers = psutil.Process(self.process.pid).children(recursive=True)
         self.process.terminate()
-        try:
+        with suppress(subprocess.TimeoutExpired):
             self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        _, left = psutil.wait_procs(workers, 20)
+        for one in left:
+            one.kill()
+        self.process.kill()
+        self.process.wait()
 
 
 def start(

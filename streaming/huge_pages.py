@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -25,6 +26,9 @@ _MADV_COLLAPSE: Final = 25
 #: A piece is gathered once so many of its small pages are in use: the rest is memory it takes more.
 _MOSTLY: Final = _HUGE // _PAGE * 3 // 4
 _EVERY_S: Final = 2.0
+#: Idle processors that it takes to begin, and how long it waits for them (seconds).
+_SPARE: Final = 0.25
+_PATIENCE_S: Final = 60.0
 #: The more pieces there are, the later they are looked at again: looking takes microseconds for each.
 _PIECES_A_SECOND: Final = 100
 #: The next attempt, once the kernel had no huge page for anything.
@@ -40,14 +44,31 @@ def use_huge_pages() -> None:
 
 
 def _keep_gathering() -> None:
-    wait = _EVERY_S
+    wait, waited = _EVERY_S, 0.0
     while True:
+        idle = _idle_seconds()
         time.sleep(wait)
+        waited += wait
+        if not may_gather((_idle_seconds() - idle) / wait, waited):
+            continue
+        waited = 0.0
         gathered, refused = gather()
         wait = max(_EVERY_S, gathered / _PIECES_A_SECOND)
         if refused and not gathered:
             wait = _REFUSED_S
             _log.info("the kernel has no huge pages to give: the flow goes on without, for now")
+
+
+def may_gather(idle: float, waited: float) -> bool:
+    """Whether to begin now, with so many idle processors of late, and after so many seconds."""
+    return idle >= _SPARE or waited >= _PATIENCE_S
+
+
+def _idle_seconds() -> float:
+    """How long this machine's processors have been idle, all together."""
+    with Path("/proc/stat").open() as file:
+        _, _, _, _, idle, waiting, *_ = file.readline().split()
+    return (int(idle) + int(waiting)) / os.sysconf("SC_CLK_TCK")
 
 
 def gather() -> tuple[int, int]:

@@ -27,6 +27,7 @@ from fraud.settings import Settings
 from streaming import metrics
 from streaming.garbage import collect_seldom
 from streaming.snapshots import recovery_folder
+from streaming.timers import waking_seldom
 
 #: Seconds that one thread may hold the interpreter while others want it.
 _TURN_S: Final = 0.001
@@ -55,11 +56,13 @@ def run(
     collect_seldom()
     sys.setswitchinterval(_TURN_S)
     _log.info("the flow starts (process %s of %s)", (process_id or 0) + 1, processes)
-    cluster_main(  # type: ignore[no-untyped-call]
-        build(stopping), addresses, process_id or 0,
-        epoch_interval=timedelta(seconds=configured.stream_snapshot_seconds),
-        recovery_config=RecoveryConfig(recovery),  # type: ignore[no-untyped-call]
-    )  # fmt: skip
+    flow = build(stopping)
+    with waking_seldom():
+        cluster_main(  # type: ignore[no-untyped-call]
+            flow, addresses, process_id or 0,
+            epoch_interval=timedelta(seconds=configured.stream_snapshot_seconds),
+            recovery_config=RecoveryConfig(recovery),  # type: ignore[no-untyped-call]
+        )  # fmt: skip
     _log.info("the flow has ended")
     return 0
 

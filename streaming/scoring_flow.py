@@ -36,6 +36,7 @@ from streaming.redis_link import AWAY
 from streaming.scoring_client import ScoringClient, ServiceAwayError
 from streaming.snapshots import SNAPSHOT_VERSION, check_version
 from streaming.source import reader_opener
+from streaming.timers import wake_on_time
 
 _IDLE: Final = timedelta(milliseconds=2)
 #: Most transactions in one bulk request: the service takes 1,024.
@@ -195,6 +196,7 @@ class AuthorizationSource(FixedPartitionedSource[int, tuple[Any, ...]]):
     def build_part(
         self, step_id: str, for_part: str, resume_state: tuple[Any, ...] | None
     ) -> ScoringPartition:
+        wake_on_time()  # this is the worker's thread
         return ScoringPartition(
             self._configured, int(for_part), resume_state, self._stopping, drain=self._drain
         )

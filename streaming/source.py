@@ -26,6 +26,7 @@ from streaming.ingest import Ingest, Ingested, IngestSnapshot
 from streaming.recent_ids import IdSegments
 from streaming.redis_source import RedisStreamReader
 from streaming.snapshots import SNAPSHOT_VERSION, check_version
+from streaming.timers import wake_on_time
 
 #: Time to the next read of an empty partition, and once it has been empty for `_QUIET_S`.
 _IDLE: Final = timedelta(milliseconds=2)
@@ -196,6 +197,7 @@ class EventLogSource(FixedPartitionedSource[Ingested, tuple[Any, ...]]):
     def build_part(
         self, step_id: str, for_part: str, resume_state: tuple[Any, ...] | None
     ) -> IngestPartition:
+        wake_on_time()  # this is the worker's thread
         return IngestPartition(
             self._configured, self._open, int(for_part), resume_state, self._stopping, self._disk,
             self._when_empty, drain=self._drain, keep_log=self._keep_log,
