@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import signal
@@ -79,16 +80,16 @@ def publish(load: list[Event]) -> None:
 
 
 def await_visible(load: list[Event]) -> None:
-    """Wait until Redis shows the last event of every partition: all before it are visible then."""
+    """Wait until Redis shows the last event of every partition, to each of its entities: all before it
+    are visible then."""
     configured = settings()
     last = {event.partition: event.transaction for event in load if event.transaction}
-    customer = ENTITIES[0]
     deadline = time.monotonic() + _PATIENCE_S
     with redis.Redis.from_url(configured.redis_url) as client:
-        for transaction in last.values():
-            key = entity_key(configured.feast_project, customer.key, transaction.customer_id)
+        for transaction, entity in itertools.product(last.values(), ENTITIES):
+            key = entity_key(configured.feast_project, entity.key, getattr(transaction, entity.key))
             while True:
-                stored = client.hget(key, ts_field(customer.velocity_view))
+                stored = client.hget(key, ts_field(entity.velocity_view))
                 if stored and decode_timestamp(stored) > transaction.event_ms * 1000:
                     break
                 if time.monotonic() > deadline:

@@ -133,7 +133,9 @@ class Ingest:
                     shard = place * SHARDS + shard_of(value)
                     group = groups.get(shard)
                     if group is None:
-                        groups[shard] = ShardBatch(shard, [value], [seen], [], oldest, more=more)
+                        groups[shard] = ShardBatch(
+                            shard, [value], [seen], [], oldest, more=more, source=self._partition
+                        )
                     else:
                         group.values.append(value)
                         group.seen.append(seen)
@@ -141,16 +143,20 @@ class Ingest:
         self._count(len(arrivals.sequences), duplicates, late, len(letters))
         return Ingested(list(groups.values()), arrivals, letters)
 
-    def replayed(self) -> Ingested:
-        """Tell every shard that this partition has come to where its log ended at the start."""
-        return self._to_every_shard(reached=self._partition)
+    def replayed(self, more: bool = False) -> Ingested:
+        """Tell every shard that this partition has come to where its log ended at the start; `more` as in
+        `take`."""
+        return self._to_every_shard(self._partition, more)
 
     def caught_up(self) -> Ingested:
         """Tell every shard that this partition's backlog has ended."""
-        return self._to_every_shard(reached=-1)
+        return self._to_every_shard(-1, more=False)
 
-    def _to_every_shard(self, reached: int) -> Ingested:
-        batches = [ShardBatch(shard, [], [], [], 0, reached) for shard in range(len(SHARD_KEYS))]
+    def _to_every_shard(self, reached: int, more: bool) -> Ingested:
+        batches = [
+            ShardBatch(shard, [], [], [], 0, reached, more, self._partition)
+            for shard in range(len(SHARD_KEYS))
+        ]
         return Ingested(batches, Arrivals.none(), [])
 
     def _seed(self, payload: bytes, groups: dict[int, ShardBatch], appended: int) -> bool:
@@ -162,7 +168,9 @@ class Ingest:
         except (msgspec.DecodeError, binascii.Error, KeyError, StateError):
             return False
         shard = _PLACES[seed.seed] * SHARDS + shard_of(seed.key)
-        groups.setdefault(shard, ShardBatch(shard, [], [], [], appended)).seeds.append((seed.key, state))
+        groups.setdefault(
+            shard, ShardBatch(shard, [], [], [], appended, source=self._partition)
+        ).seeds.append((seed.key, state))
         return True
 
     def _count(self, accepted: int, duplicates: int, late: int, letters: int) -> None:

@@ -31,9 +31,9 @@ class ShardBatch(Struct, gc=False):
 
     `shard` is its index in `SHARD_KEYS`, `seeds` are packed states to merge first, `appended_ms` when the
     oldest event entered the log (wall clock, 0 if unknown), `reached` the partition that has
-    just replayed everything that its log held when the flow started (-1: none), `more` whether the
-    log held more events than were read: a backlog, of which the next read comes at once. A batch
-    that came from another process still has the bytes that it came as, `packed`.
+    just replayed everything that its log held when the flow started (-1: none), `source` the partition that
+    was read, `more` whether its log held more events than were read: a backlog, of which the next read
+    comes at once. A batch that came from another process still has the bytes that it came as, `packed`.
     """
 
     shard: int
@@ -43,26 +43,27 @@ class ShardBatch(Struct, gc=False):
     appended_ms: int
     reached: int = -1
     more: bool = False
+    source: int = 0
     packed: bytes = b""
 
-    def __reduce__(self) -> tuple[Callable[[bytes, bool], ShardBatch], tuple[bytes, bool]]:
+    def __reduce__(self) -> tuple[Callable[[bytes, bool, int], ShardBatch], tuple[bytes, bool, int]]:
         """Pickle, which Bytewax uses between processes, as one compact message."""
-        return ShardBatch.unpack, (self.pack(), self.more)
+        return ShardBatch.unpack, (self.pack(), self.more, self.source)
 
     def pack(self) -> bytes:
-        """The batch as bytes, but `more`: of each observation what states look at."""
+        """The batch as bytes, but `more` and `source`: of each observation what states look at."""
         records = b"".join([one.record for one in self.seen])
         return _encode((self.shard, self.values, records, self.seeds, self.appended_ms, self.reached))
 
     @staticmethod
-    def unpack(data: bytes, more: bool = False) -> ShardBatch:
+    def unpack(data: bytes, more: bool = False, source: int = 0) -> ShardBatch:
         """The batch that `pack` packed, here or before version 5 of snapshots; its observations are good
         for `VelocityState.add` here only."""
         if data[:1] == _BEFORE_5:
             return ShardBatch._unpack_before_5(data)
         shard, values, records, seeds, appended_ms, reached = _decode(data)
         seen = list(read_records(shard // SHARDS, records))
-        return ShardBatch(shard, values, seen, seeds, appended_ms, reached, more, data)
+        return ShardBatch(shard, values, seen, seeds, appended_ms, reached, more, source, data)
 
     @staticmethod
     def _unpack_before_5(data: bytes) -> ShardBatch:

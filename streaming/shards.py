@@ -96,6 +96,8 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
         #: Of the last snapshots, the base that the oldest piece in each was made after.
         self._oldest: deque[int] = deque(maxlen=_KEPT_SNAPSHOTS)
         self._replaying = set(range(partitions))
+        #: Partitions whose log holds more than has been read.
+        self._behind: set[int] = set()
         self._replayed: set[str] = set()
         self._packed: dict[str, bytes] = {}
         self._live: dict[str, VelocityState] = {}
@@ -140,6 +142,7 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
         touched = held.states
         only_updates = True
         for batch in values:
+            (self._behind.add if batch.more else self._behind.discard)(batch.source)
             held.note(batch.appended_ms)
             for value, packed in batch.seeds:
                 state = self._state(value)
@@ -170,7 +173,7 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
                     self._recent_seen.extend(batch.seen)
             if len(self._recent_values) >= _PIECE:  # so that a snapshot has little left to pack
                 self._close_recent()
-            if all(batch.more for batch in values) and held.may_stay() and len(live) <= MOST_LIVE:
+            if self._waits_for_more(values) and held.may_stay() and len(live) <= MOST_LIVE:
                 return [], StatefulBatchLogic.RETAIN
             changed = self._pack_held()
         else:
@@ -178,6 +181,10 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
             changed = self._pack_held()
             self._remember(tuple(changed.items()), len(changed))
         return self._release(changed)
+
+    def _waits_for_more(self, values: list[ShardBatch]) -> bool:
+        """Whether some partition has a backlog, and none of these events is of one that has none."""
+        return bool(self._behind) and all(batch.more for batch in values if batch.values)
 
     def notify_at(self) -> datetime | None:
         """When what is held has to go, should the log's other events not come."""

@@ -115,7 +115,7 @@ class IngestPartition(StatefulSourcePartition[Ingested, tuple[Any, ...]]):
         self._behind = more
         if self._replaying and self._reader.reached(self._tail):
             self._replaying = False
-            taken.append(self._ingest.replayed())
+            taken.append(self._ingest.replayed(more))
         if not taken:
             self._when_empty()
             if self._drain and not self._replaying:

@@ -24,11 +24,16 @@ def history(count: int, customers: int = 3, seed: int = 1) -> list[Transaction]:
 
 
 def updates(
-    transactions: list[Transaction], reached: int = -1, *, more: bool = False, appended_ms: int = 0
+    transactions: list[Transaction],
+    reached: int = -1,
+    *,
+    more: bool = False,
+    source: int = 0,
+    appended_ms: int = 0,
 ) -> ShardBatch:
     seen = [observe(transaction) for transaction in transactions]
     values = [transaction.customer_id for transaction in transactions]
-    return ShardBatch(0, values, seen, [], appended_ms, reached, more)
+    return ShardBatch(0, values, seen, [], appended_ms, reached, more, source)
 
 
 def states(transactions: list[Transaction]) -> dict[str, bytes]:

@@ -35,7 +35,21 @@ def test_the_states_of_a_backlog_are_written_once_when_it_ends(start: Start) -> 
 
 def test_events_of_a_partition_that_has_caught_up_do_not_wait_for_anothers_backlog(start: Start) -> None:
     transactions = history(40)
-    writes, _ = start().on_batch([updates(transactions[:20]), updates(transactions[20:], more=True)])
+    writes, _ = start().on_batch(
+        [updates(transactions[:20]), updates(transactions[20:], more=True, source=1)]
+    )
+    assert written(writes) == states(transactions)
+
+
+def test_a_backlog_that_ends_before_anothers_is_written_with_it(start: Start) -> None:
+    transactions = history(90)
+    shard = start()
+    assert shard.on_batch([updates(transactions[:30], more=True, source=0)]) == ([], False)
+    assert shard.on_batch([updates(transactions[30:60], more=True, source=1)]) == ([], False)
+    assert shard.on_batch([updates([], source=0)]) == ([], False)
+    assert shard.notify_at() is not None
+    assert shard.on_batch([updates(transactions[60:], more=True, source=1)]) == ([], False)
+    writes, _ = shard.on_batch([updates([], source=1)])
     assert written(writes) == states(transactions)
 
 

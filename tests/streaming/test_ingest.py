@@ -52,12 +52,13 @@ def test_every_entity_value_of_an_event_reaches_its_shard_once() -> None:
 
 def test_every_update_of_a_read_that_left_events_in_the_log_says_so() -> None:
     payloads = [event.payload for event in events(Load(20), 1)]
-    ingest = Ingest(0, 10_000, 10**9)
-    assert {update.more for update in ingest.take(batch(payloads[:10]), more=True).updates} == {True}
-    assert {update.more for update in ingest.take(batch(payloads[10:])).updates} == {False}
+    ingest = Ingest(3, 10_000, 10**9)
+    first, last = ingest.take(batch(payloads[:10]), more=True), ingest.take(batch(payloads[10:]))
+    assert {(update.source, update.more) for update in first.updates} == {(3, True)}
+    assert {(update.source, update.more) for update in last.updates} == {(3, False)}
     ended = ingest.caught_up().updates
-    assert [(update.shard, update.more, update.reached) for update in ended] == [
-        (shard, False, -1) for shard in range(len(SHARD_KEYS))
+    assert [(update.shard, update.source, update.more, update.reached) for update in ended] == [
+        (shard, 3, False, -1) for shard in range(len(SHARD_KEYS))
     ]
 
 

@@ -170,7 +170,7 @@ def test_a_snapshot_restores_what_seeds_and_catching_up_did_in_their_place(start
 def test_a_batch_is_sent_with_all_that_its_states_look_at(place: int) -> None:
     seen = [observe(transaction) for transaction in history(40)]
     values = [one.ids[place] or "" for one in seen]
-    sent = ShardBatch(place * SHARDS, values, seen, [("customer-1", b"packed")], 7, 1, more=True)
+    sent = ShardBatch(place * SHARDS, values, seen, [("customer-1", b"packed")], 7, 1, more=True, source=2)
     received = pickle.loads(pickle.dumps(sent))  # noqa: S301  # as Bytewax does between processes
     assert msgspec.structs.replace(received, seen=[], packed=b"") == msgspec.structs.replace(sent, seen=[])
     ours, theirs = VelocityState(ENTITIES[place]), VelocityState(ENTITIES[place])
