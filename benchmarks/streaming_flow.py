@@ -80,14 +80,17 @@ def publish(load: list[Event]) -> None:
 
 
 def await_visible(load: list[Event]) -> None:
-    """Wait until Redis shows the last event of every partition, to each of its entities: all before it
-    are visible then."""
+    """Wait until Redis shows the last event of every partition, to each of its entities: all before
+    it are visible then."""
     configured = settings()
     last = {event.partition: event.transaction for event in load if event.transaction}
     deadline = time.monotonic() + _PATIENCE_S
     with redis.Redis.from_url(configured.redis_url) as client:
         for transaction, entity in itertools.product(last.values(), ENTITIES):
-            key = entity_key(configured.feast_project, entity.key, getattr(transaction, entity.key))
+            value = getattr(transaction, entity.key)
+            if value is None:
+                continue
+            key = entity_key(configured.feast_project, entity.key, value)
             while True:
                 stored = client.hget(key, ts_field(entity.velocity_view))
                 if stored and decode_timestamp(stored) > transaction.event_ms * 1000:
