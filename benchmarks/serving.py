@@ -284,8 +284,10 @@ def workers_2(bench: Bench) -> dict[str, Any]:
     """Two workers beside one; the load generator and Redis are on the same cores."""
     one, two = Saturation(), Saturation()
     for turn in range(bench.turns):
-        one.turn(bench.service("tollgate"), bench.seconds, 64)
-        two.turn(bench.service("tollgate", "two_workers", TOLLGATE_SERVE_WORKERS="2"), bench.seconds, 64)
+        for found, number in ((one, 1), (two, 2)) if turn % 2 == 0 else ((two, 2), (one, 1)):
+            label = "two_workers" if number == 2 else "tollgate"
+            running = bench.service("tollgate", label, TOLLGATE_SERVE_WORKERS=str(number))
+            found.turn(running, bench.seconds, 64)
         say(f"turn {turn + 1}: one worker {one.rates[-1]:.0f}/s, two {two.rates[-1]:.0f}/s")
     bench.stop("two_workers")
     return {

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import gc
 import hashlib
 import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -69,6 +71,8 @@ _REPEATING: Final = [
     field.name for field in SCHEMA if pa.types.is_string(field.type) and field.name != "transaction_id"
 ]
 _HOUR_US: Final = 3_600_000_000
+#: Decisions that are decoded at once.
+_PIECE: Final = 512
 
 _decode = msgspec.msgpack.Decoder(list[Any]).decode
 
@@ -98,26 +102,68 @@ def _table(records: Sequence[bytes], rows: Sequence[list[Any]]) -> pa.Table:
     )
 
 
+class _Hour:
+    """The decisions of one hour of events, made rows of `SCHEMA` a piece at a time.
+
+    Of a whole segment, what is decoded would be millions of small objects, too many for the processor's
+    caches.
+    """
+
+    def __init__(self) -> None:
+        self._records: list[bytes] = []
+        self._rows: list[list[Any]] = []
+        self._pieces: list[pa.Table] = []
+
+    def add(self, record: bytes, row: list[Any]) -> None:
+        self._records.append(record)
+        self._rows.append(row)
+        if len(self._rows) >= _PIECE:
+            self._close()
+
+    def table(self) -> pa.Table:
+        if self._rows:
+            self._close()
+        return pa.concat_tables(self._pieces)
+
+    def _close(self) -> None:
+        self._pieces.append(_table(self._records, self._rows))
+        self._records, self._rows = [], []
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """What is decoded has no cycles, and Python's collector would take as long with it as all else does."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@_without_collections()
 def convert(segment: Path, root: Path) -> int:
     """Write one segment as hourly files under `root`, delete it, return its number of decisions."""
-    by_hour: dict[int, tuple[list[bytes], list[list[Any]]]] = {}
+    by_hour: dict[int, _Hour] = {}
     place = RECORD.index("event_timestamp")
     for record in read_frames(segment):
         row = _decode(record)
-        records, rows = by_hour.setdefault(row[place] // _HOUR_US, ([], []))
-        records.append(record)
-        rows.append(row)
-    for hour, (records, rows) in by_hour.items():
+        by_hour.setdefault(row[place] // _HOUR_US, _Hour()).add(record, row)
+    decisions = 0
+    for hour, found in by_hour.items():
+        table = found.table()
+        decisions += table.num_rows
         moment = datetime.fromtimestamp(hour * _HOUR_US / 1e6, UTC)
         folder = root / f"date={moment:%Y-%m-%d}" / f"hour={moment:%H}"
         folder.mkdir(parents=True, exist_ok=True)
         final = folder / f"{segment.stem}.parquet"
         unfinished = final.with_name(f".{final.name}.{os.getpid()}")
         # Numbers hardly repeat: a dictionary of each would only be built to be thrown away.
-        pq.write_table(_table(records, rows), unfinished, compression="zstd", use_dictionary=_REPEATING)
+        pq.write_table(table, unfinished, compression="zstd", use_dictionary=_REPEATING)
         unfinished.rename(final)
     segment.unlink()
-    return sum([len(records) for records, _ in by_hour.values()])
+    return decisions
 
 
 def convert_all(home: Path) -> int:
