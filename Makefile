@@ -72,8 +72,8 @@ bench-serving-stages: install ## where a transaction's time goes, and docs/servi
 	@$(PY) -m benchmarks.serving_stages
 	@$(PY) -m benchmarks.serving_built
 	@$(PY) -m benchmarks.serving_document
-bench-streaming: install ## results/bench/streaming.json
-	@$(PY) -m benchmarks.streaming
+bench-streaming: install ## results/bench/streaming.json (DATA= and MAPPING= for the backfill's history)
+	@$(PY) -m benchmarks.streaming $(if $(DATA),--data "$(DATA)") $(if $(MAPPING),--mapping "$(MAPPING)")
 chaos-serving: install ## results/chaos/serving.json
 	@$(PY) -m benchmarks.chaos_serving
 chaos-streaming: install ## results/chaos/streaming.json

@@ -23,9 +23,10 @@ from fraud.state_view import describe
 
 
 def measure_backfill(
-    data: Path, mapping: Path, days: int | None, proof_rows: int
+    data: Path | None, mapping: Path, days: int | None, proof_rows: int
 ) -> Iterator[tuple[str, dict[str, object]]]:
-    """Import `data`, rebuild its velocity log, send the same events through the flow, compare.
+    """Import `data` (None: make a synthetic history), rebuild its velocity log, send the same events
+    through the flow, compare.
 
     `days` takes only the first so many. First comes "backfill", whose `equal_bytes` says whether
     every newest state of the log equals the bytes that the flow has put into Redis; then "proof",
@@ -35,14 +36,19 @@ def measure_backfill(
     from datasets.lake import parquet_history, read_transactions, transactions_from_table
     from datasets.load import load
     from datasets.mapping import load_mapping
+    from datasets.synthetic.__main__ import main as make_synthetic
     from feature_repo.spark import spark_session
     from feature_repo.velocity_log import build_velocity_log
     from streaming.publish import publish_all
 
     with platform(TOLLGATE_EVENT_LOG="jsonl", TOLLGATE_PARTITIONS="1", TOLLGATE_STREAM_BATCH="2000"):
         configured = settings()
-        import_data(data, load_mapping(mapping), configured.home / "dataset")
-        load(configured.home / "dataset", configured.lake)
+        dataset = configured.home / "dataset"
+        if data is None:
+            make_synthetic(["--out", str(dataset)])
+        else:
+            import_data(data, load_mapping(mapping), dataset)
+        load(dataset, configured.lake)
         dates = list(parquet_history(configured.lake))
         start = datetime.combine(dates[0], datetime.min.time(), UTC)
         end = datetime.combine(dates[-1], datetime.min.time(), UTC) + timedelta(days=1)
