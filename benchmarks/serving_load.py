@@ -224,21 +224,23 @@ async def at_rate(
     alarm = Alarm()
     begun = perf_counter()
     sent = 0
-    while sent < len(requests):
-        due = bisect_right(due_at, perf_counter() - begun, lo=sent)
-        for place in range(sent, due):
-            intended = begun + due_at[place]
-            while idle and idle[0].transport is None:
-                idle.popleft()
-                replace()
-            if idle:
-                idle.popleft().send(requests[place], intended)
-            else:
-                waiting.append((requests[place], intended))
-        sent = due
-        if sent < len(requests):
-            await alarm.at(begun + due_at[sent])
-    alarm.close()
+    try:
+        while sent < len(requests):
+            due = bisect_right(due_at, perf_counter() - begun, lo=sent)
+            for place in range(sent, due):
+                intended = begun + due_at[place]
+                while idle and idle[0].transport is None:
+                    idle.popleft()
+                    replace()
+                if idle:
+                    idle.popleft().send(requests[place], intended)
+                else:
+                    waiting.append((requests[place], intended))
+            sent = due
+            if sent < len(requests):
+                await alarm.at(begun + due_at[sent])
+    finally:
+        alarm.close()
     await asyncio.wait([over], timeout=patience)
     load.unanswered += left
     load.seconds = perf_counter() - begun

@@ -38,13 +38,16 @@ class Running:
 
     def stop(self) -> None:
         """Ask it to end, and end what has not 20 seconds later: it, or a worker that outlived it."""
-        workers = psutil.Process(self.process.pid).children(recursive=True)
+        workers: list[psutil.Process] = []
+        with suppress(psutil.NoSuchProcess):  # it may have ended by itself
+            workers = psutil.Process(self.process.pid).children(recursive=True)
         self.process.terminate()
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(20)
         _, left = psutil.wait_procs(workers, 20)
         for one in left:
-            one.kill()
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
         self.process.kill()
         self.process.wait()
 
