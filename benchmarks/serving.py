@@ -282,14 +282,15 @@ def in_flight(bench: Bench) -> dict[str, Any]:
 
 def workers_2(bench: Bench) -> dict[str, Any]:
     """Two workers beside one; the load generator and Redis are on the same cores."""
-    one, two = Saturation(), Saturation()
+    labels = {1: "tollgate", 2: "two_workers"}
+    found = {number: Saturation() for number in labels}
     for turn in range(bench.turns):
-        for found, number in ((one, 1), (two, 2)) if turn % 2 == 0 else ((two, 2), (one, 1)):
-            label = "two_workers" if number == 2 else "tollgate"
-            running = bench.service("tollgate", label, TOLLGATE_SERVE_WORKERS=str(number))
-            found.turn(running, bench.seconds, 64)
-        say(f"turn {turn + 1}: one worker {one.rates[-1]:.0f}/s, two {two.rates[-1]:.0f}/s")
+        for number in sorted(found, reverse=turn % 2 == 1):
+            running = bench.service("tollgate", labels[number], TOLLGATE_SERVE_WORKERS=str(number))
+            found[number].turn(running, bench.seconds, 64)
+        say(f"turn {turn + 1}: one worker {found[1].rates[-1]:.0f}/s, two {found[2].rates[-1]:.0f}/s")
     bench.stop("two_workers")
+    one, two = found.values()
     return {
         "workers_2": {
             "ratio_to_one": _ratio(two.rates, one.rates),

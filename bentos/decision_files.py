@@ -132,7 +132,7 @@ class _Hour:
 
 @contextmanager
 def _without_collections() -> Iterator[None]:
-    """What is decoded has no cycles, and Python's collector would take as long with it as all else does."""
+    """What is decoded has no cycles: Python's collector would go through it again and again for nothing."""
     enabled = gc.isenabled()
     gc.disable()
     try:

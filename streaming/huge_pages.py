@@ -5,6 +5,10 @@ its page anew, which on a virtual machine is a walk through two sets of tables. 
 allocator takes memory in pieces too small for the kernel to give huge pages by itself, so a thread
 asks it every few seconds to gather what is filled (`MADV_COLLAPSE`, Linux 6.1). Where the kernel has
 no such thing, or none to give, the memory stays as it is.
+
+What it costs to gather comes at once, and what it saves over hours. So the thread works while a
+processor would be idle otherwise; where none is, as in the backlog of a flow with a process for each
+core, it waits for that, within bounds.
 """
 
 from __future__ import annotations
