@@ -134,7 +134,7 @@ class Ingest:
                     group = groups.get(shard)
                     if group is None:
                         groups[shard] = ShardBatch(
-                            shard, [value], [seen], [], oldest, more=more, source=self._partition
+                            shard, [value], [seen], [], oldest, self._partition, more=more
                         )
                     else:
                         group.values.append(value)
@@ -143,18 +143,18 @@ class Ingest:
         self._count(len(arrivals.sequences), duplicates, late, len(letters))
         return Ingested(list(groups.values()), arrivals, letters)
 
-    def replayed(self, more: bool = False) -> Ingested:
+    def replayed(self, more: bool) -> Ingested:
         """Tell every shard that this partition has come to where its log ended at the start; `more` as in
         `take`."""
-        return self._to_every_shard(self._partition, more)
+        return self._to_every_shard(replayed=True, more=more)
 
     def caught_up(self) -> Ingested:
         """Tell every shard that this partition's backlog has ended."""
-        return self._to_every_shard(-1, more=False)
+        return self._to_every_shard(replayed=False, more=False)
 
-    def _to_every_shard(self, reached: int, more: bool) -> Ingested:
+    def _to_every_shard(self, *, replayed: bool, more: bool) -> Ingested:
         batches = [
-            ShardBatch(shard, [], [], [], 0, reached, more, self._partition)
+            ShardBatch(shard, [], [], [], 0, self._partition, replayed, more)
             for shard in range(len(SHARD_KEYS))
         ]
         return Ingested(batches, Arrivals.none(), [])
@@ -168,9 +168,9 @@ class Ingest:
         except (msgspec.DecodeError, binascii.Error, KeyError, StateError):
             return False
         shard = _PLACES[seed.seed] * SHARDS + shard_of(seed.key)
-        groups.setdefault(
-            shard, ShardBatch(shard, [], [], [], appended, source=self._partition)
-        ).seeds.append((seed.key, state))
+        groups.setdefault(shard, ShardBatch(shard, [], [], [], appended, self._partition)).seeds.append(
+            (seed.key, state)
+        )
         return True
 
     def _count(self, accepted: int, duplicates: int, late: int, letters: int) -> None:

@@ -30,10 +30,10 @@ class ShardBatch(Struct, gc=False):
     """Updates for one shard from one read: `values[i]` gets `seen[i]`, in order.
 
     `shard` is its index in `SHARD_KEYS`, `seeds` are packed states to merge first, `appended_ms` when the
-    oldest event entered the log (wall clock, 0 if unknown), `reached` the partition that has
-    just replayed everything that its log held when the flow started (-1: none), `source` the partition that
-    was read, `more` whether its log held more events than were read: a backlog, of which the next read
-    comes at once. A batch that came from another process still has the bytes that it came as, `packed`.
+    oldest event entered the log (wall clock, 0 if unknown), `source` the partition that was read, `replayed`
+    whether it has just come to where its log ended when the flow started, `more` whether the log held more
+    events than were read: a backlog, of which the next read comes at once. A batch that came from another
+    process still has the bytes that it came as, `packed`.
     """
 
     shard: int
@@ -41,41 +41,44 @@ class ShardBatch(Struct, gc=False):
     seen: list[Observation]
     seeds: list[tuple[str, bytes]]
     appended_ms: int
-    reached: int = -1
-    more: bool = False
     source: int = 0
+    replayed: bool = False
+    more: bool = False
     packed: bytes = b""
 
-    def __reduce__(self) -> tuple[Callable[[bytes, bool, int], ShardBatch], tuple[bytes, bool, int]]:
+    def __reduce__(self) -> tuple[Callable[[bytes, int, bool], ShardBatch], tuple[bytes, int, bool]]:
         """Pickle, which Bytewax uses between processes, as one compact message."""
-        return ShardBatch.unpack, (self.pack(), self.more, self.source)
+        return ShardBatch.unpack, (self.pack(), self.source, self.more)
 
     def pack(self) -> bytes:
-        """The batch as bytes, but `more` and `source`: of each observation what states look at."""
+        """The batch as bytes, but `source` and `more`: of each observation what states look at."""
         records = b"".join([one.record for one in self.seen])
-        return _encode((self.shard, self.values, records, self.seeds, self.appended_ms, self.reached))
+        replayed = self.source if self.replayed else _NONE
+        return _encode((self.shard, self.values, records, self.seeds, self.appended_ms, replayed))
 
     @staticmethod
-    def unpack(data: bytes, more: bool = False, source: int = 0) -> ShardBatch:
+    def unpack(data: bytes, source: int = 0, more: bool = False) -> ShardBatch:
         """The batch that `pack` packed, here or before version 5 of snapshots; its observations are good
         for `VelocityState.add` here only."""
         if data[:1] == _BEFORE_5:
             return ShardBatch._unpack_before_5(data)
-        shard, values, records, seeds, appended_ms, reached = _decode(data)
+        shard, values, records, seeds, appended_ms, replayed = _decode(data)
         seen = list(read_records(shard // SHARDS, records))
-        return ShardBatch(shard, values, seen, seeds, appended_ms, reached, more, source, data)
+        return ShardBatch(shard, values, seen, seeds, appended_ms, source, replayed != _NONE, more, data)
 
     @staticmethod
     def _unpack_before_5(data: bytes) -> ShardBatch:
-        shard, values, times, words, keys, locations, seeds, appended_ms, reached = _decode_before_5(data)
+        shard, values, times, words, keys, locations, seeds, appended_ms, replayed = _decode_before_5(data)
         place = shard // SHARDS
         columns = array("q", times), array("q", words), keys, locations or repeat(None, len(keys))
         records = b"".join([entity_record(place, *row) for row in zip(*columns, strict=True)])
         seen = list(read_records(place, records))
-        return ShardBatch(shard, values, seen, seeds, appended_ms, reached)
+        return ShardBatch(shard, values, seen, seeds, appended_ms, replayed=replayed != _NONE)
 
 
 _encode: Final[Callable[[Any], bytes]] = msgspec.msgpack.Encoder().encode
+#: In a packed batch, in place of the partition that has been replayed.
+_NONE: Final = -1
 _Seeds = list[tuple[str, bytes]]
 _decode: Final = msgspec.msgpack.Decoder(tuple[int, list[str], bytes, _Seeds, int, int]).decode
 #: An array of nine: how a piece of a snapshot before version 5 begins.

@@ -157,7 +157,7 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
                 touched.update(zip(batch.values, states, strict=True))
         if self._replaying:
             self._replayed.update(touched)
-            self._replaying.difference_update([batch.reached for batch in values])
+            self._replaying.difference_update([batch.source for batch in values if batch.replayed])
             if not self._replaying:
                 self._catch_up(touched)
                 only_updates = False

@@ -25,15 +25,15 @@ def history(count: int, customers: int = 3, seed: int = 1) -> list[Transaction]:
 
 def updates(
     transactions: list[Transaction],
-    reached: int = -1,
     *,
-    more: bool = False,
     source: int = 0,
+    replayed: bool = False,
+    more: bool = False,
     appended_ms: int = 0,
 ) -> ShardBatch:
     seen = [observe(transaction) for transaction in transactions]
     values = [transaction.customer_id for transaction in transactions]
-    return ShardBatch(0, values, seen, [], appended_ms, reached, more, source)
+    return ShardBatch(0, values, seen, [], appended_ms, source, replayed, more)
 
 
 def states(transactions: list[Transaction]) -> dict[str, bytes]:

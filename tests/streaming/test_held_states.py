@@ -79,13 +79,13 @@ def test_a_snapshot_has_what_is_held_and_the_run_that_resumes_writes_it(start: S
     #  written at once | held | snapshots, the last with a base | a crash before what is held is written
     before, held = history(20, customers=4), history(40, customers=9, seed=2)
     shard = start()
-    shard.on_batch([updates(before, reached=0)])
+    shard.on_batch([updates(before, replayed=True)])
     shard.snapshot()
     shard.on_batch([updates(held, more=True)])
     snapshots = [shard.snapshot(), shard.snapshot(), shard.snapshot(), take_base(shard)]
     for snapshot in snapshots:
         resumed = start(snapshot, stored=0)
-        missing = written(resumed.on_batch([updates([], reached=0)])[0])
+        missing = written(resumed.on_batch([updates([], replayed=True)])[0])
         assert states(held).keys() <= missing.keys()
         assert missing.items() <= states(before + held).items()
         assert resumed._packed == states(before + held)

@@ -57,8 +57,8 @@ def test_every_update_of_a_read_that_left_events_in_the_log_says_so() -> None:
     assert {(update.source, update.more) for update in first.updates} == {(3, True)}
     assert {(update.source, update.more) for update in last.updates} == {(3, False)}
     ended = ingest.caught_up().updates
-    assert [(update.shard, update.source, update.more, update.reached) for update in ended] == [
-        (shard, 3, False, -1) for shard in range(len(SHARD_KEYS))
+    assert [(update.shard, update.source, update.more, update.replayed) for update in ended] == [
+        (shard, 3, False, False) for shard in range(len(SHARD_KEYS))
     ]
 
 

@@ -49,7 +49,7 @@ def test_a_snapshot_of_version_3_is_read(start: Start) -> None:
     lately = tuple({one.customer_id for one in transactions[:30]})
     restored = start((3, *shard.snapshot()[1:7], lately))
     assert restored._packed == shard._packed
-    assert set(written(restored.on_batch([updates([], reached=0)])[0])) == set(lately)
+    assert set(written(restored.on_batch([updates([], replayed=True)])[0])) == set(lately)
 
 
 def packed_before_5(batch: ShardBatch) -> bytes:
@@ -60,7 +60,7 @@ def packed_before_5(batch: ShardBatch) -> bytes:
         b"".join([one.word.to_bytes(8, "little", signed=True) for one in seen]),
         [one.keys[place] for one in seen],
         [one.location for one in seen] if ENTITIES[place].located else None,
-        batch.seeds, batch.appended_ms, batch.reached,
+        batch.seeds, batch.appended_ms, batch.source if batch.replayed else -1,
     )  # fmt: skip
     return msgspec.msgpack.encode(columns)
 
@@ -69,10 +69,10 @@ def packed_before_5(batch: ShardBatch) -> bytes:
 def test_a_piece_of_a_snapshot_before_version_5_is_read(place: int) -> None:
     seen = [observe(transaction) for transaction in history(40)]
     values = [one.ids[place] or "" for one in seen]
-    batch = ShardBatch(place * SHARDS, values, seen, [("customer-1", b"packed")], 7, 1)
+    batch = ShardBatch(place * SHARDS, values, seen, [("customer-1", b"packed")], 7, 1, replayed=True)
     old = ShardBatch.unpack(packed_before_5(batch))
     now = ShardBatch.unpack(batch.pack())
-    names = ("values", "seeds", "appended_ms", "reached")
+    names = ("values", "seeds", "appended_ms", "replayed")
     assert [getattr(old, name) for name in names] == [getattr(now, name) for name in names]
     ours, theirs = VelocityState(ENTITIES[place]), VelocityState(ENTITIES[place])
     for one, other in zip(now.seen, old.seen, strict=True):
@@ -110,7 +110,7 @@ def of_version_2(found: dict[str, bytes]) -> dict[str, bytes]:
 def test_a_snapshot_and_a_base_with_states_of_version_2_are_continued(start: Start, tmp_path: Path) -> None:
     transactions = history(400, customers=20)
     shard = start()
-    shard.on_batch([updates(transactions[:200], reached=0)])
+    shard.on_batch([updates(transactions[:200], replayed=True)])
     base = take_base(shard)[4]
     shard.on_batch([updates(transactions[200:210])])
     snapshot = list(shard.snapshot())

@@ -69,7 +69,7 @@ def test_a_snapshot_does_not_change_when_the_shard_goes_on(start: Start) -> None
 
 def test_snapshots_hold_only_what_changed_since_the_base(start: Start) -> None:
     shard = start()
-    shard.on_batch([updates(history(2_000, customers=500), reached=0)])
+    shard.on_batch([updates(history(2_000, customers=500), replayed=True)])
     take_base(shard)
     shard.on_batch([updates(history(3, customers=500, seed=2))])
     assert updates_held(shard.snapshot()) == 3
@@ -112,7 +112,7 @@ def test_a_snapshot_names_the_updates_that_are_on_disk(
     monkeypatch.setattr("streaming.redo_files._EVERY_S", 0.0)
     transactions = history(1_000, customers=300)
     shard = start()
-    shard.on_batch([updates(transactions[:600], reached=0)])
+    shard.on_batch([updates(transactions[:600], replayed=True)])
     base = take_base(shard)[4]
     for at in range(600, 640, 10):  # too few for another base
         shard.on_batch([updates(transactions[at : at + 10])])
@@ -124,7 +124,7 @@ def test_a_snapshot_names_the_updates_that_are_on_disk(
     assert restored._packed == states(transactions[:640])
     # What was written lately is known by its place, too, and looked up when the replay is over.
     lately = {one.customer_id for one in transactions[600:640]}
-    assert lately <= written(restored.on_batch([updates([], reached=0)])[0]).keys()
+    assert lately <= written(restored.on_batch([updates([], replayed=True)])[0]).keys()
     # A run that resumed hands on the places that it was given.
     restored.on_batch([updates(transactions[640:700])])
     again = start(restored.snapshot())
@@ -143,7 +143,7 @@ def test_files_of_updates_go_with_the_bases_that_follow_them(
     while shard._base < 12:
         assert time.monotonic() < deadline
         seed += 1
-        shard.on_batch([updates(history(20, customers=20, seed=seed), reached=0)])
+        shard.on_batch([updates(history(20, customers=20, seed=seed), replayed=True)])
         assert start(shard.snapshot())._packed == shard._packed
     names = [path.name for path in (tmp_path / "redo" / "customer-0").iterdir()]
     assert names and min(int(name.partition("-")[0]) for name in names) > shard._base - 10
@@ -161,7 +161,7 @@ def test_a_snapshot_restores_what_seeds_and_catching_up_did_in_their_place(start
     shard.on_batch([updates(transactions[:100])])
     shard.on_batch([seeded])
     shard.on_batch([updates(transactions[150:200])])
-    shard.on_batch([updates(transactions[200:220], reached=0)])
+    shard.on_batch([updates(transactions[200:220], replayed=True)])
     shard.on_batch([updates(transactions[220:])])
     assert start(shard.snapshot())._packed == shard._packed
 
@@ -170,7 +170,9 @@ def test_a_snapshot_restores_what_seeds_and_catching_up_did_in_their_place(start
 def test_a_batch_is_sent_with_all_that_its_states_look_at(place: int) -> None:
     seen = [observe(transaction) for transaction in history(40)]
     values = [one.ids[place] or "" for one in seen]
-    sent = ShardBatch(place * SHARDS, values, seen, [("customer-1", b"packed")], 7, 1, more=True, source=2)
+    sent = ShardBatch(
+        place * SHARDS, values, seen, [("customer-1", b"packed")], 7, 2, replayed=True, more=True
+    )
     received = pickle.loads(pickle.dumps(sent))  # noqa: S301  # as Bytewax does between processes
     assert msgspec.structs.replace(received, seen=[], packed=b"") == msgspec.structs.replace(sent, seen=[])
     ours, theirs = VelocityState(ENTITIES[place]), VelocityState(ENTITIES[place])
@@ -192,13 +194,13 @@ def test_updates_from_another_process_are_done_again_in_their_place(start: Start
 
 def test_after_the_replay_states_are_lifted_above_what_the_crashed_run_stored(start: Start) -> None:
     #   crashed run stored version V of these events; the replay counts to less than V
-    #   reached: our states are rewritten at V, and the next update, even a late one, is V + 1
+    #   replayed: our states are rewritten at V, and the next update, even a late one, is V + 1
     transactions = history(9, customers=1)
     stored = transactions[-1].event_ms * 1000 + 500
     shard = start(stored=stored)
     first, _ = shard.on_batch([updates(transactions[:-1])])
     assert all(version < stored for version in first[0].versions)
-    lifted, _ = shard.on_batch([updates([], reached=0)])
+    lifted, _ = shard.on_batch([updates([], replayed=True)])
     assert lifted[0].versions == [stored]
     late, _ = shard.on_batch([updates(history(1, customers=1, seed=9))])
     assert late[0].versions == [stored + 1]
@@ -208,7 +210,7 @@ def test_what_changes_while_a_base_is_written_is_in_the_snapshot_after_it(start:
     transactions = history(800, customers=100)
     shard = start()
     for at in range(0, 800, 10):  # bases begin and end at any of these
-        shard.on_batch([updates(transactions[at : at + 10], reached=0)])
+        shard.on_batch([updates(transactions[at : at + 10], replayed=True)])
         snapshot = shard.snapshot()
     assert take_base(shard)[4]
     for held in (snapshot, shard.snapshot()):
@@ -218,13 +220,13 @@ def test_what_changes_while_a_base_is_written_is_in_the_snapshot_after_it(start:
 def test_the_last_states_of_a_crashed_run_are_written_if_the_store_lacks_them(start: Start) -> None:
     #  interval   1        2        3 | crash: what was sent in 2 and 3 may not have arrived
     shard = start()
-    shard.on_batch([updates(history(5, customers=1), reached=0)])
+    shard.on_batch([updates(history(5, customers=1), replayed=True)])
     shard.snapshot()
     last = history(30, customers=20, seed=2)
     for at in (0, 15):
         shard.on_batch([updates(last[at : at + 15])])
         snapshot = shard.snapshot()
-    missing = written(start(snapshot, stored=0).on_batch([updates([], reached=0)])[0])
+    missing = written(start(snapshot, stored=0).on_batch([updates([], replayed=True)])[0])
     assert missing.keys() == states(last).keys()
     assert missing.items() <= shard._packed.items()
 
