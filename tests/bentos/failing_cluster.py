@@ -16,8 +16,9 @@ from redis.cluster import ClusterNode, RedisCluster
 from redis.retry import Retry
 
 from bentos.redis_cluster import SLOTS, slot
+from tests.bentos.redis_cluster_processes import cluster_port
+from tests.bentos.redis_process import Server, serving
 from tests.bentos.running import wait_for
-from tests.bentos.test_redis_servers import Server, cluster_port, serving
 
 MASTERS = 3
 #: Long enough that a busy machine does not take a slow master for a dead one.

@@ -24,7 +24,8 @@ from embedded.redis_server import RedisServer
 from feature_repo.online_store import NewestWinsRedisOnlineStore, NewestWinsRedisOnlineStoreConfig
 from feature_repo.redis_client import parse_redis_url
 from feature_repo.sources import BY_CUT, lake_source
-from tests.bentos.test_redis_servers import Server, cluster, url_of
+from tests.bentos.redis_cluster_processes import cluster, url_of
+from tests.bentos.redis_process import Server
 
 __all__ = ["cluster"]  # a fixture
 

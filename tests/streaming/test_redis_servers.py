@@ -16,7 +16,9 @@ from fraud.settings import Settings, settings
 from streaming.redis_sink import OnlineWriter
 from streaming.redis_source import RedisStreamReader
 from streaming.shard_batch import Writes
-from tests.bentos.test_redis_servers import Server, behind_tls, client_of, cluster, serving, url_of
+from tests.bentos.redis_cluster_processes import client_of, cluster, url_of
+from tests.bentos.redis_process import Server, serving
+from tests.bentos.test_redis_servers import behind_tls
 
 __all__ = ["cluster"]  # a fixture
 
