@@ -61,7 +61,8 @@ def _within(column: str, low: datetime, high: datetime) -> str:
 def _query(entity: Entity, cut: datetime) -> str:
     delay = timedelta(days=settings().label_maturity_days)
     month = timedelta(days=max(PROFILE_DAYS))
-    name, columns = entity.name, {}
+    name = entity.name
+    columns: dict[str, str] = {}
     for days in PROFILE_DAYS:
         low = cut - timedelta(days=days)
         seen, told = _within("event_timestamp", low, cut), _within("reported", low, cut)

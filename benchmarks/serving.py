@@ -98,7 +98,7 @@ class Bench:
             (home / "bentoml").symlink_to(self.root / "model" / "bentoml")
             if name == "feast_sdk":
                 _apply_features(home, self.url)
-            self.running[label] = start(name, home, self.url, **settings_of_it)
+            self.running[label] = start(name, home, self.url, **settings_of_it)  # type: ignore[arg-type]  # settings
             Saturation().turn(self.running[label], 1.0)
         return self.running[label]
 

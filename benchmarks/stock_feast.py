@@ -55,7 +55,7 @@ def main() -> None:
     spark_session("stock Feast")
     ours = open_store()
     config = ours.config.model_copy()
-    config._offline_store = SparkOfflineStoreConfig(type="spark")
+    config._offline_store = SparkOfflineStoreConfig(type="spark")  # type: ignore[assignment]  # what Feast itself fills in later
     store = FeatureStore(config=config)
     service = store.get_feature_service(FEATURE_SERVICE)
     began = time.perf_counter()

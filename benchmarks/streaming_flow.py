@@ -147,7 +147,7 @@ def processor_seconds(pid: int) -> float:
     """Processor time of a process and all that it started, so far."""
     process = psutil.Process(pid)
     times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
-    return sum([each.user + each.system for each in times])
+    return float(sum(each.user + each.system for each in times))
 
 
 def run_flow(load: list[Event], processes: int) -> Run:

@@ -14,8 +14,8 @@ from bentos.decision_files import convert_all
 from bentos.labels import Label, LabelStore, convert_labels
 from embedded.redis_server import RedisServer
 from fraud.settings import settings
+from tests.bentos.one_worker import worker
 from tests.bentos.running import save_model
-from tests.bentos.test_worker import worker
 
 LIVE = 'rules:\n  - {name: atm, when: channel == "atm", action: review, reason: ATM}\n'
 CANDIDATE = """rules:

@@ -39,7 +39,8 @@ def scored(name: str, **changes: Any) -> bytes:
 
 def answers(connection: socket.socket, number: int) -> list[tuple[bytes, dict[bytes, bytes], bytes]]:
     """The next `number` answers: status line, headers but the date, body."""
-    found, buffer = [], b""
+    found: list[tuple[bytes, dict[bytes, bytes], bytes]] = []
+    buffer = b""
     while len(found) < number:
         head, separator, rest = buffer.partition(b"\r\n\r\n")
         lines = head.split(b"\r\n")

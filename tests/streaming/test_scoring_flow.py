@@ -103,7 +103,8 @@ def run(partition: ScoringPartition, batches: int | None = None) -> None:
 
 def predictions(configured: Settings) -> list[str]:
     reader = reader_opener(configured.model_copy(update={"topic": configured.predictions_topic}))(0, None)
-    end, found = reader.end(), []
+    end = reader.end()
+    found: list[str] = []
     while not reader.reached(end):
         found.extend(json.loads(payload)["transaction_id"] for payload in reader.read().payloads)
     reader.close()
