@@ -93,7 +93,7 @@ class OnlineRows:
 
     states: list[list[bytes | None]]
     profiles: Floats
-    inputs: dict[str, Floats]
+    inputs: Floats
     status: list[dict[str, FeatureStatus]]
     timestamps: list[dict[str, int]]
     unanswered: int = 0
@@ -104,7 +104,7 @@ class OnlineRows:
         return OnlineRows(
             [[column[row] for row in chosen] for column in self.states],
             self.profiles[chosen],
-            {name: column[chosen] for name, column in self.inputs.items()},
+            self.inputs[chosen],
             [self.status[row] for row in chosen],
             [self.timestamps[row] for row in chosen],
             self.unanswered,
@@ -169,7 +169,7 @@ class OnlineFeatures:
             view.name: "fresh" for entity in plan.entities for view in (entity.profile, entity.velocity)
         }
         self._width = len(names)
-        self._inputs = {name: names.index(name) for name in PROFILE_INPUTS}
+        self._inputs = np.array([names.index(name) for name in PROFILE_INPUTS])
         self.views = tuple(
             view.name
             for entity in plan.entities
@@ -237,7 +237,7 @@ class OnlineFeatures:
             status.append(of_row)
             timestamps.append(when)
         profiles = _doubles(flat).reshape(count, self._width)
-        inputs = {name: profiles[:, index] for name, index in self._inputs.items()}
+        inputs = profiles.take(self._inputs, axis=1)
         return OnlineRows(states, profiles, inputs, status, timestamps, unanswered)
 
 

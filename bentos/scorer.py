@@ -39,7 +39,7 @@ from bentos.work import Work
 from fraud.answer import Answer, Decision
 from fraud.decide import decide
 from fraud.event_log import partition_of
-from fraud.features import request_values, transaction_rows
+from fraud.features import request_values, transaction_rows, warm_up
 from fraud.rules import Rule
 from fraud.settings import Settings
 
@@ -71,6 +71,7 @@ class Scorer:
         self._batch_sizes = metrics.histogram("batch_size")
 
     async def start(self) -> None:
+        warm_up()
         self.rules.refresh()
         await self.scores.room.refresh()
         for sink in self.sinks:

@@ -8,28 +8,25 @@ known of, has NaN for all of its features.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from fraud.entities import ENTITIES
-from fraud.feature_batch import batch_features
 from fraud.feature_list import CATEGORICAL, PROFILE_INPUTS, TRANSACTION_FEATURES, VECTOR, Feature
-from fraud.feature_row import row_features
+from fraud.feature_loops import fill_features
 from fraud.observation import NO_LOCATION
 from fraud.profiles import PROFILE_FEATURES, SERVED_PROFILES, ProfileFeature
 from fraud.request import REQUEST_FIELDS, request_columns, request_row, request_values
-from fraud.windows import Floats, Ints
+from fraud.window_loops import Floats, Ints
+from fraud.windows import joined, renewed
 
 __all__ = [
     "CATEGORICAL", "NO_LOCATION", "PROFILE_FEATURES", "PROFILE_INPUTS", "REQUEST_FIELDS",
     "SERVED_PROFILES", "TRANSACTION_FEATURES", "VECTOR", "Feature", "ProfileFeature", "on_demand",
     "request_columns", "request_row", "request_values", "transaction_features", "transaction_matrix",
-    "transaction_rows",
+    "transaction_rows", "warm_up",
 ]  # fmt: skip
-
-#: Up to so many rows are computed one by one: numpy's fixed cost is that of about four.
-ROWS_ONE_BY_ONE: Final = 3
 
 
 def transaction_matrix(
@@ -41,44 +38,30 @@ def transaction_matrix(
     `request` the `REQUEST_FIELDS` and `profiles` the `PROFILE_INPUTS` (NaN: missing), each of
     length n. A row's result does not depend on the rows beside it, to the last bit.
     """
-    rows = len(request["event_ms"])
-    if not 0 < rows <= ROWS_ONE_BY_ONE:
-        return batch_features(states, request, profiles)
-    asked = {name: request[name].tolist() for name in REQUEST_FIELDS}
-    known = {name: profiles[name].tolist() for name in PROFILE_INPUTS}
-    return np.array(
-        [
-            row_features(
-                [column[row] for column in states],
-                {name: values[row] for name, values in asked.items()},
-                {name: values[row] for name, values in known.items()},
-            )
-            for row in range(rows)
-        ],
-        dtype=np.float64,
-    )
+    requests = np.stack([request[name] for name in REQUEST_FIELDS], axis=1)
+    known = np.stack([profiles[name] for name in PROFILE_INPUTS], axis=1)
+    return transaction_rows(states, requests, known)
 
 
 def transaction_rows(
-    states: Sequence[Sequence[bytes | None]],
-    requests: Sequence[tuple[int, ...]],
-    profiles: Mapping[str, Floats],
+    states: Sequence[Sequence[bytes | None]], requests: Ints | Sequence[tuple[int, ...]], profiles: Floats
 ) -> Floats:
-    """`transaction_matrix` of requests that are at hand as tuples (`request_values`), one a row."""
-    if not 0 < len(requests) <= ROWS_ONE_BY_ONE:
-        columns = np.array(requests, dtype=np.int64).reshape(-1, len(REQUEST_FIELDS)).T
-        return batch_features(states, dict(zip(REQUEST_FIELDS, columns, strict=True)), profiles)
-    return np.array(
-        [
-            row_features(
-                [column[row] for column in states],
-                dict(zip(REQUEST_FIELDS, request, strict=True)),
-                {name: float(profiles[name][row]) for name in PROFILE_INPUTS},
-            )
-            for row, request in enumerate(requests)
-        ],
-        dtype=np.float64,
-    )
+    """`transaction_matrix` of requests and profiles that are at hand by row: requests as `request_values`
+    gives them, profiles as (n, len(PROFILE_INPUTS)).
+    """
+    asked = np.array(requests, dtype=np.int64, order="C").reshape(-1, len(REQUEST_FIELDS))
+    known = np.ascontiguousarray(profiles)  # numba compiles for each order of each array
+    matrix = np.empty((len(asked), len(TRANSACTION_FEATURES)))
+    every = [state for column in states for state in column]
+    if fill_features(*joined(every), asked, known, matrix):
+        places = np.arange(len(states)).repeat(len(asked)).tolist()
+        fill_features(*joined(renewed(every, places)), asked, known, matrix)
+    return matrix
+
+
+def warm_up() -> None:
+    """Make the first call now: it reads what numba compiled (a second), or compiles it (six)."""
+    transaction_rows([[] for _ in ENTITIES], [], np.empty((0, len(PROFILE_INPUTS))))
 
 
 def transaction_features(
@@ -115,3 +98,7 @@ def on_demand(inputs: Mapping[str, Sequence[Any]]) -> dict[str, list[float]]:
         for entity in ENTITIES
     ]
     return {name: values.tolist() for name, values in transaction_features(states, request, profiles).items()}
+
+
+if __name__ == "__main__":
+    warm_up()

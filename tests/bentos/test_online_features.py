@@ -24,7 +24,14 @@ from bentos.redis_connection import RedisConnection, RedisUnavailable, pack, par
 from embedded.redis_server import RedisServer
 from fraud.contract import Transaction
 from fraud.entities import ENTITIES, FEATURE_SERVICE, PROFILE_TTL, VELOCITY_TTL
-from fraud.features import PROFILE_INPUTS, SERVED_PROFILES, VECTOR, request_row, transaction_matrix
+from fraud.features import (
+    PROFILE_INPUTS,
+    SERVED_PROFILES,
+    VECTOR,
+    request_row,
+    request_values,
+    transaction_rows,
+)
 from fraud.redis_layout import encode_int64, encode_timestamp, entity_key, field, ts_field
 from fraud.settings import settings
 from tests.bentos.running import store_features, transaction
@@ -63,7 +70,7 @@ def test_a_batch_is_read_row_by_row_in_the_vectors_order(
     assert rows.status[0]["customer_profile"] == "missing"
     assert rows.status[0]["device_velocity"] == "missing"
     assert rows.status[0]["merchant_velocity"] == "fresh"
-    assert set(rows.inputs) == set(PROFILE_INPUTS)
+    assert rows.inputs.shape == (len(rows.profiles), len(PROFILE_INPUTS))
 
 
 #   profile at T        T + ttl: still fresh      T + ttl + 1 us: stale
@@ -237,8 +244,8 @@ def test_the_vector_equals_feasts_own_online_read(
     ]
     store_features(store, project, scored[0])
     rows = read(redis_server.url, scored, project)
-    request = {name: np.array([request_row(row)[name] for row in scored]) for name in request_row(scored[0])}
-    ours = np.concatenate((rows.profiles, transaction_matrix(rows.states, request, rows.inputs)), axis=1)
+    requests = [request_values(row, row.event_ms, row.amount_reference) for row in scored]
+    ours = np.concatenate((rows.profiles, transaction_rows(rows.states, requests, rows.inputs)), axis=1)
     feast = open_store()
     assert resolve(feast) == table_plan(project)
     # A worker takes up what the process that reads the registry wrote, without a restart.
