@@ -54,7 +54,7 @@ async def _ratios(url: str, project: str, turns: int) -> dict[str, float]:
                 Timestamp().ParseFromString(value or b"")
 
     async def direct(rows: list[Transaction]) -> None:
-        replies = await connection.exchange(ours.commands(rows), 5.0)
+        replies = await connection.ask(ours.commands(rows), 5.0)
         ours.rows(rows, [row.event_ms * 1000 for row in rows], replies)
 
     result = {}

@@ -100,7 +100,7 @@ def timed_stages(watch: Stopwatch) -> Iterator[None]:
         ("keys and commands", outbox, "claim_commands"),
         ("keys and commands", outbox, "claim_value"),
         ("keys and commands", OnlineFeatures, "commands"),
-        ("redis round trip", RedisConnection, "exchange"),
+        ("redis round trip", RedisConnection, "ask"),
         ("decode", OnlineFeatures, "rows"),
         ("decode", online_reader.OnlineReader, "_settle"),
         ("request fields", scorer, "request_values"),
@@ -172,19 +172,23 @@ async def _measure(size: int, batches: int) -> dict[str, Any]:
 async def _cache_best_case(url: str, project: str, turns: int) -> list[dict[str, float]]:
     """Microseconds a transaction of the whole online read, and of one that finds every profile in
     a local cache and asks Redis for velocity states alone: the most that a cache could save."""
-    from bentos.online_features import OnlineFeatures, _microseconds, _state, table_plan
+    from bentos.online_features import OnlineFeatures, table_plan
     from bentos.redis_connection import RedisConnection, pack
+    from bentos.row_loops import fill_rows
     from fraud.entities import ENTITIES
     from fraud.redis_layout import field as hash_field
     from fraud.redis_layout import ts_field
 
     features = OnlineFeatures(table_plan(project))
-    views = [entity.velocity for entity in features.plan.entities]
+    entities = features.plan.entities
+    widths = [len(entity.profile.features) for entity in entities]
+    ttl_us = np.array([view.ttl_us for entity in entities for view in (entity.profile, entity.velocity)])
+    none = np.zeros(len(entities), dtype=np.int64)
     wanted = [
-        (ts_field(entity.velocity_view), hash_field(entity.velocity_view, entity.state_feature))
-        for entity in ENTITIES
+        # `fill_rows` wants the timestamp of a profile, be it one without values.
+        (ts_field(view), ts_field(view), hash_field(view, state))
+        for view, state in ((entity.velocity_view, entity.state_feature) for entity in ENTITIES)
     ]
-    widths = [len(entity.profile.features) for entity in features.plan.entities]
     connection = RedisConnection(url)
     await connection.open()
     found = []
@@ -196,24 +200,22 @@ async def _cache_best_case(url: str, project: str, turns: int) -> list[dict[str,
             keys = features.keys(rows)
             cached = {key: np.ones(widths[place % len(widths)]) for place, key in enumerate(keys)}
             begun = perf_counter()
-            replies = await connection.exchange(features.commands(rows), 5.0)
+            replies = await connection.ask(features.commands(rows), 5.0)
             features.rows(rows, at, replies)
             between = perf_counter()
             commands = [
                 pack(b"HMGET", key, *names)
                 for key, names in zip(features.keys(rows), itertools.cycle(wanted), strict=False)
             ]
-            replies = await connection.exchange(commands, 5.0)
-            status: dict[str, str] = {}
-            for place, (stored, value) in enumerate(replies):
-                view = views[place % len(views)]
-                moment = _microseconds(stored)
-                if moment is None or not value:
-                    status[view.name] = "missing"
-                    continue
-                age = at[place // len(views)] - moment
-                status[view.name] = "stale" if age > view.ttl_us else "fresh"
-                _state(value)
+            replies = await connection.ask(commands, 5.0)
+            views = (size, 2 * len(entities))
+            fill_rows(
+                np.frombuffer(replies.data, np.uint8), replies.begins,
+                np.arange(len(keys)).reshape(size, len(entities)), np.array(at), none, ttl_us,
+                np.empty((size, 0)), np.empty(len(replies.data) >> 3, dtype=np.int64),
+                np.empty(len(keys) + 1, dtype=np.int64), np.empty(views, dtype=np.uint8),
+                np.empty(views, dtype=np.int64),
+            )  # fmt: skip
             np.concatenate([cached[key] for key in keys]).reshape(size, -1)
             whole.append(between - begun)
             states.append(perf_counter() - between)

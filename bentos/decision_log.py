@@ -136,7 +136,8 @@ def log_row(
     rules_version: str,
     wall_us: int,
 ) -> tuple[object, ...]:
-    """One decision as the log's fields, from transaction_id to decided_at."""
+    """One decision as the log's fields, from transaction_id to decided_at. Statuses and timestamps are in
+    order of their views' names."""
     transaction, event_us = work.transaction, work.event_us
     return (
         transaction.transaction_id, event_us, event_us, transaction.customer_id, transaction.card_id,
@@ -144,7 +145,7 @@ def log_row(
         work.amount_minor, transaction.currency, work.amount_reference, transaction.channel,
         transaction.merchant_category, transaction.country, transaction.latitude, transaction.longitude,
         row.tobytes(), answer.fraud_score, answer.decision, answer.variant, answer.model_version,
-        answer.rules, rules_version, sorted(answer.feature_status.items()),
-        sorted(timestamps.items()), answer.degraded,
+        answer.rules, rules_version, list(answer.feature_status.items()),
+        list(timestamps.items()), answer.degraded,
         sorted(shadows.items()), answer.latency_ms, wall_us,
     )  # fmt: skip

@@ -3,36 +3,32 @@
 A plan says which hash fields each entity's key is asked for; it is resolved once (from the
 feature tables, or from Feast's registry by `bentos.feature_plan`). A batch is then one HMGET per
 entity that each transaction names, all in one pipelined write. Values are Feast's own bytes,
-decoded a block at a time: a profile value is always a double (tag byte and eight bytes), a
-velocity state is bytes. Freshness is judged by each view's stored timestamp against the
-*transaction's event time*, never against the wall clock; a value past its ttl is served as
-null, exactly as a point-in-time join would.
+decoded a batch at a time by compiled code (`bentos.row_loops`). Freshness is judged by each view's
+stored timestamp against the *transaction's event time*, never against the wall clock; a value past
+its ttl is served as null, exactly as a point-in-time join would.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from google.protobuf.message import DecodeError
-from google.protobuf.timestamp_pb2 import Timestamp
 
+from bentos.replies import Ints, Replies
+from bentos.row_loops import Floats, fill_rows
 from fraud.answer import FeatureStatus
 from fraud.contract import Transaction
 from fraud.entities import ENTITIES, PROFILE_TTL, VELOCITY_TTL
 from fraud.features import PROFILE_INPUTS, SERVED_PROFILES
-from fraud.redis_layout import decode_bytes, entity_key, field, ts_field
+from fraud.last_seen import NEVER
+from fraud.redis_layout import entity_key, field, ts_field
+from fraud.windows import joined, split
 
-Floats = npt.NDArray[np.float64]
-
-_NULL_DOUBLE: Final = b"\x29" + np.float64("nan").tobytes()
-_DOUBLE_SIZE: Final = len(_NULL_DOUBLE)
-_DOUBLE_TAG: Final = b"\x29"
-_TAGGED: Final = np.dtype([("tag", "u1"), ("number", "<f8")])
+#: In words, the codes of `bentos.row_loops`.
+STATUS_WORDS: Final[tuple[FeatureStatus, ...]] = ("fresh", "missing", "stale", "timeout")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,25 +80,36 @@ def table_plan(project: str) -> FeaturePlan:
 class OnlineRows:
     """What a batch read brought, one row per transaction.
 
-    `states` holds per entity (ENTITIES order) the packed states, None where there is none to
-    use; `profiles` is rows x profile features in the vector's order, NaN where null, and
+    The packed state of the entity at place p (in ENTITIES) of row r is
+    `words[ends[i] : ends[i + 1]]` with i = p * rows + r, without a word where there is none to use;
+    `profiles` is rows x profile features in the vector's order, NaN where null, and
     `inputs` those of its columns that request-time features read. `status` and `timestamps`
-    (microseconds since 1970 UTC, as stored) are per row and view. `unanswered` counts the reads
-    that got no reply, or an error for one.
+    (microseconds since 1970 UTC, as stored) are per row and view, by view name; rows may share a status.
+    `unanswered` counts the reads that got no reply, or none that can be used.
     """
 
-    states: list[list[bytes | None]]
+    words: Ints
+    ends: Ints
     profiles: Floats
     inputs: Floats
     status: list[dict[str, FeatureStatus]]
     timestamps: list[dict[str, int]]
     unanswered: int = 0
 
+    @property
+    def states(self) -> list[list[bytes | None]]:
+        """Per entity the packed state of each row, None where there is none to use."""
+        flat = split(self.words, self.ends)
+        rows = len(self.status)
+        return [flat[first : first + rows] for first in range(0, len(flat), rows)]
+
     def take(self, rows: Sequence[int]) -> OnlineRows:
         """Only these rows."""
         chosen = list(rows)
+        words, ends = joined([column[row] for column in self.states for row in chosen])
         return OnlineRows(
-            [[column[row] for row in chosen] for column in self.states],
+            words,
+            ends,
             self.profiles[chosen],
             self.inputs[chosen],
             [self.status[row] for row in chosen],
@@ -122,18 +129,11 @@ class _EntityReader:
         "_tail",
         "features",
         "key",
-        "nulls",
-        "profile",
-        "velocity",
-        "width",
     )
 
     def __init__(self, project: str, plan: EntityPlan) -> None:
-        self.profile, self.velocity = plan.profile, plan.velocity
         self.key = plan.key
         self.features = plan.profile.features
-        self.width = len(self.features)
-        self.nulls: list[bytes | None] = [_NULL_DOUBLE] * self.width
         names = [field(plan.profile.name, feature) for feature in self.features]
         names += [ts_field(plan.profile.name), ts_field(plan.velocity.name)]
         names.append(field(plan.velocity.name, plan.velocity.features[0]))
@@ -165,17 +165,16 @@ class OnlineFeatures:
         self.plan = plan
         self._readers = [_EntityReader(plan.project, entity) for entity in plan.entities]
         names = [name for reader in self._readers for name in reader.features]
-        self._fresh: dict[str, FeatureStatus] = {
-            view.name: "fresh" for entity in plan.entities for view in (entity.profile, entity.velocity)
-        }
-        self._width = len(names)
+        views = [view for entity in plan.entities for view in (entity.profile, entity.velocity)]
+        self.views = tuple(view.name for view in views if view.features)
+        self._profiles = len(names)
         self._inputs = np.array([names.index(name) for name in PROFILE_INPUTS])
-        self.views = tuple(
-            view.name
-            for entity in plan.entities
-            for view in (entity.profile, entity.velocity)
-            if view.features
-        )
+        self._widths = np.array([len(reader.features) for reader in self._readers])
+        self._ttl_us = np.array([view.ttl_us for view in views])
+        #: Columns of views in order of name, as the decision log keeps them.
+        self._order = sorted(range(len(views)), key=lambda column: views[column].name)
+        self._names = tuple(views[column].name for column in self._order)
+        self._status_of: dict[bytes, dict[str, FeatureStatus]] = {}
 
     def commands(self, transactions: Sequence[Transaction]) -> list[bytes]:
         """One packed HMGET per transaction and entity it names: by transaction, then by entity."""
@@ -197,145 +196,59 @@ class OnlineFeatures:
         ]
 
     def rows(
-        self, transactions: Sequence[Transaction], event_us: Sequence[int], replies: Sequence[Any]
+        self, transactions: Sequence[Transaction], event_us: Sequence[int], replies: Replies, first: int = 0
     ) -> OnlineRows:
-        """Rows from the replies that arrived in time: the first so many of `commands`.
+        """Rows from the replies that arrived in time, those to `commands` from `first` on.
 
         `event_us` are the transactions' event times in microseconds. A reply that is an error
         counts as timed out: the feature store could not answer for it.
         """
-        count = len(transactions)
-        states: list[list[bytes | None]] = [[] for _ in self._readers]
-        status: list[dict[str, FeatureStatus]] = []
-        timestamps: list[dict[str, int]] = []
-        flat: list[bytes | None] = []  # every profile value of the batch, decoded at once
-        at, arrived, unanswered = 0, len(replies), 0
-        for transaction, event in zip(transactions, event_us, strict=True):
-            of_row = self._fresh.copy()  # what is not, says so below
-            when: dict[str, int] = {}
-            for place, reader in enumerate(self._readers):
-                profile, velocity, width, state = reader.profile, reader.velocity, reader.width, None
-                values = reader.nulls
-                if getattr(transaction, reader.key) is None:
-                    of_row[profile.name] = of_row[velocity.name] = "missing"
-                else:
-                    reply = replies[at] if at < arrived else None
-                    at += 1
-                    if type(reply) is list:
-                        # Profile values, their timestamp, the state's timestamp, the state.
-                        if _fresh(velocity, _microseconds(reply[-2]), event, of_row, when):
-                            state = _state(reply[-1])
-                            if state is None:
-                                of_row[velocity.name] = "missing"
-                        if _fresh(profile, _cut_microseconds(reply[width]), event, of_row, when):
-                            values = reply[:width]
-                    else:
-                        unanswered += 1
-                        of_row[profile.name] = of_row[velocity.name] = "timeout"
-                flat += values
-                states[place].append(state)
-            status.append(of_row)
-            timestamps.append(when)
-        profiles = _doubles(flat).reshape(count, self._width)
-        inputs = profiles.take(self._inputs, axis=1)
-        return OnlineRows(states, profiles, inputs, status, timestamps, unanswered)
+        count, entities = len(transactions), len(self._readers)
+        named = np.array(
+            [
+                [getattr(transaction, reader.key) is not None for reader in self._readers]
+                for transaction in transactions
+            ],
+            dtype=np.bool_,
+        ).reshape(count, entities)
+        which = np.where(named, named.cumsum().reshape(count, entities) - 1 + first, -1)
+        profiles = np.empty((count, self._profiles))
+        words = np.empty(len(replies.data) >> 3, dtype=np.int64)
+        ends = np.empty(count * entities + 1, dtype=np.int64)
+        codes = np.empty((count, 2 * entities), dtype=np.uint8)
+        moments = np.empty((count, 2 * entities), dtype=np.int64)
+        unanswered = fill_rows(
+            np.frombuffer(replies.data, np.uint8), replies.begins, which,
+            np.array(event_us, dtype=np.int64), self._widths, self._ttl_us,
+            profiles, words, ends, codes, moments,
+        )  # fmt: skip
+        return OnlineRows(
+            words,
+            ends,
+            profiles,
+            profiles.take(self._inputs, axis=1),
+            [self._status(row) for row in codes.take(self._order, axis=1)],
+            [self._timestamps(row) for row in moments.take(self._order, axis=1).tolist()],
+            unanswered,
+        )
+
+    def _status(self, codes: npt.NDArray[np.uint8]) -> dict[str, FeatureStatus]:
+        """The views' status; rows in the same case share it."""
+        case = codes.tobytes()
+        found = self._status_of.get(case)
+        if found is None:
+            if len(self._status_of) == _MOST_CASES:
+                self._status_of.clear()
+            words = [STATUS_WORDS[code] for code in case]
+            found = self._status_of[case] = dict(zip(self._names, words, strict=True))
+        return found
+
+    def _timestamps(self, moments: list[int]) -> dict[str, int]:
+        found = dict(zip(self._names, moments, strict=True))
+        if NEVER in moments:
+            return {name: moment for name, moment in found.items() if moment != NEVER}
+        return found
 
 
-_parse_timestamp: Final = Timestamp.FromString
-#: Bytes of a stored timestamp's whole seconds: a tag and a varint of five bytes, from 1978 to 3058.
-_SECONDS_BYTES: Final = 6
-
-
-def _parsed(stored: bytes | None) -> int | None:
-    """A stored timestamp in microseconds since 1970 UTC (protobuf's C parser: 1 us); None if there is
-    none to read."""
-    if stored is None:
-        return None
-    try:
-        timestamp = _parse_timestamp(stored)
-    except DecodeError:
-        return None
-    return int(timestamp.seconds * 1_000_000 + timestamp.nanos // 1000)
-
-
-@lru_cache(maxsize=1 << 14)
-def _part(stored: bytes, tag: int) -> int | None:
-    """As `_parsed`, of one field of a stored timestamp, or of none; None if it is cut elsewhere."""
-    moment = _parsed(stored)
-    whole = moment is not None and _parse_timestamp(stored).SerializeToString() == stored
-    return moment if whole and stored[:1] in (b"", bytes((tag,))) else None
-
-
-def _microseconds(stored: bytes | None) -> int | None:
-    """As `_parsed`: states' timestamps differ, but their seconds and the rest of one both repeat."""
-    if stored is None:
-        return None
-    seconds, rest = _part(stored[:_SECONDS_BYTES], 0x08), _part(stored[_SECONDS_BYTES:], 0x10)
-    return _parsed(stored) if seconds is None or rest is None else seconds + rest
-
-
-#: Profiles share the timestamps of a few cuts.
-_cut_microseconds: Final = lru_cache(maxsize=1024)(_parsed)
-
-
-def _fresh(
-    view: ViewPlan,
-    moment: int | None,
-    event_us: int,
-    status: dict[str, FeatureStatus],
-    timestamps: dict[str, int],
-) -> bool:
-    """Whether what was stored at `moment` may be used; if not, `status` says why."""
-    if moment is None:
-        status[view.name] = "missing"
-        return False
-    timestamps[view.name] = moment
-    if event_us - moment > view.ttl_us:
-        status[view.name] = "stale"
-        return False
-    return True
-
-
-def _state(value: bytes | None) -> bytes | None:
-    """The packed state in a stored value; None if it holds none."""
-    if value is None:
-        return None
-    try:
-        # Nearly every state is 128 to 16,383 bytes long: a tag, two bytes of length, the bytes.
-        if value[0] == 0x0A and value[1] >= 0x80 and value[2] < 0x80:
-            length = (value[1] & 0x7F) | value[2] << 7
-            if len(value) == length + 3:
-                return value[3:]
-        return decode_bytes(value)
-    except (ValueError, IndexError):
-        return None
-
-
-def _doubles(values: list[bytes | None]) -> Floats:
-    """Feast numbers as an array, NaN where null or absent."""
-    try:
-        data = b"".join(values)  # type: ignore[arg-type]  # the common case: nothing is absent
-    except TypeError:
-        data = b""
-    if len(data) != _DOUBLE_SIZE * len(values):
-        values = [value or _NULL_DOUBLE for value in values]
-        data = b"".join(values)  # type: ignore[arg-type]
-    # Tag and eight bytes each: if every ninth byte is the tag, the rest are the numbers.
-    if len(data) == _DOUBLE_SIZE * len(values) and data[::_DOUBLE_SIZE] == _DOUBLE_TAG * len(values):
-        return np.frombuffer(data, _TAGGED)["number"].astype(np.float64)
-    return np.array([_number(value or _NULL_DOUBLE) for value in values], np.float64)
-
-
-def _number(value: bytes) -> float:
-    """One Feast number of any type, for rows that somebody wrote with another type."""
-    tag, rest = value[0], value[1:]
-    if tag == _DOUBLE_TAG[0]:
-        return float(np.frombuffer(rest, "<f8")[0])
-    if tag == 0x35:  # float
-        return float(np.frombuffer(rest, "<f4")[0])
-    if tag in (0x18, 0x20, 0x38):  # int32, int64, bool
-        number = 0
-        for place, byte in enumerate(rest):
-            number |= (byte & 0x7F) << (7 * place)
-        return float(number - (1 << 64) if number >= 1 << 63 else number)
-    return float("nan")
+#: Cases of status that are kept, of all that there could be.
+_MOST_CASES: Final = 4096

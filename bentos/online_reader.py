@@ -18,8 +18,9 @@ from bentos.memory import Memory
 from bentos.metrics import Metrics
 from bentos.online_features import OnlineFeatures, OnlineRows
 from bentos.problem import Problem
-from bentos.redis_cluster import Gaps, connection_to
+from bentos.redis_cluster import connection_to
 from bentos.redis_connection import RedisUnavailable
+from bentos.replies import NO_REPLIES, Replies
 from bentos.work import Work
 from fraud.settings import Settings
 
@@ -57,8 +58,8 @@ class OnlineReader:
             commands += outbox.claim_commands(work.key, outbox.claim_value(work.digest, self._nonce))
         claims = len(commands)
         replies, shortfall = await self._ask(batch, features, commands)
-        online = _rows(batch, features, replies[claims:])
-        kept, places, unclaimed = self._settle(batch, replies[:claims])
+        online = _rows(batch, features, replies, claims)
+        kept, places, unclaimed = self._settle(batch, replies.objects(0, claims))
         shortfall = shortfall or _refused(online)
         return Read(kept, online.take(places) if len(kept) < len(batch) else online, shortfall, unclaimed)
 
@@ -66,22 +67,22 @@ class OnlineReader:
         """The rows of `batch` and why they are not complete; claims nothing."""
         features = self.plans.features
         replies, shortfall = await self._ask(batch, features, [])
-        online = _rows(batch, features, replies)
+        online = _rows(batch, features, replies, 0)
         return online, shortfall or _refused(online)
 
     async def _ask(
         self, batch: Sequence[Work], features: OnlineFeatures, commands: list[bytes]
-    ) -> tuple[list[Any], str | None]:
+    ) -> tuple[Replies, str | None]:
         """The replies to `commands` and to the feature reads of `batch`, as far as they came."""
         if not self.breaker.allows():
-            return [], "features:breaker_open"
+            return NO_REPLIES, "features:breaker_open"
         commands += features.commands([work.transaction for work in batch])
         try:
-            replies = await self._connection.exchange(commands, self._deadline)
+            replies = await self._connection.ask(commands, self._deadline)
         except RedisUnavailable:
             self.breaker.failed()
-            return [], "features:unavailable"
-        if type(replies) is Gaps:  # a node of the cluster is away, and has a breaker of its own
+            return NO_REPLIES, "features:unavailable"
+        if replies.gaps:  # a node of the cluster is away, and has a breaker of its own
             return replies, "features:timeout"
         if len(replies) < len(commands):
             self.breaker.failed()
@@ -129,8 +130,9 @@ class OnlineReader:
         self._connection.close()
 
 
-def _rows(batch: Sequence[Work], features: OnlineFeatures, replies: Sequence[Any]) -> OnlineRows:
-    return features.rows([work.transaction for work in batch], [work.event_us for work in batch], replies)
+def _rows(batch: Sequence[Work], features: OnlineFeatures, replies: Replies, first: int) -> OnlineRows:
+    transactions, event_us = [work.transaction for work in batch], [work.event_us for work in batch]
+    return features.rows(transactions, event_us, replies, first)
 
 
 def _refused(online: OnlineRows) -> str | None:

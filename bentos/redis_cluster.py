@@ -13,18 +13,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-import hiredis
-
 from bentos.breaker import CircuitBreaker
-from bentos.redis_connection import (
-    Address,
-    Exchange,
-    RedisConnection,
-    RedisUnavailable,
-    Reply,
-    pack,
-    parse_url,
-)
+from bentos.redis_connection import Address, Exchange, RedisConnection, RedisUnavailable, pack, parse_url
+from bentos.replies import NO_REPLIES, Replies, Reply
 
 SLOTS: Final = 16384
 #: Seconds for a question about the cluster itself, for a write, and between two such questions.
@@ -34,10 +25,6 @@ _SCRIPTS: Final = (b"EVAL", b"EVALSHA")
 _ASKING: Final = pack(b"ASKING")
 
 Place = tuple[str, int]
-
-
-class Gaps(list[Reply]):
-    """Replies to all commands, None in the place of each that no node answered in time."""
 
 
 def connection_to(url: str) -> RedisConnection | ClusterConnection:
@@ -77,14 +64,14 @@ class _Node:
         self.connection = RedisConnection(address, connect_timeout=connect_timeout)
         self.breaker = CircuitBreaker(failures=3)
 
-    async def ask(self, commands: Sequence[bytes], seconds: float) -> list[Reply]:
+    async def ask(self, commands: Sequence[bytes], seconds: float) -> Replies:
         """The replies that came in time, the first so many; none from a node that is away."""
         if not self.breaker.allows():
-            return []
+            return NO_REPLIES
         try:
-            replies = await self.connection.exchange(commands, seconds)
+            replies = await self.connection.ask(commands, seconds)
         except RedisUnavailable:
-            replies = []
+            replies = NO_REPLIES
         if len(replies) < len(commands):
             self.breaker.failed()
         else:
@@ -174,7 +161,11 @@ class ClusterConnection:
         return replace(self.address, host=place[0], port=place[1], seeds=())
 
     async def exchange(self, commands: Sequence[bytes], seconds: float) -> list[Reply]:
-        """The replies to `commands` that arrive within `seconds`: `Gaps` if some did not.
+        """`ask`, with the replies as Python objects: None in the place of each that is missing."""
+        return (await self.ask(commands, seconds)).objects()
+
+    async def ask(self, commands: Sequence[bytes], seconds: float) -> Replies:
+        """The replies to all `commands`, with gaps for those that did not arrive within `seconds`.
 
         Raises `RedisUnavailable` when no node can be asked at all.
         """
@@ -193,14 +184,14 @@ class ClusterConnection:
             *(node.ask([commands[place] for place in mine], until - loop.time())
               for node, mine in shares.items())
         )  # fmt: skip
-        replies = Gaps([None] * len(commands))
+        replies = [b""] * len(commands)
         whole, anything, moved = True, False, []
         for mine, answer in zip(shares.values(), answers, strict=True):
             whole = whole and len(answer) == len(mine)
             anything = anything or bool(answer)
-            for place, reply in zip(mine, answer, strict=False):
-                replies[place] = reply
-                if isinstance(reply, hiredis.ReplyError) and str(reply).startswith(("MOVED ", "ASK ")):
+            for number, place in enumerate(mine[: len(answer)]):
+                replies[place] = answer.raw(number)
+                if replies[place].startswith((b"-MOVED ", b"-ASK ")):
                     moved.append(place)
         if moved:
             self._map_soon()
@@ -209,17 +200,16 @@ class ClusterConnection:
             self._map_soon()
             if not anything:
                 raise RedisUnavailable("no node of the cluster answers")
-            return replies
-        return list(replies)
+        return Replies.of(replies, gaps=not whole)
 
     async def _follow(
-        self, commands: Sequence[bytes], replies: Gaps, moved: Sequence[int], until: float
+        self, commands: Sequence[bytes], replies: list[bytes], moved: Sequence[int], until: float
     ) -> None:
         """Ask redirected commands where they were sent to, once."""
         loop = asyncio.get_running_loop()
         shares: dict[Place, list[int]] = {}
         for place in moved:
-            host, _, port = str(replies[place]).split()[2].rpartition(":")
+            host, _, port = replies[place].decode().split()[2].rpartition(":")
             shares.setdefault((host or self.address.host, int(port)), []).append(place)
 
         async def ask(where: Place, mine: Sequence[int]) -> None:
@@ -230,8 +220,8 @@ class ClusterConnection:
             for place in mine:
                 packed += (_ASKING, commands[place])
             answer = await node.ask(packed, until - loop.time())
-            for place, reply in zip(mine, answer[1::2], strict=False):
-                replies[place] = reply
+            for number, place in enumerate(mine[: len(answer) // 2]):
+                replies[place] = answer.raw(2 * number + 1)
 
         await asyncio.gather(*(ask(where, mine) for where, mine in shares.items()))
 
@@ -244,8 +234,7 @@ class ClusterConnection:
 
         async def write() -> None:
             try:
-                exchange.replies = await self.exchange(commands, _PATIENCE)
-                exchange.future.set_result(None)
+                exchange.found(await self.ask(commands, _PATIENCE))
             except RedisUnavailable as error:
                 exchange.future.set_exception(error)
 

@@ -1,8 +1,8 @@
-"""One raw, pipelined Redis connection: asyncio.Protocol and hiredis, nothing between.
+"""One raw, pipelined Redis connection: asyncio.Protocol, nothing between.
 
 A caller sends any number of packed commands and waits for their replies until a deadline; what
-has arrived by then is what it gets, and late replies are dropped when they come. A batch of
-requests is so one write and one read, several times cheaper than a client library
+has arrived by then is what it gets, as bytes or as objects, and late replies are dropped when they
+come. A batch of requests is so one write and one read, several times cheaper than a client library
 (166 against 25 microseconds a request when it was measured).
 """
 
@@ -13,18 +13,19 @@ import ssl
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Final, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import hiredis
+import numpy as np
+
+from bentos.replies import ARRIVED, NO_REPLIES, Replies, Reply, new_scan, scan
 
 #: Bytes that may wait in the socket's buffer before the connection counts as stuck.
 _WRITE_LIMIT: Final = 8 << 20
 #: Seconds that Redis may owe a reply before the connection is given up for a new one, which may
 #: lead to another server (a sentinel or a cluster has chosen one meanwhile).
 _STUCK: Final = 1.0
-
-Reply = Any
 
 
 class RedisUnavailable(ConnectionError):
@@ -95,15 +96,47 @@ def pack(*arguments: bytes) -> bytes:
 
 
 class Exchange:
-    """Replies under way: `replies` fills up in the order of the commands, then `future` ends."""
+    """Replies under way, in the order of the commands; `future` ends with the last of them."""
 
-    __slots__ = ("expected", "future", "replies", "sent")
+    __slots__ = ("_begins", "_found", "_parts", "_scan", "future", "sent")
 
     def __init__(self, expected: int, future: asyncio.Future[None], sent: float) -> None:
-        self.expected = expected
         self.future = future
-        self.replies: list[Reply] = []
         self.sent = sent
+        self._begins = np.zeros(expected + 1, dtype=np.int64)
+        self._scan = new_scan()
+        self._parts: list[bytes] = []
+        self._found: Replies | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether every reply has come."""
+        return bool(self._scan[ARRIVED] == len(self._begins) - 1)
+
+    @property
+    def replies(self) -> Replies:
+        """The replies that have come so far."""
+        if self._found is not None:
+            return self._found
+        arrived = int(self._scan[ARRIVED])
+        return Replies(b"".join(self._parts), self._begins[: arrived + 1]) if arrived else NO_REPLIES
+
+    def found(self, replies: Replies) -> None:
+        """These are the replies, from elsewhere."""
+        self._found = replies
+        self.future.set_result(None)
+
+    def expire(self) -> None:
+        """Nobody waits any longer: what has come by now are the replies."""
+        if not self.future.done():
+            self.found(self.replies)
+
+    def take(self, data: bytes) -> int:
+        """Take what Redis sent; returns how much of it belongs here, -1 if it is no reply at all."""
+        used = scan(np.frombuffer(data, np.uint8), self._scan, self._begins)
+        if used > 0 and not self.future.done():  # nobody waits for late ones
+            self._parts.append(data if used == len(data) else data[:used])
+        return used
 
 
 class _Wire(asyncio.Protocol):
@@ -112,29 +145,24 @@ class _Wire(asyncio.Protocol):
     def __init__(self) -> None:
         self.transport: asyncio.Transport | None = None
         self.waiting: deque[Exchange] = deque()
-        self._reader = hiredis.Reader()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are none of asyncio's classes.
         self.transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        reader, waiting = self._reader, self.waiting
-        reader.feed(data)
-        try:
-            while waiting:
-                exchange = waiting[0]
-                replies, expected = exchange.replies, exchange.expected
-                while len(replies) < expected:
-                    reply = reader.gets()
-                    if reply is False:
-                        return
-                    replies.append(reply)
+        waiting = self.waiting
+        while data and waiting:
+            exchange = waiting[0]
+            used = exchange.take(data)
+            if used < 0:
+                self.abort()
+                return
+            data = data[used:]
+            if exchange.whole:
                 waiting.popleft()
                 if not exchange.future.done():
                     exchange.future.set_result(None)
-        except hiredis.ProtocolError:
-            self.abort()
 
     def abort(self) -> None:
         """Give the connection up; whoever waits hears of it in the next tick."""
@@ -185,7 +213,7 @@ class RedisConnection:
                 wire = await self._connect(host, port)
                 greeting = self._greeting()
                 if greeting:
-                    replies = await self._ask(wire, b"".join(greeting), len(greeting))
+                    replies = await self._greet(wire, b"".join(greeting), len(greeting))
                     for reply in replies:
                         if isinstance(reply, hiredis.ReplyError):
                             wire.abort()
@@ -217,7 +245,7 @@ class RedisConnection:
             try:
                 async with asyncio.timeout(share):  # a sentinel that hangs must not use up everybody's time
                     _, wire = await asyncio.get_running_loop().create_connection(_Wire, host, port)
-                    (answer,) = await self._ask(wire, question, 1)
+                    (answer,) = await self._greet(wire, question, 1)
             except OSError:
                 continue
             finally:
@@ -239,14 +267,14 @@ class RedisConnection:
         return commands
 
     @staticmethod
-    async def _ask(wire: _Wire, payload: bytes, expected: int) -> list[Reply]:
+    async def _greet(wire: _Wire, payload: bytes, expected: int) -> list[Reply]:
         loop = asyncio.get_running_loop()
         exchange = Exchange(expected, loop.create_future(), loop.time())
         assert wire.transport is not None
         wire.waiting.append(exchange)
         wire.transport.write(payload)
         await exchange.future
-        return exchange.replies
+        return exchange.replies.objects()
 
     def send(self, commands: Sequence[bytes]) -> Exchange:
         """Write packed `commands` now; the exchange's future ends when all replies are in.
@@ -269,6 +297,10 @@ class RedisConnection:
         return exchange
 
     async def exchange(self, commands: Sequence[bytes], seconds: float) -> list[Reply]:
+        """`ask`, with the replies as Python objects."""
+        return (await self.ask(commands, seconds)).objects()
+
+    async def ask(self, commands: Sequence[bytes], seconds: float) -> Replies:
         """The replies to packed `commands` that arrive within `seconds`: all, or the first few.
 
         Connects first when needed. A reply that is an error is returned, not raised. Raises
@@ -282,12 +314,12 @@ class RedisConnection:
                 raise RedisUnavailable("connecting takes longer than the deadline") from None
         exchange = self.send(commands)
         loop = asyncio.get_running_loop()
-        timer = loop.call_later(seconds, _expire, exchange.future)
+        timer = loop.call_later(seconds, exchange.expire)
         try:
             await exchange.future
         finally:
             timer.cancel()
-        return exchange.replies if len(exchange.replies) == exchange.expected else exchange.replies[:]
+        return exchange.replies
 
     async def everywhere(self, command: bytes, seconds: float) -> None:
         """Have every server that this connects to run a packed `command` that names no key."""
@@ -296,8 +328,3 @@ class RedisConnection:
     def close(self) -> None:
         if self._wire.transport is not None:
             self._wire.transport.close()
-
-
-def _expire(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

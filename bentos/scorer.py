@@ -35,11 +35,12 @@ from bentos.risk_factors import in_words
 from bentos.rule_room import RuleRoom
 from bentos.shared_answers import open_shared
 from bentos.spool import SpoolFull
+from bentos.warm_up import warm_up
 from bentos.work import Work
 from fraud.answer import Answer, Decision
 from fraud.decide import decide
 from fraud.event_log import partition_of
-from fraud.features import request_values, transaction_rows, warm_up
+from fraud.features import packed_rows, request_values
 from fraud.rules import Rule
 from fraud.settings import Settings
 
@@ -110,14 +111,7 @@ class Scorer:
             return
 
         shortfalls = [found.shortfall] if found.shortfall else []
-        try:
-            matrix = vector(kept, online)
-        except ValueError as error:
-            # One unreadable state must not fail its neighbours: this batch goes without states.
-            _log.error("velocity states could not be read", extra={"reason": type(error).__name__})
-            online.states = [[None] * len(kept) for _ in online.states]
-            matrix = vector(kept, online)
-            shortfalls.append("features:unreadable")
+        matrix = vector(kept, online)
         assembled = perf_counter()
         self._stages["vector"].observe(assembled - read)
         remote = await self.scores.ask(matrix, shortfalls)
@@ -306,4 +300,5 @@ def vector(batch: Sequence[Work], online: OnlineRows) -> Floats:
     requests = [
         request_values(work.transaction, work.event_us // 1000, work.amount_reference) for work in batch
     ]
-    return np.concatenate((online.profiles, transaction_rows(online.states, requests, online.inputs)), axis=1)
+    own = packed_rows(online.words, online.ends, requests, online.inputs)
+    return np.concatenate((online.profiles, own), axis=1)

@@ -19,13 +19,13 @@ from fraud.observation import NO_LOCATION
 from fraud.profiles import PROFILE_FEATURES, SERVED_PROFILES, ProfileFeature
 from fraud.request import REQUEST_FIELDS, request_columns, request_row, request_values
 from fraud.window_loops import Floats, Ints
-from fraud.windows import joined, renewed
+from fraud.windows import joined, renewed, split
 
 __all__ = [
     "CATEGORICAL", "NO_LOCATION", "PROFILE_FEATURES", "PROFILE_INPUTS", "REQUEST_FIELDS",
     "SERVED_PROFILES", "TRANSACTION_FEATURES", "VECTOR", "Feature", "ProfileFeature", "on_demand",
-    "request_columns", "request_row", "request_values", "transaction_features", "transaction_matrix",
-    "transaction_rows", "warm_up",
+    "packed_rows", "request_columns", "request_row", "request_values", "transaction_features",
+    "transaction_matrix", "transaction_rows", "warm_up",
 ]  # fmt: skip
 
 
@@ -49,13 +49,20 @@ def transaction_rows(
     """`transaction_matrix` of requests and profiles that are at hand by row: requests as `request_values`
     gives them, profiles as (n, len(PROFILE_INPUTS)).
     """
+    return packed_rows(*joined([state for column in states for state in column]), requests, profiles)
+
+
+def packed_rows(
+    words: Ints, ends: Ints, requests: Ints | Sequence[tuple[int, ...]], profiles: Floats
+) -> Floats:
+    """`transaction_rows` of states that are one behind the other, entity by entity (`joined`)."""
     asked = np.array(requests, dtype=np.int64, order="C").reshape(-1, len(REQUEST_FIELDS))
     known = np.ascontiguousarray(profiles)  # numba compiles for each order of each array
     matrix = np.empty((len(asked), len(TRANSACTION_FEATURES)))
-    every = [state for column in states for state in column]
-    if fill_features(*joined(every), asked, known, matrix):
-        places = np.arange(len(states)).repeat(len(asked)).tolist()
-        fill_features(*joined(renewed(every, places)), asked, known, matrix)
+    if fill_features(words, ends, asked, known, matrix):
+        places = np.arange(len(ENTITIES)).repeat(len(asked)).tolist()
+        words, ends = joined(renewed(split(words, ends), places))
+        fill_features(words, ends, asked, known, matrix)
     return matrix
 
 
@@ -98,7 +105,3 @@ def on_demand(inputs: Mapping[str, Sequence[Any]]) -> dict[str, list[float]]:
         for entity in ENTITIES
     ]
     return {name: values.tolist() for name, values in transaction_features(states, request, profiles).items()}
-
-
-if __name__ == "__main__":
-    warm_up()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import nan
 from typing import Final
 
@@ -65,6 +66,12 @@ def joined(states: Sequence[bytes | None]) -> tuple[Ints, Ints]:
     np.cumsum(np.fromiter(map(len, blobs), dtype=np.int64, count=len(blobs)), out=ends[1:])
     ends >>= 3
     return np.frombuffer(b"".join(blobs), dtype=np.int64), ends
+
+
+def split(words: Ints, ends: Ints) -> list[bytes | None]:
+    """The states that `joined` joined, None for those without words."""
+    data, at = words.tobytes(), (8 * ends).tolist()
+    return [data[begin:end] or None for begin, end in pairwise(at)]
 
 
 def renewed(states: Sequence[bytes | None], places: Sequence[int]) -> list[bytes | None]:

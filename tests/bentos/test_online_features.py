@@ -21,6 +21,7 @@ from bentos.feature_plan import PlanError, PlanRoom, checked, plan_path, resolve
 from bentos.feature_plan import main as write_plan
 from bentos.online_features import FeaturePlan, OnlineFeatures, OnlineRows, table_plan
 from bentos.redis_connection import RedisConnection, RedisUnavailable, pack, parse_url
+from bentos.replies import Replies
 from embedded.redis_server import RedisServer
 from fraud.contract import Transaction
 from fraud.entities import ENTITIES, FEATURE_SERVICE, PROFILE_TTL, VELOCITY_TTL
@@ -43,7 +44,7 @@ def read(url: str, rows: list[Transaction], project: str = PROJECT) -> OnlineRow
     async def run() -> OnlineRows:
         connection = RedisConnection(url)
         features = OnlineFeatures(table_plan(project))
-        replies = await connection.exchange(features.commands(rows), 5.0)
+        replies = await connection.ask(features.commands(rows), 5.0)
         connection.close()
         return features.rows(rows, [row.event_ms * 1000 for row in rows], replies)
 
@@ -151,8 +152,12 @@ def test_what_has_not_arrived_by_the_deadline_counts_as_timed_out() -> None:
     rows = [transaction(), transaction()]
     features = OnlineFeatures(table_plan(PROJECT))
     width = len(features.commands(rows))
-    nothing: list[object] = [None] * 40
-    found = features.rows(rows, [row.event_ms * 1000 for row in rows], [nothing] * (width - 1))
+    nothing = [
+        b"*%d\r\n" % fields + b"$-1\r\n" * fields
+        for fields in (len(entity.profile.features) + 3 for entity in features.plan.entities)
+    ]
+    arrived = Replies.of((2 * nothing)[: width - 1])
+    found = features.rows(rows, [row.event_ms * 1000 for row in rows], arrived)
     assert set(found.status[0].values()) == {"missing"}
     assert found.status[1]["ip_velocity"] == "timeout"
     assert found.status[1]["customer_velocity"] == "missing"

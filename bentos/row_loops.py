@@ -1,0 +1,198 @@
+"""Feature rows from Redis's replies, in one loop that numba compiles.
+
+Values are Feast's own bytes: a profile value is a double (tag byte and eight bytes) or another
+number, a velocity state is bytes (tag, length, bytes), a timestamp is two varints. Freshness is
+judged by each view's stored timestamp against the *transaction's event time*.
+"""
+
+from __future__ import annotations
+
+from math import nan
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bentos.replies import ARRAY, BULK, Bytes, Ints
+from fraud.compiled import compiled
+from fraud.last_seen import NEVER
+from fraud.state_layout import LEAST_BYTES
+
+Floats = NDArray[np.float64]
+
+#: How a view's values may be used; an index in `fraud.answer`'s words for it.
+FRESH, MISSING, STALE, TIMEOUT = range(4)
+#: No such value: nothing is stored, or what is stored cannot be read.
+_NONE: Final = -1
+_ZERO, _MINUS = ord("0"), ord("-")
+# Tags of Feast's numbers (`feast.types.Value`): field number << 3 | wire type.
+_DOUBLE, _FLOAT, _BYTES = 5 << 3 | 1, 6 << 3 | 5, 1 << 3 | 2
+_INTEGERS: Final = (3 << 3, 4 << 3, 7 << 3)
+_SECONDS, _NANOS = 1 << 3, 2 << 3
+
+
+@compiled
+def _number(data: Bytes, at: int) -> tuple[int, int]:
+    """A length of RESP that begins at `at` (-1: none), and where its line ends."""
+    negative = data[at] == _MINUS
+    number = 0
+    while data[at] != 0x0D:
+        number = 10 * number + data[at] - _ZERO
+        at += 1
+    return (-1 if negative else number), at + 2
+
+
+@compiled
+def _varint(data: Bytes, at: int, end: int) -> tuple[int, int]:
+    """A varint as 64 bits with a sign, and where it ends; `end` + 1 if it is cut short."""
+    number, shift = 0, 0
+    while at < end and shift < 64:
+        byte = int(data[at])
+        number |= (byte & 0x7F) << shift
+        at += 1
+        if byte < 0x80:
+            return number, at
+        shift += 7
+    return 0, end + 1
+
+
+@compiled
+def _bits(data: Bytes, at: int, size: int) -> int:
+    """So many bytes as an integer, the least first."""
+    number = 0
+    for place in range(size):
+        number |= int(data[at + place]) << 8 * place
+    return number
+
+
+@compiled
+def _profile_value(data: Bytes, at: int, size: int, cell: Ints) -> float:
+    """A stored number of any of Feast's types; NaN for null, and for what is none. `cell` is one word to
+    read bits as a number in: the bytes are aligned nowhere."""
+    if size < 2:
+        return nan
+    tag = data[at]
+    if tag == _DOUBLE:
+        if size != 9:
+            return nan
+        cell[0] = _bits(data, at + 1, 8)
+        return float(cell.view(np.float64)[0])
+    if tag == _FLOAT:
+        if size != 5:
+            return nan
+        cell[0] = _bits(data, at + 1, 4)
+        return float(cell.view(np.float32)[0])
+    if tag in _INTEGERS:
+        number, end = _varint(data, at + 1, at + size)
+        return float(number) if end == at + size else nan
+    return nan
+
+
+@compiled
+def _microseconds(data: Bytes, at: int, size: int) -> int:
+    """A stored timestamp in microseconds since 1970 UTC; NEVER if there is none to read."""
+    if size < 0:
+        return NEVER
+    moment, end = 0, at + size
+    while at < end:
+        tag = data[at]
+        number, at = _varint(data, at + 1, end)
+        if at > end or tag not in (_SECONDS, _NANOS):
+            return NEVER
+        moment += number * 1_000_000 if tag == _SECONDS else number // 1000
+    return moment
+
+
+@compiled
+def _state(data: Bytes, at: int, size: int) -> tuple[int, int]:
+    """Where the bytes in a stored state begin and how many they are (-1: it holds none)."""
+    if size < 1 or data[at] != _BYTES:
+        return at, _NONE
+    length, begin = _varint(data, at + 1, at + size)
+    return begin, (length if begin + length == at + size else _NONE)
+
+
+@compiled
+def _judge(moment: int, event_us: int, ttl_us: int) -> int:
+    if moment == NEVER:
+        return MISSING
+    return STALE if event_us - moment > ttl_us else FRESH
+
+
+@compiled
+def fill_rows(
+    data: Bytes, begins: Ints, which: Ints, event_us: Ints, widths: Ints, ttl_us: Ints,
+    profiles: Floats, words: Ints, ends: Ints, codes: Bytes, moments: Ints,
+) -> int:  # fmt: skip
+    """Decode a batch; returns how many reads got no reply, or none that can be used.
+
+    Reply `which[row, place]` (-1: not asked for) holds of the entity at `place`: `widths[place]`
+    profile values, the profile's timestamp, the state's, the state. Profile values go side by side into
+    `profiles[row]`, NaN where null. The state of entity p in row r goes to
+    `words[ends[i] : ends[i + 1]]` with i = p * rows + r: nothing if there is none to use. `codes` and
+    `moments` (microseconds; NEVER: none) have two columns per entity, its profile and its state, and
+    `ttl_us` so many elements.
+    """
+    rows = len(which)
+    unanswered = 0
+    column = 0
+    end = 0
+    cell = np.empty(1, dtype=np.int64)
+    room = words.view(np.uint8)
+    for place in range(len(widths)):
+        width = widths[place]
+        profile, state = 2 * place, 2 * place + 1
+        for row in range(rows):
+            ends[place * rows + row] = end
+            values = profiles[row, column : column + width]
+            moments[row, profile] = moments[row, state] = NEVER
+            reply = which[row, place]
+            if reply < 0:
+                values[:] = nan
+                codes[row, profile] = codes[row, state] = MISSING
+                continue
+            at = begins[reply] if reply < len(begins) - 1 else len(data)
+            fields = 0
+            if reply < len(begins) - 1 and at < begins[reply + 1] and data[at] == ARRAY:
+                fields, at = _number(data, at + 1)
+            if fields != width + 3:
+                unanswered += 1
+                values[:] = nan
+                codes[row, profile] = codes[row, state] = TIMEOUT
+                continue
+            for field in range(fields):
+                if data[at] != BULK:
+                    size, start, at = _NONE, at, _after_line(data, at)
+                else:
+                    size, start = _number(data, at + 1)
+                    at = start + size + 2 if size >= 0 else start
+                if field < width:
+                    values[field] = _profile_value(data, start, size, cell)
+                elif field == width:
+                    moments[row, profile] = _microseconds(data, start, size)
+                elif field == width + 1:
+                    moments[row, state] = _microseconds(data, start, size)
+                else:
+                    begin, length = _state(data, start, size)
+            code = _judge(moments[row, profile], event_us[row], ttl_us[profile])
+            if code != FRESH:
+                values[:] = nan
+            codes[row, profile] = code
+            code = _judge(moments[row, state], event_us[row], ttl_us[state])
+            if code == FRESH:
+                if length == _NONE:
+                    code = MISSING
+                elif length >= LEAST_BYTES and not length & 7:
+                    room[8 * end : 8 * end + length] = data[begin : begin + length]
+                    end += length >> 3
+            codes[row, state] = code
+        column += width
+    ends[len(widths) * rows] = end
+    return unanswered
+
+
+@compiled
+def _after_line(data: Bytes, at: int) -> int:
+    while data[at] != 0x0A:
+        at += 1
+    return at + 1
