@@ -212,9 +212,10 @@ async def _cache_best_case(url: str, project: str, turns: int) -> list[dict[str,
             replies = await connection.ask(commands, 5.0)
             views = (size, 2 * len(entities))
             fill_rows(
-                np.frombuffer(replies.data, np.uint8), replies.begins,
-                np.arange(len(keys)).reshape(size, len(entities)), np.array(at), none, ttl_us,
-                np.empty((size, 0)), np.empty(len(replies.data) >> 3, dtype=np.int64),
+                np.frombuffer(replies.data, np.uint8), replies.begins, 0,
+                np.frombuffer(b"\1" * len(keys), np.uint8).reshape(size, len(entities)), np.array(at),
+                none, ttl_us, np.arange(len(ttl_us)), none[:0], np.empty((size, 0)), np.empty((size, 0)),
+                np.empty(len(replies.data) >> 3, dtype=np.int64),
                 np.empty(len(keys) + 1, dtype=np.int64), np.empty(views, dtype=np.uint8),
                 np.empty(views, dtype=np.int64),
             )  # fmt: skip

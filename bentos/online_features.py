@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from bentos.replies import Ints, Replies
 from bentos.row_loops import Floats, fill_rows
@@ -171,9 +170,10 @@ class OnlineFeatures:
         self._inputs = np.array([names.index(name) for name in PROFILE_INPUTS])
         self._widths = np.array([len(reader.features) for reader in self._readers])
         self._ttl_us = np.array([view.ttl_us for view in views])
-        #: Columns of views in order of name, as the decision log keeps them.
-        self._order = sorted(range(len(views)), key=lambda column: views[column].name)
-        self._names = tuple(views[column].name for column in self._order)
+        self._keys = tuple(reader.key for reader in self._readers)
+        #: Views have their columns in order of name, as the decision log keeps them.
+        self._names = tuple(sorted(view.name for view in views))
+        self._columns = np.array([self._names.index(view.name) for view in views])
         self._status_of: dict[bytes, dict[str, FeatureStatus]] = {}
 
     def commands(self, transactions: Sequence[Transaction]) -> list[bytes]:
@@ -203,38 +203,35 @@ class OnlineFeatures:
         `event_us` are the transactions' event times in microseconds. A reply that is an error
         counts as timed out: the feature store could not answer for it.
         """
-        count, entities = len(transactions), len(self._readers)
-        named = np.array(
-            [
-                [getattr(transaction, reader.key) is not None for reader in self._readers]
-                for transaction in transactions
-            ],
-            dtype=np.bool_,
-        ).reshape(count, entities)
-        which = np.where(named, named.cumsum().reshape(count, entities) - 1 + first, -1)
+        count, views = len(transactions), len(self._names)
+        named = bytes(
+            [getattr(transaction, key) is not None for transaction in transactions for key in self._keys]
+        )
         profiles = np.empty((count, self._profiles))
+        inputs = np.empty((count, len(self._inputs)))
         words = np.empty(len(replies.data) >> 3, dtype=np.int64)
-        ends = np.empty(count * entities + 1, dtype=np.int64)
-        codes = np.empty((count, 2 * entities), dtype=np.uint8)
-        moments = np.empty((count, 2 * entities), dtype=np.int64)
+        ends = np.empty(len(named) + 1, dtype=np.int64)
+        codes = np.empty((count, views), dtype=np.uint8)
+        moments = np.empty((count, views), dtype=np.int64)
         unanswered = fill_rows(
-            np.frombuffer(replies.data, np.uint8), replies.begins, which,
-            np.array(event_us, dtype=np.int64), self._widths, self._ttl_us,
-            profiles, words, ends, codes, moments,
+            np.frombuffer(replies.data, np.uint8), replies.begins, first,
+            np.frombuffer(named, np.uint8).reshape(count, len(self._keys)),
+            np.array(event_us, dtype=np.int64), self._widths, self._ttl_us, self._columns, self._inputs,
+            profiles, inputs, words, ends, codes, moments,
         )  # fmt: skip
+        cases = codes.tobytes()
         return OnlineRows(
             words,
             ends,
             profiles,
-            profiles.take(self._inputs, axis=1),
-            [self._status(row) for row in codes.take(self._order, axis=1)],
-            [self._timestamps(row) for row in moments.take(self._order, axis=1).tolist()],
+            inputs,
+            [self._status(cases[at : at + views]) for at in range(0, len(cases), views)],
+            [self._timestamps(row) for row in moments.tolist()],
             unanswered,
         )
 
-    def _status(self, codes: npt.NDArray[np.uint8]) -> dict[str, FeatureStatus]:
-        """The views' status; rows in the same case share it."""
-        case = codes.tobytes()
+    def _status(self, case: bytes) -> dict[str, FeatureStatus]:
+        """The views' status from their codes; rows in the same case share it."""
         found = self._status_of.get(case)
         if found is None:
             if len(self._status_of) == _MOST_CASES:

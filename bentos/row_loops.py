@@ -24,7 +24,7 @@ Floats = NDArray[np.float64]
 FRESH, MISSING, STALE, TIMEOUT = range(4)
 #: No such value: nothing is stored, or what is stored cannot be read.
 _NONE: Final = -1
-_ZERO, _MINUS = ord("0"), ord("-")
+_ZERO, _NINE, _MINUS = ord("0"), ord("9"), ord("-")
 # Tags of Feast's numbers (`feast.types.Value`): field number << 3 | wire type.
 _DOUBLE, _FLOAT, _BYTES = 5 << 3 | 1, 6 << 3 | 5, 1 << 3 | 2
 _INTEGERS: Final = (3 << 3, 4 << 3, 7 << 3)
@@ -57,31 +57,18 @@ def _varint(data: Bytes, at: int, end: int) -> tuple[int, int]:
 
 
 @compiled
-def _bits(data: Bytes, at: int, size: int) -> int:
-    """So many bytes as an integer, the least first."""
-    number = 0
-    for place in range(size):
-        number |= int(data[at + place]) << 8 * place
-    return number
+def _profile_value(data: Bytes, at: int, size: int) -> float:
+    """A stored number of any of Feast's types; NaN for null, and for what is none.
 
-
-@compiled
-def _profile_value(data: Bytes, at: int, size: int, cell: Ints) -> float:
-    """A stored number of any of Feast's types; NaN for null, and for what is none. `cell` is one word to
-    read bits as a number in: the bytes are aligned nowhere."""
+    Its bytes are read as a number where they stand, which need be no multiple of eight: x86 and ARM allow it.
+    """
     if size < 2:
         return nan
     tag = data[at]
     if tag == _DOUBLE:
-        if size != 9:
-            return nan
-        cell[0] = _bits(data, at + 1, 8)
-        return float(cell.view(np.float64)[0])
+        return float(data[at + 1 : at + 9].view(np.float64)[0]) if size == 9 else nan
     if tag == _FLOAT:
-        if size != 5:
-            return nan
-        cell[0] = _bits(data, at + 1, 4)
-        return float(cell.view(np.float32)[0])
+        return float(data[at + 1 : at + 5].view(np.float32)[0]) if size == 5 else nan
     if tag in _INTEGERS:
         number, end = _varint(data, at + 1, at + size)
         return float(number) if end == at + size else nan
@@ -113,6 +100,13 @@ def _state(data: Bytes, at: int, size: int) -> tuple[int, int]:
 
 
 @compiled
+def _copy(source: Bytes, target: Bytes) -> None:
+    """As an assignment of slices, forty times as fast."""
+    for place in range(len(source)):
+        target[place] = source[place]
+
+
+@compiled
 def _judge(moment: int, event_us: int, ttl_us: int) -> int:
     if moment == NEVER:
         return MISSING
@@ -121,27 +115,33 @@ def _judge(moment: int, event_us: int, ttl_us: int) -> int:
 
 @compiled
 def fill_rows(
-    data: Bytes, begins: Ints, which: Ints, event_us: Ints, widths: Ints, ttl_us: Ints,
-    profiles: Floats, words: Ints, ends: Ints, codes: Bytes, moments: Ints,
+    data: Bytes, begins: Ints, first: int, named: Bytes, event_us: Ints, widths: Ints, ttl_us: Ints,
+    columns: Ints, chosen: Ints,
+    profiles: Floats, inputs: Floats, words: Ints, ends: Ints, codes: Bytes, moments: Ints,
 ) -> int:  # fmt: skip
     """Decode a batch; returns how many reads got no reply, or none that can be used.
 
-    Reply `which[row, place]` (-1: not asked for) holds of the entity at `place`: `widths[place]`
-    profile values, the profile's timestamp, the state's, the state. Profile values go side by side into
-    `profiles[row]`, NaN where null. The state of entity p in row r goes to
-    `words[ends[i] : ends[i + 1]]` with i = p * rows + r: nothing if there is none to use. `codes` and
-    `moments` (microseconds; NEVER: none) have two columns per entity, its profile and its state, and
-    `ttl_us` so many elements.
+    Replies from `first` on are by row, and in it by place of each entity that is `named[row, place]`. One
+    holds `widths[place]` profile values, the profile's timestamp, the state's, the state. Profile values go
+    side by side into `profiles[row]`, NaN where null, and those of the columns `chosen` into `inputs` as
+    well. The state of entity p in row r goes to `words[ends[i] : ends[i + 1]]` with i = p * rows + r:
+    nothing if there is none to use. Each entity has two views, its profile and its state: `ttl_us` is by
+    view, and view v's code and moment (microseconds; NEVER: none) go to column `columns[v]` of `codes` and
+    `moments`.
     """
-    rows = len(which)
+    rows = len(named)
+    which = np.empty(named.shape, np.int64)
+    for row in range(rows):
+        for place in range(len(widths)):
+            which[row, place] = first if named[row, place] else -1
+            first += named[row, place]
     unanswered = 0
     column = 0
     end = 0
-    cell = np.empty(1, dtype=np.int64)
     room = words.view(np.uint8)
     for place in range(len(widths)):
         width = widths[place]
-        profile, state = 2 * place, 2 * place + 1
+        profile, state = columns[2 * place], columns[2 * place + 1]
         for row in range(rows):
             ends[place * rows + row] = end
             values = profiles[row, column : column + width]
@@ -161,33 +161,41 @@ def fill_rows(
                 codes[row, profile] = codes[row, state] = TIMEOUT
                 continue
             for field in range(fields):
+                if field < width and data[at + 1] == _NINE and data[at + 4] == _DOUBLE and data[at] == BULK:
+                    # What nearly every value is: $9, the end of line, a tag, eight bytes, the end of line.
+                    values[field] = _profile_value(data, at + 4, 9)
+                    at += 15
+                    continue
                 if data[at] != BULK:
                     size, start, at = _NONE, at, _after_line(data, at)
                 else:
                     size, start = _number(data, at + 1)
                     at = start + size + 2 if size >= 0 else start
                 if field < width:
-                    values[field] = _profile_value(data, start, size, cell)
+                    values[field] = _profile_value(data, start, size)
                 elif field == width:
                     moments[row, profile] = _microseconds(data, start, size)
                 elif field == width + 1:
                     moments[row, state] = _microseconds(data, start, size)
                 else:
                     begin, length = _state(data, start, size)
-            code = _judge(moments[row, profile], event_us[row], ttl_us[profile])
+            code = _judge(moments[row, profile], event_us[row], ttl_us[2 * place])
             if code != FRESH:
                 values[:] = nan
             codes[row, profile] = code
-            code = _judge(moments[row, state], event_us[row], ttl_us[state])
+            code = _judge(moments[row, state], event_us[row], ttl_us[2 * place + 1])
             if code == FRESH:
                 if length == _NONE:
                     code = MISSING
                 elif length >= LEAST_BYTES and not length & 7:
-                    room[8 * end : 8 * end + length] = data[begin : begin + length]
+                    _copy(data[begin : begin + length], room[8 * end : 8 * end + length])
                     end += length >> 3
             codes[row, state] = code
         column += width
     ends[len(widths) * rows] = end
+    for row in range(rows):
+        for number in range(len(chosen)):
+            inputs[row, number] = profiles[row, chosen[number]]
     return unanswered
 
 

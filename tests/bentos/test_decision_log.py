@@ -48,7 +48,7 @@ def row(name: str, **changes: Any) -> tuple[object, ...]:
         ["some_rule"],
         "v1",
         "champion",
-        {"customer_profile": "fresh", "card_profile": "stale"},
+        {"card_profile": "stale", "customer_profile": "fresh"},
         ["stale:card_profile"],
         1.25,
     )
