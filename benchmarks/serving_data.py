@@ -14,7 +14,16 @@ from fraud.contract import Transaction, encode_transaction, parse_transaction
 from fraud.entities import ENTITIES
 from fraud.features import SERVED_PROFILES, VECTOR
 from fraud.observation import observe
-from fraud.redis_layout import encode_bytes, encode_double, encode_timestamp, entity_key, field, ts_field
+from fraud.redis_layout import (
+    encode_bytes,
+    encode_double,
+    encode_row,
+    encode_timestamp,
+    entity_key,
+    field,
+    row_field,
+    ts_field,
+)
 from fraud.velocity import VelocityState
 
 _START_MS = 1_772_366_400_000  # 2026-03-01T12:00:00Z
@@ -103,10 +112,12 @@ def fill_store(url: str, project: str, *, events: int = 20_000, at_ms: int = _ST
     with client.pipeline(transaction=False) as pipe:
         for (index, value), state in states.items():
             entity = ENTITIES[index]
+            names = SERVED_PROFILES[entity.name]
+            values = [encode_double(float(random.integers(0, 3))) for _ in names]
             mapping = {
-                field(entity.profile_view, name): encode_double(float(random.integers(0, 3)))
-                for name in SERVED_PROFILES[entity.name]
+                field(entity.profile_view, name): value for name, value in zip(names, values, strict=True)
             }
+            mapping[row_field(entity.profile_view, names)] = encode_row((at_ms - 3_600_000) * 1000, values)
             mapping[ts_field(entity.profile_view)] = cut
             mapping[field(entity.velocity_view, entity.state_feature)] = encode_bytes(state.pack())
             mapping[ts_field(entity.velocity_view)] = encode_timestamp(state.version)

@@ -187,8 +187,8 @@ async def _cache_best_case(url: str, project: str, turns: int) -> list[dict[str,
     ttl_us = np.array([view.ttl_us for entity in entities for view in (entity.profile, entity.velocity)])
     none = np.zeros(len(entities), dtype=np.int64)
     wanted = [
-        # `fill_rows` wants the timestamp of a profile, be it one without values.
-        (ts_field(view), ts_field(view), hash_field(view, state))
+        # `fill_rows` wants a profile and its timestamp, be it one without values.
+        (ts_field(view), ts_field(view), ts_field(view), hash_field(view, state))
         for view, state in ((entity.velocity_view, entity.state_feature) for entity in ENTITIES)
     ]
     connection = RedisConnection(url)

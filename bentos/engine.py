@@ -33,7 +33,7 @@ _TICK = 0.25
 LARGEST_BULK_ITEMS = 1024
 BULK_QUEUE = 8 * LARGEST_BULK_ITEMS
 #: New objects that are there at once before Python looks for cycles among them.
-_YOUNG_OBJECTS = 10_000
+_YOUNG_OBJECTS = 50_000
 
 
 def _scorer(chosen: Settings, metrics: Metrics) -> Scorer:

@@ -33,6 +33,10 @@ COUNTERS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "rule_errors_total": ("Rules that could not be evaluated", ()),
     "repeated_total": ("Requests answered from memory, or refused for another body", ("outcome",)),
     "labels_total": ("Labels accepted, by source", ("source",)),
+    "profiles_read_again_total": (
+        "Profiles read value by value: written by another program than Tollgate's store",
+        (),
+    ),
     "events_spooled_total": ("Events that had to wait for the event log", ()),
 }
 GAUGES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {

@@ -2,8 +2,10 @@
 
 A plan says which hash fields each entity's key is asked for; it is resolved once (from the
 feature tables, or from Feast's registry by `bentos.feature_plan`). A batch is then one HMGET per
-entity that each transaction names, all in one pipelined write. Values are Feast's own bytes,
-decoded a batch at a time by compiled code (`bentos.row_loops`). Freshness is judged by each view's
+entity that each transaction names, all in one pipelined write: for the profile's numbers side by side, the
+state, and both timestamps. A profile that was written without its numbers side by side, by another
+program than `feature_repo.online_store`, is read value by value in a second round trip. A batch is
+decoded at once by compiled code (`bentos.row_loops`). Freshness is judged by each view's
 stored timestamp against the *transaction's event time*, never against the wall clock; a value past
 its ttl is served as null, exactly as a point-in-time join would.
 """
@@ -16,18 +18,19 @@ from typing import Final
 
 import numpy as np
 
+from bentos.redis_connection import pack
 from bentos.replies import Ints, Replies
-from bentos.row_loops import Floats, fill_rows
+from bentos.row_loops import AGAIN, Floats, fill_profile, fill_rows
 from fraud.answer import FeatureStatus
 from fraud.contract import Transaction
 from fraud.entities import ENTITIES, PROFILE_TTL, VELOCITY_TTL
 from fraud.features import PROFILE_INPUTS, SERVED_PROFILES
 from fraud.last_seen import NEVER
-from fraud.redis_layout import entity_key, field, ts_field
+from fraud.redis_layout import entity_key, field, row_field, ts_field
 from fraud.windows import joined, split
 
 #: In words, the codes of `bentos.row_loops`.
-STATUS_WORDS: Final[tuple[FeatureStatus, ...]] = ("fresh", "missing", "stale", "timeout")
+STATUS_WORDS: Final[tuple[FeatureStatus, ...]] = ("fresh", "missing", "stale", "timeout", "timeout")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,8 @@ class OnlineRows:
     `profiles` is rows x profile features in the vector's order, NaN where null, and
     `inputs` those of its columns that request-time features read. `status` and `timestamps`
     (microseconds since 1970 UTC, as stored) are per row and view, by view name; rows may share a status.
-    `unanswered` counts the reads that got no reply, or none that can be used.
+    `unanswered` counts the reads that got no reply, or none that can be used. `again` are the rows and
+    places of profiles to be read value by value; they count as timed out until then.
     """
 
     words: Ints
@@ -94,6 +98,7 @@ class OnlineRows:
     status: list[dict[str, FeatureStatus]]
     timestamps: list[dict[str, int]]
     unanswered: int = 0
+    again: Sequence[tuple[int, int]] = ()
 
     @property
     def states(self) -> list[list[bytes | None]]:
@@ -121,6 +126,7 @@ class _EntityReader:
     """Requests and replies of one entity."""
 
     __slots__ = (
+        "_each",
         "_head",
         "_key_fixed",
         "_prefix",
@@ -133,9 +139,12 @@ class _EntityReader:
     def __init__(self, project: str, plan: EntityPlan) -> None:
         self.key = plan.key
         self.features = plan.profile.features
-        names = [field(plan.profile.name, feature) for feature in self.features]
-        names += [ts_field(plan.profile.name), ts_field(plan.velocity.name)]
-        names.append(field(plan.velocity.name, plan.velocity.features[0]))
+        view, velocity = plan.profile.name, plan.velocity.name
+        names = [
+            row_field(view, self.features), ts_field(view), ts_field(velocity),
+            field(velocity, plan.velocity.features[0]),
+        ]  # fmt: skip
+        self._each = [*(field(view, feature) for feature in self.features), ts_field(view)]
         # An entity key is: prefix, length of the value, the value, the project.
         empty = entity_key(project, plan.key, "")
         self._tail = project.encode()
@@ -151,6 +160,10 @@ class _EntityReader:
         return b"%b%d\r\n%b%b%b%b" % (
             self._head, self._key_fixed + size, self._prefix, size.to_bytes(4, "little"), text, self._suffix,
         )  # fmt: skip
+
+    def profile_command(self, value: str) -> bytes:
+        """The packed HMGET of the profile value by value, and its timestamp."""
+        return pack(b"HMGET", self.redis_key(value), *self._each)
 
     def redis_key(self, value: str) -> bytes:
         text = value.encode()
@@ -219,7 +232,10 @@ class OnlineFeatures:
             np.array(event_us, dtype=np.int64), self._widths, self._ttl_us, self._columns, self._inputs,
             profiles, inputs, words, ends, codes, moments,
         )  # fmt: skip
-        cases = codes.tobytes()
+        again: list[tuple[int, int]] = []
+        if AGAIN in (cases := codes.tobytes()):
+            places = np.argwhere(codes.take(self._columns[::2], axis=1) == AGAIN)
+            again = [(row, place) for row, place in places.tolist()]
         return OnlineRows(
             words,
             ends,
@@ -228,7 +244,40 @@ class OnlineFeatures:
             [self._status(cases[at : at + views]) for at in range(0, len(cases), views)],
             [self._timestamps(row) for row in moments.tolist()],
             unanswered,
+            again,
         )
+
+    def profile_commands(self, transactions: Sequence[Transaction], online: OnlineRows) -> list[bytes]:
+        """A packed HMGET for each profile of `online` that has to be read again."""
+        commands = []
+        for row, place in online.again:
+            reader = self._readers[place]
+            commands.append(reader.profile_command(getattr(transactions[row], reader.key)))
+        return commands
+
+    def complete(self, online: OnlineRows, event_us: Sequence[int], replies: Replies) -> None:
+        """Put the replies to `profile_commands` where they belong."""
+        data = np.frombuffer(replies.data, np.uint8)
+        for reply, (row, place) in enumerate(online.again):
+            view, width = self.plan.entities[place].profile, self._widths[place]
+            first = int(self._widths[:place].sum())
+            values = np.empty(width)
+            answered, moment = fill_profile(data, replies.begins, reply, values)
+            if not answered:
+                online.unanswered += reply < len(replies)
+                continue
+            found: FeatureStatus = "fresh"
+            if moment == NEVER:
+                found = "missing"
+                del online.timestamps[row][view.name]
+            else:
+                online.timestamps[row][view.name] = moment
+                if event_us[row] - moment > view.ttl_us:
+                    found = "stale"
+            if found == "fresh":
+                online.profiles[row, first : first + width] = values
+                online.inputs[row] = online.profiles[row, self._inputs]
+            online.status[row] = online.status[row] | {view.name: found}
 
     def _status(self, case: bytes) -> dict[str, FeatureStatus]:
         """The views' status from their codes; rows in the same case share it."""

@@ -6,10 +6,11 @@ as timed out, view by view; after a few such batches the circuit breaker spares 
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from bentos import outbox
 from bentos.breaker import CircuitBreaker
@@ -23,6 +24,9 @@ from bentos.redis_connection import RedisUnavailable
 from bentos.replies import NO_REPLIES, Replies
 from bentos.work import Work
 from fraud.settings import Settings
+
+#: A second question is given at least so long, whatever the first one took.
+_LEAST_SECONDS: Final = 0.002
 
 
 @dataclass(slots=True)
@@ -51,24 +55,26 @@ class OnlineReader:
 
     async def claim_and_read(self, batch: list[Work]) -> Read:
         """Claim and read `batch`; works that were decided elsewhere are answered or refused here."""
-        features = self.plans.features  # one plan for the question and its answer
+        features, until = self.plans.features, self._until()  # one plan for the question and its answer
         commands: list[bytes] = []
         for work in batch:
             work.key = outbox.answer_key(self._project, work.transaction.transaction_id)
             commands += outbox.claim_commands(work.key, outbox.claim_value(work.digest, self._nonce))
         claims = len(commands)
         replies, shortfall = await self._ask(batch, features, commands)
-        online = _rows(batch, features, replies, claims)
+        online, shortfall = await self._rows(batch, features, replies, claims, shortfall, until)
         kept, places, unclaimed = self._settle(batch, replies.objects(0, claims))
-        shortfall = shortfall or _refused(online)
         return Read(kept, online.take(places) if len(kept) < len(batch) else online, shortfall, unclaimed)
 
     async def read(self, batch: Sequence[Work]) -> tuple[OnlineRows, str | None]:
         """The rows of `batch` and why they are not complete; claims nothing."""
-        features = self.plans.features
+        features, until = self.plans.features, self._until()
         replies, shortfall = await self._ask(batch, features, [])
-        online = _rows(batch, features, replies, 0)
-        return online, shortfall or _refused(online)
+        return await self._rows(batch, features, replies, 0, shortfall, until)
+
+    def _until(self) -> float:
+        """When what is asked now has to be there."""
+        return asyncio.get_running_loop().time() + self._deadline
 
     async def _ask(
         self, batch: Sequence[Work], features: OnlineFeatures, commands: list[bytes]
@@ -89,6 +95,26 @@ class OnlineReader:
             return replies, "features:timeout"
         self.breaker.succeeded()
         return replies, None
+
+    async def _rows(
+        self, batch: Sequence[Work], features: OnlineFeatures, replies: Replies, first: int,
+        shortfall: str | None, until: float,
+    ) -> tuple[OnlineRows, str | None]:  # fmt: skip
+        """The rows in the replies from `first` on, and why they are not complete."""
+        transactions, event_us = [work.transaction for work in batch], [work.event_us for work in batch]
+        online = features.rows(transactions, event_us, replies, first)
+        if online.again:
+            self._metrics.count("profiles_read_again_total", by=len(online.again))
+            left = until - asyncio.get_running_loop().time()
+            commands = features.profile_commands(transactions, online)
+            try:
+                found = await self._connection.ask(commands, max(left, _LEAST_SECONDS))
+            except RedisUnavailable:
+                found = NO_REPLIES
+            features.complete(online, event_us, found)
+            if len(found) < len(commands) or found.gaps:
+                shortfall = shortfall or "features:timeout"
+        return online, shortfall or _refused(online)
 
     def _settle(self, batch: list[Work], claims: Sequence[Any]) -> tuple[list[Work], list[int], bool]:
         """Answer or refuse what others decided or are deciding; the rest and its places stay, and
@@ -128,11 +154,6 @@ class OnlineReader:
     async def close(self) -> None:
         await self.plans.close()
         self._connection.close()
-
-
-def _rows(batch: Sequence[Work], features: OnlineFeatures, replies: Replies, first: int) -> OnlineRows:
-    transactions, event_us = [work.transaction for work in batch], [work.event_us for work in batch]
-    return features.rows(transactions, event_us, replies, first)
 
 
 def _refused(online: OnlineRows) -> str | None:

@@ -1,8 +1,9 @@
 """Feature rows from Redis's replies, in one loop that numba compiles.
 
-Values are Feast's own bytes: a profile value is a double (tag byte and eight bytes) or another
-number, a velocity state is bytes (tag, length, bytes), a timestamp is two varints. Freshness is
-judged by each view's stored timestamp against the *transaction's event time*.
+Values are Feast's own bytes: a velocity state is bytes (tag, length, bytes), a timestamp is two
+varints, a profile value is a double (tag byte and eight bytes) or another number; but of a profile the
+copy is read that has all numbers side by side, if it is of the profile's timestamp. Freshness is judged
+by each view's stored timestamp against the *transaction's event time*.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from fraud.state_layout import LEAST_BYTES
 Floats = NDArray[np.float64]
 
 #: How a view's values may be used; an index in `fraud.answer`'s words for it.
-FRESH, MISSING, STALE, TIMEOUT = range(4)
+FRESH, MISSING, STALE, TIMEOUT, AGAIN = range(5)
 #: No such value: nothing is stored, or what is stored cannot be read.
 _NONE: Final = -1
-_ZERO, _NINE, _MINUS = ord("0"), ord("9"), ord("-")
+_ZERO, _MINUS = ord("0"), ord("-")
 # Tags of Feast's numbers (`feast.types.Value`): field number << 3 | wire type.
 _DOUBLE, _FLOAT, _BYTES = 5 << 3 | 1, 6 << 3 | 5, 1 << 3 | 2
 _INTEGERS: Final = (3 << 3, 4 << 3, 7 << 3)
@@ -114,6 +115,19 @@ def _judge(moment: int, event_us: int, ttl_us: int) -> int:
 
 
 @compiled
+def _element(data: Bytes, at: int) -> tuple[int, int, int]:
+    """Where the bytes of a reply's element at `at` begin, how many they are (-1: none), and where the next
+    element begins."""
+    if data[at] == BULK:
+        size, start = _number(data, at + 1)
+        return start, size, (start + size + 2 if size >= 0 else start)
+    start = at
+    while data[at] != 0x0A:
+        at += 1
+    return start, _NONE, at + 1
+
+
+@compiled
 def fill_rows(
     data: Bytes, begins: Ints, first: int, named: Bytes, event_us: Ints, widths: Ints, ttl_us: Ints,
     columns: Ints, chosen: Ints,
@@ -122,12 +136,13 @@ def fill_rows(
     """Decode a batch; returns how many reads got no reply, or none that can be used.
 
     Replies from `first` on are by row, and in it by place of each entity that is `named[row, place]`. One
-    holds `widths[place]` profile values, the profile's timestamp, the state's, the state. Profile values go
-    side by side into `profiles[row]`, NaN where null, and those of the columns `chosen` into `inputs` as
-    well. The state of entity p in row r goes to `words[ends[i] : ends[i + 1]]` with i = p * rows + r:
-    nothing if there is none to use. Each entity has two views, its profile and its state: `ttl_us` is by
-    view, and view v's code and moment (microseconds; NEVER: none) go to column `columns[v]` of `codes` and
-    `moments`.
+    holds the profile's values side by side (`fraud.redis_layout.encode_row`), the profile's timestamp, the
+    state's, the state. The `widths[place]` profile values go side by side into `profiles[row]`, NaN where
+    null, and those of the columns `chosen` into `inputs` as well. The state of entity p in row r goes to
+    `words[ends[i] : ends[i + 1]]` with i = p * rows + r: nothing if there is none to use. Each entity has
+    two views, its profile and its state: `ttl_us` is by view, and view v's code and moment (microseconds;
+    NEVER: none) go to column `columns[v]` of `codes` and `moments`. A profile whose values side by side are
+    not those of its timestamp has the code AGAIN.
     """
     rows = len(named)
     which = np.empty(named.shape, np.int64)
@@ -145,50 +160,37 @@ def fill_rows(
         for row in range(rows):
             ends[place * rows + row] = end
             values = profiles[row, column : column + width]
+            values[:] = nan
             moments[row, profile] = moments[row, state] = NEVER
             reply = which[row, place]
             if reply < 0:
-                values[:] = nan
                 codes[row, profile] = codes[row, state] = MISSING
                 continue
-            at = begins[reply] if reply < len(begins) - 1 else len(data)
-            fields = 0
-            if reply < len(begins) - 1 and at < begins[reply + 1] and data[at] == ARRAY:
-                fields, at = _number(data, at + 1)
-            if fields != width + 3:
+            at, fields = _fields(data, begins, reply)
+            if fields != 4:
                 unanswered += 1
-                values[:] = nan
                 codes[row, profile] = codes[row, state] = TIMEOUT
                 continue
-            for field in range(fields):
-                if field < width and data[at + 1] == _NINE and data[at + 4] == _DOUBLE and data[at] == BULK:
-                    # What nearly every value is: $9, the end of line, a tag, eight bytes, the end of line.
-                    values[field] = _profile_value(data, at + 4, 9)
-                    at += 15
-                    continue
-                if data[at] != BULK:
-                    size, start, at = _NONE, at, _after_line(data, at)
-                else:
-                    size, start = _number(data, at + 1)
-                    at = start + size + 2 if size >= 0 else start
-                if field < width:
-                    values[field] = _profile_value(data, start, size)
-                elif field == width:
-                    moments[row, profile] = _microseconds(data, start, size)
-                elif field == width + 1:
-                    moments[row, state] = _microseconds(data, start, size)
-                else:
-                    begin, length = _state(data, start, size)
-            code = _judge(moments[row, profile], event_us[row], ttl_us[2 * place])
-            if code != FRESH:
-                values[:] = nan
-            codes[row, profile] = code
-            code = _judge(moments[row, state], event_us[row], ttl_us[2 * place + 1])
+            numbers, size, at = _element(data, at)
+            start, length, at = _element(data, at)
+            moment = moments[row, profile] = _microseconds(data, start, length)
+            code = _judge(moment, event_us[row], ttl_us[2 * place])
             if code == FRESH:
+                if size == 8 + 8 * width and data[numbers : numbers + 8].view(np.int64)[0] == moment:
+                    _copy(data[numbers + 8 : numbers + size], values.view(np.uint8))
+                else:
+                    code = AGAIN
+            codes[row, profile] = code
+            start, length, at = _element(data, at)
+            moment = moments[row, state] = _microseconds(data, start, length)
+            code = _judge(moment, event_us[row], ttl_us[2 * place + 1])
+            if code == FRESH:
+                start, length, at = _element(data, at)
+                start, length = _state(data, start, length)
                 if length == _NONE:
                     code = MISSING
                 elif length >= LEAST_BYTES and not length & 7:
-                    _copy(data[begin : begin + length], room[8 * end : 8 * end + length])
+                    _copy(data[start : start + length], room[8 * end : 8 * end + length])
                     end += length >> 3
             codes[row, state] = code
         column += width
@@ -200,7 +202,23 @@ def fill_rows(
 
 
 @compiled
-def _after_line(data: Bytes, at: int) -> int:
-    while data[at] != 0x0A:
-        at += 1
-    return at + 1
+def _fields(data: Bytes, begins: Ints, reply: int) -> tuple[int, int]:
+    """Where the elements of a reply begin and how many they are; 0 if it is none, or no list."""
+    if reply >= len(begins) - 1 or begins[reply] == begins[reply + 1] or data[begins[reply]] != ARRAY:
+        return 0, 0
+    fields, at = _number(data, begins[reply] + 1)
+    return at, fields
+
+
+@compiled
+def fill_profile(data: Bytes, begins: Ints, reply: int, values: Floats) -> tuple[bool, int]:
+    """Decode one profile that was read value by value, and its timestamp behind them; returns whether
+    there is a reply, and the timestamp (NEVER: none)."""
+    at, fields = _fields(data, begins, reply)
+    if fields != len(values) + 1:
+        return False, NEVER
+    for place in range(len(values)):
+        start, size, at = _element(data, at)
+        values[place] = _profile_value(data, start, size)
+    start, size, at = _element(data, at)
+    return True, _microseconds(data, start, size)

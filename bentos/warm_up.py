@@ -9,6 +9,7 @@ import numpy as np
 
 from bentos.online_features import OnlineFeatures, table_plan
 from bentos.replies import NO_REPLIES, new_scan, scan
+from bentos.row_loops import fill_profile
 from fraud.features import warm_up as warm_up_features
 
 
@@ -16,6 +17,7 @@ def warm_up() -> None:
     """Run every compiled function of the serving path once."""
     warm_up_features()
     OnlineFeatures(table_plan("")).rows([], [], NO_REPLIES)
+    fill_profile(np.frombuffer(b"", np.uint8), NO_REPLIES.begins, 0, np.empty(1))
     scan(np.frombuffer(b"+OK\r\n", np.uint8), new_scan(), np.zeros(2, dtype=np.int64))
 
 

@@ -17,6 +17,8 @@ from pydantic import Field, StrictStr
 
 import feature_repo.registry  # noqa: F401  # Feast loads this module first: it names the registry's plugin
 from feature_repo.redis_client import RedisAddress, connect, connect_async, parse_redis_url
+from fraud.entities import ENTITIES
+from fraud.profiles import SERVED_PROFILES
 from fraud.redis_layout import NEWEST_WINS, newest_wins_args
 from fraud.settings import settings
 
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 ROWS_PER_CALL: Final = 50
 #: Script calls in one pipeline.
 CALLS_PER_PIPELINE: Final = 40
+#: By view, the features that serving reads side by side.
+SIDE_BY_SIDE: Final = {entity.profile_view: SERVED_PROFILES[entity.name] for entity in ENTITIES}
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -141,4 +145,5 @@ def _arguments(view: str, names: Sequence[str], rows: Sequence[Row]) -> list[byt
                 [values[name].SerializeToString() if name in values else b"" for name in names],
             )
         )
-    return newest_wins_args(view, names, encoded)
+    together = SIDE_BY_SIDE.get(view, ())
+    return newest_wins_args(view, names, encoded, together if set(together) <= set(names) else ())

@@ -24,7 +24,16 @@ from fraud.contract import Transaction, parse_transaction
 from fraud.entities import ENTITIES
 from fraud.features import SERVED_PROFILES, VECTOR
 from fraud.observation import observe
-from fraud.redis_layout import encode_bytes, encode_double, encode_timestamp, entity_key, field, ts_field
+from fraud.redis_layout import (
+    encode_bytes,
+    encode_double,
+    encode_row,
+    encode_timestamp,
+    entity_key,
+    field,
+    row_field,
+    ts_field,
+)
 from fraud.velocity import VelocityState
 from streaming.redis_link import connect_cluster, is_cluster
 
@@ -74,11 +83,17 @@ def save_model(
 
 
 def store_features(
-    client: redis.Redis | RedisCluster, project: str, scored: Transaction, *, age_us: int = 3_600_000_000
+    client: redis.Redis | RedisCluster,
+    project: str,
+    scored: Transaction,
+    *,
+    age_us: int = 3_600_000_000,
+    side_by_side: bool = True,
 ) -> None:
     """Profiles (value = place in the entity's list) and states for every entity of `scored`.
 
-    Both are `age_us` older than the transaction.
+    Both are `age_us` older than the transaction. Without `side_by_side` profiles are as another program
+    writes them.
     """
     at_us = scored.event_ms * 1000 - age_us
     earlier = parse_transaction(
@@ -92,10 +107,13 @@ def store_features(
             continue
         state = VelocityState(entity)
         state.add(observe(earlier), place)
+        names = SERVED_PROFILES[entity.name]
+        values = [encode_double(float(index)) for index in range(len(names))]
         mapping: dict[bytes, bytes] = {
-            field(entity.profile_view, name): encode_double(float(index))
-            for index, name in enumerate(SERVED_PROFILES[entity.name])
+            field(entity.profile_view, name): value for name, value in zip(names, values, strict=True)
         }
+        if side_by_side:
+            mapping[row_field(entity.profile_view, names)] = encode_row(at_us, values)
         mapping[ts_field(entity.profile_view)] = encode_timestamp(at_us)
         mapping[field(entity.velocity_view, entity.state_feature)] = encode_bytes(state.pack())
         mapping[ts_field(entity.velocity_view)] = encode_timestamp(at_us)

@@ -33,7 +33,7 @@ from fraud.features import (
     request_values,
     transaction_rows,
 )
-from fraud.redis_layout import encode_int64, encode_timestamp, entity_key, field, ts_field
+from fraud.redis_layout import encode_double, encode_int64, encode_timestamp, entity_key, field, ts_field
 from fraud.settings import settings
 from tests.bentos.running import store_features, transaction
 
@@ -44,9 +44,13 @@ def read(url: str, rows: list[Transaction], project: str = PROJECT) -> OnlineRow
     async def run() -> OnlineRows:
         connection = RedisConnection(url)
         features = OnlineFeatures(table_plan(project))
-        replies = await connection.ask(features.commands(rows), 5.0)
+        event_us = [row.event_ms * 1000 for row in rows]
+        found = features.rows(rows, event_us, await connection.ask(features.commands(rows), 5.0))
+        if found.again:
+            replies = await connection.ask(features.profile_commands(rows, found), 5.0)
+            features.complete(found, event_us, replies)
         connection.close()
-        return features.rows(rows, [row.event_ms * 1000 for row in rows], replies)
+        return found
 
     return asyncio.run(run())
 
@@ -134,7 +138,7 @@ def test_what_cannot_be_read_is_missing_and_fails_no_neighbour(
 
 def test_a_number_of_another_type_is_still_read(redis_server: RedisServer, store: redis.Redis) -> None:
     row = transaction()
-    store_features(store, PROJECT, row)
+    store_features(store, PROJECT, row, side_by_side=False)
     first = SERVED_PROFILES["customer"][0]
     key = entity_key(PROJECT, "customer_id", row.customer_id)
     for value, expected in (
@@ -148,15 +152,32 @@ def test_a_number_of_another_type_is_still_read(redis_server: RedisServer, store
         assert np.isnan(found) if expected is None else found == expected
 
 
+def test_numbers_side_by_side_are_used_only_with_their_own_timestamp(
+    redis_server: RedisServer, store: redis.Redis
+) -> None:
+    row, other = transaction(), transaction(customer_id="other")
+    for each in (row, other):
+        store_features(store, PROJECT, each)
+    key = entity_key(PROJECT, "customer_id", row.customer_id)
+    first = field("customer_profile", SERVED_PROFILES["customer"][0])
+    store.hset(key, first, encode_double(77.0))
+    assert read(redis_server.url, [row]).profiles[0, 0] == 0.0  # as the store wrote them, together
+    later = row.event_ms * 1000 - 60_000_000
+    store.hset(key, ts_field("customer_profile"), encode_timestamp(later))
+    found = read(redis_server.url, [other, row])
+    assert found.profiles[:, 0].tolist() == [0.0, 77.0]
+    assert found.profiles[1, 1:].tolist() == found.profiles[0, 1:].tolist()
+    assert found.status[1]["customer_profile"] == "fresh"
+    assert found.timestamps[1]["customer_profile"] == later
+    store.hset(key, ts_field("customer_profile"), encode_timestamp(0))
+    assert read(redis_server.url, [row]).status[0]["customer_profile"] == "stale"
+
+
 def test_what_has_not_arrived_by_the_deadline_counts_as_timed_out() -> None:
     rows = [transaction(), transaction()]
     features = OnlineFeatures(table_plan(PROJECT))
     width = len(features.commands(rows))
-    nothing = [
-        b"*%d\r\n" % fields + b"$-1\r\n" * fields
-        for fields in (len(entity.profile.features) + 3 for entity in features.plan.entities)
-    ]
-    arrived = Replies.of((2 * nothing)[: width - 1])
+    arrived = Replies.of([b"*4\r\n" + b"$-1\r\n" * 4] * (width - 1))
     found = features.rows(rows, [row.event_ms * 1000 for row in rows], arrived)
     assert set(found.status[0].values()) == {"missing"}
     assert found.status[1]["ip_velocity"] == "timeout"
@@ -233,8 +254,13 @@ def test_who_asked_first_goes_on_first_though_both_are_answered_in_one_turn(
     assert uvloop.run(run()) == ["first", "second"]
 
 
+@pytest.mark.parametrize("side_by_side", [True, False])
 def test_the_vector_equals_feasts_own_online_read(
-    home: Path, redis_server: RedisServer, store: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    side_by_side: bool,
+    home: Path,
+    redis_server: RedisServer,
+    store: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("TOLLGATE_REDIS_URL", redis_server.url)
     settings.cache_clear()
@@ -247,7 +273,7 @@ def test_the_vector_equals_feasts_own_online_read(
         transaction(customer_id="new", card_id="new"),
         transaction(device_id=None, ip=None),
     ]
-    store_features(store, project, scored[0])
+    store_features(store, project, scored[0], side_by_side=side_by_side)
     rows = read(redis_server.url, scored, project)
     requests = [request_values(row, row.event_ms, row.amount_reference) for row in scored]
     ours = np.concatenate((rows.profiles, transaction_rows(rows.states, requests, rows.inputs)), axis=1)

@@ -15,13 +15,16 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import redis
 from prometheus_client.parser import text_string_to_metric_families
 
 from bentos.edge import Edge
 from bentos.model import Model, ModelError
 from embedded.redis_server import start_redis
+from fraud.entities import ENTITIES
+from fraud.settings import load_settings
 from tests.bentos.one_worker import copied, logged, numbers, worker
-from tests.bentos.running import transaction_json
+from tests.bentos.running import store_features, transaction, transaction_json
 
 
 def test_a_frozen_redis_costs_the_deadline_a_few_times_and_then_nothing(tmp_path: Path, store: Path) -> None:
@@ -56,6 +59,35 @@ def test_a_frozen_redis_costs_the_deadline_a_few_times_and_then_nothing(tmp_path
         asyncio.run(run())
     finally:
         server.stop()
+
+
+def test_profiles_of_another_programs_writing_are_read_value_by_value(
+    tmp_path: Path, store: Path, url: str
+) -> None:
+    project = load_settings().feast_project
+    client = redis.Redis.from_url(url)
+    for name, together in (("ours", True), ("theirs", False)):
+        store_features(client, project, transaction(customer_id=name), side_by_side=together)
+    entities = len(ENTITIES)
+
+    async def run() -> None:
+        async with worker(copied(store, tmp_path), url) as (engine, post):
+            again = engine.metrics.counters["profiles_read_again_total"]
+            scores = []
+            # Only the customer is theirs alone: the other keys still hold what ours wrote with the same timestamp.
+            for name in ("ours", "theirs"):
+                answer = (await post(transaction_id=f"by-{name}", customer_id=name)).json()
+                assert set(answer["feature_status"].values()) == {"fresh"}
+                assert answer["degraded"] == []
+                scores.append(answer["fraud_score"])
+            assert scores[0] == scores[1]
+            assert again[()] == 1
+            client.flushdb()
+            store_features(client, project, transaction(), side_by_side=False)
+            await post(transaction_id="all of theirs")
+            assert again[()] == 1 + entities
+
+    asyncio.run(run())
 
 
 def test_models_change_under_load_without_a_dropped_request(tmp_path: Path, store: Path, url: str) -> None:

@@ -24,6 +24,8 @@ from embedded.redis_server import RedisServer
 from feature_repo.online_store import NewestWinsRedisOnlineStore, NewestWinsRedisOnlineStoreConfig
 from feature_repo.redis_client import parse_redis_url
 from feature_repo.sources import BY_CUT, lake_source
+from fraud.profiles import SERVED_PROFILES
+from fraud.redis_layout import row_field
 from tests.bentos.redis_cluster_processes import cluster, url_of
 from tests.bentos.redis_process import Server
 
@@ -114,6 +116,40 @@ def test_the_asynchronous_write_is_the_same(stores: SimpleNamespace, view: Featu
     asyncio.run(stores.ours.online_write_batch_async(stores.config, view, rows, None))
     stores.stock.online_write_batch(stores.stock_config, view, rows, None)
     assert contents(stores.client) == contents(stores.stock_client)
+
+
+def test_a_profiles_numbers_are_written_side_by_side_as_well(stores: SimpleNamespace, home: Any) -> None:
+    names = SERVED_PROFILES["customer"]
+    customer = Entity(name="customer", join_keys=["customer_id"], value_type=ValueType.STRING)
+    view = FeatureView(
+        name="customer_profile",
+        entities=[customer],
+        schema=[
+            Field(name="customer_id", dtype=String),
+            *(Field(name=name, dtype=Float64) for name in names),
+        ],
+        source=lake_source("customers", "profiles/customer", BY_CUT, "for the test"),
+    )
+
+    def profile(value: str, first: Value, at: datetime) -> tuple[Any, ...]:
+        values = {name: Value(double_val=float(place)) for place, name in enumerate(names)}
+        return key(value), values | {names[0]: first, names[1]: Value()}, at, at
+
+    rows = [
+        profile("c1", Value(double_val=7.5), TIME),
+        profile("c2", Value(int64_val=7), TIME),
+        profile("c1", Value(double_val=1.5), TIME - timedelta(seconds=1)),
+    ]
+    stores.ours.online_write_batch(stores.config, view, rows, None)
+    stores.stock.online_write_batch(stores.stock_config, view, rows, None)
+    together, found = row_field("customer_profile", names), contents(stores.client)
+    numbers = [stored.pop(together) for _, stored in sorted(found.items())]
+    assert found == contents(stores.stock_client)
+    moment = int(TIME.timestamp() * 1_000_000).to_bytes(8, "little")
+    assert numbers[0][:8] == moment
+    expected = [7.5, np.nan, *range(2, len(names))]
+    np.testing.assert_array_equal(np.frombuffer(numbers[0][8:], "<f8"), expected)
+    assert numbers[1] == b""  # a number that is no double: serving reads it by itself
 
 
 async def write_async(config: RepoConfig, view: FeatureView, rows: list[Any]) -> None:
