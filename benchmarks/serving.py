@@ -66,7 +66,7 @@ class Saturation:
 
     def turn(self, running: Running, seconds: float, connections: int = 32) -> float:
         # Requests are made before the clock starts, more than any service here can take.
-        ready = iter(_requests(running.port, int(seconds * 8000)))
+        ready = iter(_requests(running.port, int(seconds * 16_000)))
         busy, used = time.process_time(), running.cpu_seconds()
         load = _run(saturate(running.port, ready, connections=connections, seconds=seconds))
         answers = load.statuses[200]
