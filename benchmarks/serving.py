@@ -73,8 +73,9 @@ class Saturation:
         if answers < 0.5 * sum(load.statuses.values()) or not answers:
             raise RuntimeError(f"{running.name} does not answer well: {dict(load.statuses)}")
         self.rates.append(load.rate)
-        self.cpu_us.append((running.cpu_seconds() - used) / answers * 1e6)
         self.generator.append((time.process_time() - busy) / load.seconds)
+        running.settle()
+        self.cpu_us.append((running.cpu_seconds() - used) / answers * 1e6)
         return load.rate
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 
+from bentos.decision_log import journal_folder
 from embedded.redis_server import free_port
 
 
@@ -35,6 +36,13 @@ class Running:
                 times = one.cpu_times()
                 used += times.user + times.system
         return used
+
+    def settle(self, seconds: float = 20.0) -> None:
+        """Wait until its log converters have caught up: they wait for an idle processor, and what they do
+        then should be counted, and done, before the next turn."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and any(journal_folder(self.home).glob("*.ready")):
+            time.sleep(0.1)
 
     def stop(self) -> None:
         """Ask it to end, and end what has not 20 seconds later: it, or a worker that outlived it."""

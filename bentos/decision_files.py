@@ -3,8 +3,8 @@
 `python -m bentos.decision_files` converts every closed segment, and every segment whose writer is
 gone, into `<home>/decisions/date=YYYY-MM-DD/hour=HH/<segment>.parquet` (date and hour of the
 *event*, UTC), then deletes the segment. Names are deterministic and files appear whole, so
-converting twice changes nothing. With `--follow PID` it
-does so until its parent PID is gone.
+converting twice changes nothing. With `--follow PID` it does so until its parent PID is gone,
+while a processor is idle or after 20 seconds in which none was.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from bentos.labels import convert_labels
 from bentos.spool import orphaned, read_frames
 from fraud.features import VECTOR
 from fraud.settings import settings
+from fraud.spare_time import Patience
 
 _TIME: Final = pa.timestamp("us", tz="UTC")
 _TYPES: Final[dict[str, pa.DataType]] = {
@@ -71,6 +72,8 @@ _REPEATING: Final = [
     field.name for field in SCHEMA if pa.types.is_string(field.type) and field.name != "transaction_id"
 ]
 _HOUR_US: Final = 3_600_000_000
+#: Closed segments wait so long for an idle processor: what they take is missing to requests.
+_PATIENCE_S: Final = 20.0
 #: Decisions that are decoded at once.
 _PIECE: Final = 512
 
@@ -208,6 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The supervisor signals a worker's children with it: stay for what the worker closes last.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+    patience = Patience(_PATIENCE_S)
     while True:
         last = options.follow is None or os.getppid() != options.follow
         try:
@@ -220,7 +224,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if options.follow is None:
                 print(f"{converted} decisions converted")
             return 0
-        time.sleep(1.0)
+        while True:
+            time.sleep(1.0)
+            if patience.over() or os.getppid() != options.follow:
+                break
 
 
 if __name__ == "__main__":

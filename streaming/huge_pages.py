@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import os
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
+
+from fraud.spare_time import Patience
 
 _log = logging.getLogger("tollgate.stream")
 
@@ -30,8 +31,7 @@ _MADV_COLLAPSE: Final = 25
 #: A piece is gathered once so many of its small pages are in use: the rest is memory it takes more.
 _MOSTLY: Final = _HUGE // _PAGE * 3 // 4
 _EVERY_S: Final = 2.0
-#: Idle processors that it takes to begin, and how long it waits for them (seconds).
-_SPARE: Final = 0.25
+#: How long it waits for an idle processor.
 _PATIENCE_S: Final = 60.0
 #: The more pieces there are, the later they are looked at again: looking takes microseconds for each.
 _PIECES_A_SECOND: Final = 100
@@ -48,31 +48,16 @@ def use_huge_pages() -> None:
 
 
 def _keep_gathering() -> None:
-    wait, waited = _EVERY_S, 0.0
+    wait, patience = _EVERY_S, Patience(_PATIENCE_S)
     while True:
-        idle = _idle_seconds()
         time.sleep(wait)
-        waited += wait
-        if not may_gather((_idle_seconds() - idle) / wait, waited):
+        if not patience.over():
             continue
-        waited = 0.0
         gathered, refused = gather()
         wait = max(_EVERY_S, gathered / _PIECES_A_SECOND)
         if refused and not gathered:
             wait = _REFUSED_S
             _log.info("the kernel has no huge pages to give: the flow goes on without, for now")
-
-
-def may_gather(idle: float, waited: float) -> bool:
-    """Whether to begin now, with so many idle processors of late, and after so many seconds."""
-    return idle >= _SPARE or waited >= _PATIENCE_S
-
-
-def _idle_seconds() -> float:
-    """How long this machine's processors have been idle, all together."""
-    with Path("/proc/stat").open() as file:
-        _, _, _, _, idle, waiting, *_ = file.readline().split()
-    return (int(idle) + int(waiting)) / os.sysconf("SC_CLK_TCK")
 
 
 def gather() -> tuple[int, int]:

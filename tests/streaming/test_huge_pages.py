@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from fraud.settings import REPOSITORY
-from streaming.huge_pages import may_gather
 
 _ENABLED = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _FILL_AND_GATHER = """
@@ -44,9 +43,3 @@ def test_filled_memory_is_gathered_and_keeps_what_it_holds() -> None:
     # 200,000 values of 233 bytes are 45 MiB, partly in pieces of memory that are too small.
     assert gathered >= 5
     assert after - before >= 5 * 2048
-
-
-def test_gathering_waits_for_an_idle_processor_but_not_for_ever() -> None:
-    assert may_gather(idle=0.9, waited=2.0)
-    assert not may_gather(idle=0.0, waited=58.0)
-    assert may_gather(idle=0.0, waited=60.0)
