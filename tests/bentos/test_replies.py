@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bentos.online_features import OnlineFeatures, table_plan
 from bentos.replies import ARRIVED, Replies, new_scan, scan
+from tests.bentos.running import transaction
 
 Told = tuple[bytes, Any]
 
@@ -50,6 +52,18 @@ def test_replies_are_the_same_wherever_the_network_parts_them(
     replies = Replies(sent[:at], begins)
     assert list(replies) == replies.objects() == [said for _, said in told]
     assert [replies.raw(place) for place in range(len(told))] == [raw for raw, _ in told]
+
+
+@given(st.lists(st.one_of(st.lists(told_replies, max_size=5).map(array), told_replies), max_size=12))
+def test_whatever_the_server_sends_is_a_status_and_no_crash(told: list[Told]) -> None:
+    features = OnlineFeatures(table_plan("p"))
+    rows = [transaction(), transaction()]
+    event_us = [row.event_ms * 1000 for row in rows]
+    found = features.rows(rows, event_us, Replies.of(raw for raw, _ in told))
+    assert {state for status in found.status for state in status.values()} <= {"missing", "timeout"}
+    assert np.isnan(found.profiles).all()
+    assert not any(any(column) for column in found.states)
+    features.complete(found, event_us, Replies.of(raw for raw, _ in told))
 
 
 def test_an_error_is_an_object_among_the_others() -> None:
