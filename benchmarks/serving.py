@@ -68,7 +68,7 @@ class Saturation:
         # Requests are made before the clock starts, more than any service here can take.
         ready = iter(_requests(running.port, int(seconds * 16_000)))
         busy, used = time.process_time(), running.cpu_seconds()
-        load = saturate(running.port, ready, connections=connections, seconds=seconds)
+        load = _run(saturate(running.port, ready, connections=connections, seconds=seconds))
         answers = load.statuses[200]
         if answers < 0.5 * sum(load.statuses.values()) or not answers:
             raise RuntimeError(f"{running.name} does not answer well: {dict(load.statuses)}")
@@ -177,7 +177,7 @@ def lone(bench: Bench) -> dict[str, Any]:
         for name in sorted(found, reverse=turn % 2 == 0):
             running = bench.service(name)
             requests = iter(_requests(running.port, 500))
-            load = saturate(running.port, requests, connections=1, seconds=60)
+            load = _run(saturate(running.port, requests, connections=1, seconds=60))
             found[name].append(load.milliseconds(50))
             say(f"turn {turn + 1}: {name} lone {found[name][-1]:.3f} ms")
     return {
@@ -195,7 +195,7 @@ def bulk(bench: Bench) -> dict[str, Any]:
         for name in sorted(found, reverse=turn % 2 == 0):
             running = bench.service(name)
             ready = iter(list(_bulk(running.port, int(bench.seconds * 160), 64)))
-            load = saturate(running.port, ready, connections=4, seconds=bench.seconds)
+            load = _run(saturate(running.port, ready, connections=4, seconds=bench.seconds))
             found[name].append(load.rate * 64)
             say(f"turn {turn + 1}: {name} bulk {found[name][-1]:.0f} transactions/s")
     return {

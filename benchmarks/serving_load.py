@@ -2,7 +2,7 @@
 
 The open loop sends by a schedule that the service cannot slow down, and counts each latency from
 the *intended* send time, so that queueing anywhere is in the figures (closed-loop generators hide
-it: "coordinated omission"). Raw protocols and sockets keep it cheap beside the service it measures.
+it: "coordinated omission"). Raw asyncio protocols keep it cheap beside the service it measures.
 It refuses any address but the loopback interface and is bounded in rate, time and connections.
 """
 
@@ -10,14 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import select
-import socket
 from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
-from time import perf_counter, sleep
+from time import perf_counter
 from typing import cast
 
 import numpy as np
@@ -108,72 +105,41 @@ def _check(host: str, connections: int, seconds: float, rate: float) -> None:
         raise ValueError("beyond the generator's bounds")
 
 
-def saturate(port: int, requests: Iterator[bytes], *, connections: int, seconds: float) -> Load:
-    """Closed loop: every connection sends its next request as soon as it was answered.
-
-    On bare sockets: what this spends is missing to a service that could use every processor.
-    """
+async def saturate(port: int, requests: Iterator[bytes], *, connections: int, seconds: float) -> Load:
+    """Closed loop: every connection sends its next request as soon as it was answered."""
     _check("127.0.0.1", connections, seconds, 0)
     load = Load()
-    sockets = []
-    for _ in range(connections):
-        sockets.append(socket.create_connection(("127.0.0.1", port)))
-        sleep(0.0005)  # as a pool's grow, one after the other
-    by_number = {one.fileno(): one for one in sockets}
-    received = dict.fromkeys(by_number, b"")
-    sent: dict[int, float] = {}
-    with ExitStack() as open_ones:
-        for one in sockets:
-            open_ones.enter_context(one)
-            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        ready = open_ones.enter_context(select.epoll())
-        for number in by_number:
-            ready.register(number, select.EPOLLIN)
-        begun = now = perf_counter()
-        end = begun + seconds
-        for number, one in by_number.items():
-            sent[number] = perf_counter()
-            one.sendall(next(requests))
-        while sent and now < end + 10:
-            for number, _ in ready.poll(1.0):
-                if number not in sent:  # it has had its last answer, and is being closed
-                    ready.unregister(number)
-                    continue
-                one = by_number[number]
-                data = one.recv(1 << 16)
-                answer = received[number] + data
-                status = _status(answer)
-                if status is None and data:
-                    received[number] = answer
-                    continue
-                received[number] = b""
-                now = perf_counter()
-                if status is None:
-                    load.unanswered += 1
-                else:
-                    load.statuses[status] += 1
-                    load.latencies.append(now - sent[number])
-                request = next(requests, None) if data and now < end else None
-                if request is None:
-                    del sent[number]
-                else:
-                    sent[number] = now
-                    one.sendall(request)
-            now = perf_counter()
-        load.seconds = perf_counter() - begun
+    loop = asyncio.get_running_loop()
+    over = loop.create_future()
+    begun = perf_counter()
+    end = begun + seconds
+    open_now = connections
+
+    def finished(connection: _Connection, status: int, body: bytes) -> None:
+        nonlocal open_now
+        now = perf_counter()
+        if status:
+            load.statuses[status] += 1
+            load.latencies.append(now - connection.intended)
+        else:
+            load.unanswered += 1
+        request = next(requests, None) if now < end and connection.transport is not None else None
+        if request is not None:
+            connection.send(request, now)
+            return
+        open_now -= 1
+        if open_now == 0 and not over.done():
+            over.set_result(None)
+
+    every = [await _connect(port, finished) for _ in range(connections)]
+    begun = perf_counter()
+    end = begun + seconds
+    for connection in every:
+        connection.send(next(requests), perf_counter())
+    await asyncio.wait([over], timeout=seconds + 10)
+    load.seconds = perf_counter() - begun
+    _close(every)
     return load
-
-
-def _status(answer: bytes) -> int | None:
-    """The status of an answer that is whole; None of one that is not."""
-    head = answer.find(b"\r\n\r\n")
-    if head < 0:
-        return None
-    at = answer.find(b"content-length: ", 0, head)
-    if at < 0:
-        at = answer.lower().find(b"content-length: ", 0, head)
-    length = int(answer[at + 16 : answer.find(b"\r", at)]) if at >= 0 else 0
-    return int(answer[9:12]) if len(answer) >= head + 4 + length else None
 
 
 async def at_rate(
