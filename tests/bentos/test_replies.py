@@ -60,7 +60,8 @@ def test_whatever_the_server_sends_is_a_status_and_no_crash(told: list[Told]) ->
     rows = [transaction(), transaction()]
     event_us = [row.event_ms * 1000 for row in rows]
     found = features.rows(rows, event_us, Replies.of(raw for raw, _ in told))
-    assert {state for status in found.status for state in status.values()} <= {"missing", "timeout"}
+    # Stale, too: no bytes at all are the timestamp of 1970.
+    assert "fresh" not in {state for status in found.status for state in status.values()}
     assert np.isnan(found.profiles).all()
     assert not any(any(column) for column in found.states)
     features.complete(found, event_us, Replies.of(raw for raw, _ in told))
