@@ -281,11 +281,33 @@ def in_flight(bench: Bench) -> dict[str, Any]:
     }
 
 
+#: Counts for half a second, on its own.
+_LOOP: Final = """
+from time import perf_counter
+end, rounds = perf_counter() + 0.5, 0
+while perf_counter() < end:
+    rounds += 1
+print(rounds)
+"""
+
+
+def _loops(number: int) -> int:
+    """What so many plain loops get done at once, in processes of their own."""
+    started = [subprocess.Popen([sys.executable, "-c", _LOOP], stdout=subprocess.PIPE) for _ in range(number)]
+    return sum(int(one.communicate()[0]) for one in started)
+
+
 def workers_2(bench: Bench) -> dict[str, Any]:
-    """Two workers beside one; the load generator and Redis are on the same cores."""
+    """Two workers beside one; the load generator and Redis are on the same cores.
+
+    `two_loops_ratio_to_one` is what these cores give two programs that share nothing and wait for nobody: on
+    a virtual machine less than 2.
+    """
     labels = {1: "tollgate", 2: "two_workers"}
     found = {number: Saturation() for number in labels}
+    loops = []
     for turn in range(bench.turns):
+        loops.append(_loops(2) / _loops(1))
         for number in sorted(found, reverse=turn % 2 == 1):
             running = bench.service("tollgate", labels[number], TOLLGATE_SERVE_WORKERS=str(number))
             found[number].turn(running, bench.seconds, 64)
@@ -295,6 +317,7 @@ def workers_2(bench: Bench) -> dict[str, Any]:
     return {
         "workers_2": {
             "ratio_to_one": _ratio(two.rates, one.rates),
+            "two_loops_ratio_to_one": round(_median(loops), 3),
             "requests_per_second": {"one": round(_median(one.rates), 1), "two": round(_median(two.rates), 1)},
         }
     }

@@ -41,6 +41,7 @@ def _targets(bench: Mapping[str, Any]) -> str:
         ("that p99, of the floor's at the same rate", "", rate["p99_ratio_to_floor"]),
         ("errors", "0", rate["errors"]),
         ("two workers, of one", "at least 1.3", bench["workers_2"]["ratio_to_one"]),
+        ("two plain loops at once, of one", "", bench["workers_2"]["two_loops_ratio_to_one"]),
         *(
             (f"online read of {size} rows, of raw HMGET and protobuf", "at most 1.0", read[f"rows_{size}"])
             for size in (1, 16, 64)
