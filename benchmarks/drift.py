@@ -31,7 +31,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fraud.features import VECTOR
+from fraud.feature_list import VECTOR
 from fraud.settings import settings
 from monitoring import page
 from monitoring.decisions import matured

@@ -23,15 +23,11 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from fraud.entities import ENTITIES, PROFILE_TTL
-from fraud.features import (
-    PROFILE_INPUTS,
-    SERVED_PROFILES,
-    TRANSACTION_FEATURES,
-    VECTOR,
-    request_columns,
-    transaction_matrix,
-)
+from fraud.feature_list import PROFILE_INPUTS, TRANSACTION_FEATURES, VECTOR
+from fraud.features import transaction_matrix
 from fraud.observation import observe_values
+from fraud.profiles import SERVED_PROFILES
+from fraud.request import request_columns
 from fraud.settings import settings
 from fraud.velocity import VelocityState
 

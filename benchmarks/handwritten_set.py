@@ -20,15 +20,10 @@ import pyarrow as pa
 
 from feature_repo.spark import spark_session
 from fraud.entities import ENTITIES, PROFILE_TTL, VELOCITY_TTL, Entity
-from fraud.features import (
-    PROFILE_FEATURES,
-    PROFILE_INPUTS,
-    REQUEST_FIELDS,
-    TRANSACTION_FEATURES,
-    VECTOR,
-    request_columns,
-    transaction_matrix,
-)
+from fraud.feature_list import PROFILE_INPUTS, TRANSACTION_FEATURES, VECTOR
+from fraud.features import transaction_matrix
+from fraud.profiles import PROFILE_FEATURES
+from fraud.request import REQUEST_FIELDS, request_columns
 from fraud.settings import settings
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ import redis
 
 from fraud.contract import Transaction, encode_transaction, parse_transaction
 from fraud.entities import ENTITIES
-from fraud.features import SERVED_PROFILES, VECTOR
+from fraud.feature_list import VECTOR
 from fraud.observation import observe
+from fraud.profiles import SERVED_PROFILES
 from fraud.redis_layout import (
     encode_bytes,
     encode_double,

@@ -13,7 +13,7 @@ from bentos.online_features import OnlineFeatures, table_plan
 from bentos.redis_connection import RedisConnection
 from fraud.contract import Transaction
 from fraud.entities import ENTITIES
-from fraud.features import SERVED_PROFILES
+from fraud.profiles import SERVED_PROFILES
 from fraud.redis_layout import entity_key, field, ts_field
 
 

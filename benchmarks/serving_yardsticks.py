@@ -104,8 +104,11 @@ def fastapi_service(*, sdk: bool) -> Any:
     from feast.protos.feast.types.Value_pb2 import Value
 
     from fraud.entities import ENTITIES, FEATURE_SERVICE
-    from fraud.features import PROFILE_INPUTS, SERVED_PROFILES, VECTOR, request_row, transaction_matrix
+    from fraud.feature_list import PROFILE_INPUTS, VECTOR
+    from fraud.features import transaction_matrix
+    from fraud.profiles import SERVED_PROFILES
     from fraud.redis_layout import entity_key, field
+    from fraud.request import request_row
 
     session, manifest = onnx_session()
     app = FastAPI()

@@ -21,8 +21,10 @@ import numpy as np
 
 from fraud.contract import Transaction, parse_transaction
 from fraud.entities import ENTITIES
-from fraud.features import PROFILE_INPUTS, request_row, transaction_matrix
+from fraud.feature_list import PROFILE_INPUTS
+from fraud.features import transaction_matrix
 from fraud.observation import Observation, observe
+from fraud.request import request_row
 from fraud.velocity import VelocityState
 from fraud.windows import read_windows
 

@@ -25,7 +25,7 @@ from bentos.rules import DEFAULT_RULES, RuleError, RuleSet, load_rules
 from datasets.lake import read_labels
 from fraud.contract import Transaction
 from fraud.decide import Thresholds, decide
-from fraud.features import VECTOR
+from fraud.feature_list import VECTOR
 from fraud.money import decimal_amount
 from fraud.settings import settings
 

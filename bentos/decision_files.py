@@ -28,11 +28,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bentos.beside import BEHIND
 from bentos.decision_log import RECORD, journal_folder
-from bentos.feature_plan import BEHIND
 from bentos.labels import convert_labels
 from bentos.spool import orphaned, read_frames
-from fraud.features import VECTOR
+from fraud.feature_list import VECTOR
 from fraud.settings import settings
 from fraud.spare_time import Patience
 

@@ -29,7 +29,7 @@ from bentos.work import Work
 from fraud.answer import Answer
 
 #: Fields of a record, in order. Times are microseconds since 1970 UTC; `vector` is float64
-#: little-endian in `fraud.features.VECTOR` order; maps are lists of pairs sorted by key.
+#: little-endian in `fraud.feature_list.VECTOR` order; maps are lists of pairs sorted by key.
 RECORD: Final = (
     "series", "sequence", "transaction_id", "event_timestamp", "created_timestamp", "customer_id",
     "card_id", "merchant_id", "terminal_id", "device_id", "ip", "amount_minor", "currency",

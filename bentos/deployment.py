@@ -26,7 +26,7 @@ import numpy.typing as npt
 from bentos.model import Floats, Model, ModelError, model_folder, newest_version
 from bentos.risk_factors import PathAttribution
 from fraud.experiment import Experiment, Variant
-from fraud.features import VECTOR
+from fraud.feature_list import VECTOR
 
 _log = logging.getLogger("tollgate.deployment")
 FILE: Final = "deployment.json"

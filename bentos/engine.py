@@ -15,7 +15,7 @@ from time import perf_counter
 
 from bentos.access import Access
 from bentos.batcher import IN_TIME, MicroBatcher, Overloaded
-from bentos.feature_plan import BEHIND, beside
+from bentos.beside import BEHIND, beside
 from bentos.labels import LabelStore, parse_labels
 from bentos.metrics import Metrics, MetricsFolder, exposition
 from bentos.problem import Problem, refused

@@ -21,28 +21,17 @@ from typing import Any, Final
 
 import msgspec
 
+from bentos.beside import BEHIND, beside
 from bentos.online_features import EntityPlan, FeaturePlan, OnlineFeatures, ViewPlan, table_plan
 from fraud.entities import ENTITIES, FEATURE_SERVICE
-from fraud.features import SERVED_PROFILES
-from fraud.settings import REPOSITORY, Settings, settings
+from fraud.profiles import SERVED_PROFILES
+from fraud.settings import Settings, settings
 
 _log = logging.getLogger("tollgate.features")
 #: Seconds between two resolutions (materializing writes to the registry too, and importing Feast
 #: costs seconds), and until the first one: a worker's first seconds belong to its callers.
 _PAUSE: Final = 300.0
 _FIRST: Final = 20.0
-
-
-#: Niceness of the processes beside a worker: callers come first. They stay in its session, since
-#: Linux' autogroups share the processors out by session before they look at niceness.
-BEHIND: Final = 19
-
-
-def beside(home: Path) -> dict[str, str]:
-    """The environment of a process beside a worker: it finds these packages wherever it starts,
-    a built Bento's too."""
-    paths = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
-    return {**os.environ, "TOLLGATE_HOME": str(home), "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 class PlanError(ValueError):

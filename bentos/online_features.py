@@ -24,13 +24,14 @@ from bentos.row_loops import AGAIN, Floats, fill_profile, fill_rows
 from fraud.answer import FeatureStatus
 from fraud.contract import Transaction
 from fraud.entities import ENTITIES, PROFILE_TTL, VELOCITY_TTL
-from fraud.features import PROFILE_INPUTS, SERVED_PROFILES
+from fraud.feature_list import PROFILE_INPUTS
 from fraud.last_seen import NEVER
+from fraud.profiles import SERVED_PROFILES
 from fraud.redis_layout import entity_key, field, row_field, ts_field
 from fraud.windows import joined, split
 
 #: In words, the codes of `bentos.row_loops`.
-STATUS_WORDS: Final[tuple[FeatureStatus, ...]] = ("fresh", "missing", "stale", "timeout", "timeout")
+_STATUS_WORDS: Final[tuple[FeatureStatus, ...]] = ("fresh", "missing", "stale", "timeout", "timeout")
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +286,7 @@ class OnlineFeatures:
         if found is None:
             if len(self._status_of) == _MOST_CASES:
                 self._status_of.clear()
-            words = [STATUS_WORDS[code] for code in case]
+            words = [_STATUS_WORDS[code] for code in case]
             found = self._status_of[case] = dict(zip(self._names, words, strict=True))
         return found
 

@@ -210,7 +210,7 @@ class Outbox:
 
 
 def _unacknowledged(effects: Sequence[Effect], exchange: Exchange) -> list[Effect]:
-    replies = exchange.replies
+    replies = exchange.replies.objects()
     if not exchange.future.cancelled():
         exchange.future.exception()  # retrieved: a lost connection is no surprise
     return [

@@ -15,7 +15,8 @@ from typing import Final
 import numpy as np
 
 from bentos.model import Floats, Model, ModelError
-from fraud.features import PROFILE_FEATURES, TRANSACTION_FEATURES
+from fraud.feature_list import TRANSACTION_FEATURES
+from fraud.profiles import PROFILE_FEATURES
 
 METHOD: Final = "path attribution"
 #: A rest after each tree, in seconds: a model is prepared in a thread beside the requests, which

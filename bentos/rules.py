@@ -20,7 +20,7 @@ import numpy.typing as npt
 import yaml
 
 from fraud.contract import FIELDS, Transaction
-from fraud.features import VECTOR
+from fraud.feature_list import VECTOR
 from fraud.rules import ACTIONS, Action, Rule
 
 DEFAULT_RULES: Final = Path(__file__).with_name("rules.yaml")

@@ -40,7 +40,8 @@ from bentos.work import Work
 from fraud.answer import Answer, Decision
 from fraud.decide import decide
 from fraud.event_log import partition_of
-from fraud.features import packed_rows, request_values
+from fraud.features import packed_rows
+from fraud.request import request_values
 from fraud.rules import Rule
 from fraud.settings import Settings
 

@@ -268,7 +268,7 @@ class Demo:
         self._command("bentos.decision_files")  # what the service had journalled but not yet filed
 
     def _parity(self, chosen: Plan, spark: SparkSession) -> dict[str, Any]:
-        from fraud.features import VECTOR
+        from fraud.feature_list import VECTOR
         from monitoring.decisions import read_decisions
         from monitoring.parity import compare, write_report
         from training.dataset import rebuild

@@ -27,13 +27,9 @@ from feast.types import Bytes, Float64, Int64, String
 from feature_repo.sources import BY_CUT, BY_DATE, lake_source
 from fraud.entities import ENTITIES, FEATURE_SERVICE, PROFILE_TTL, VELOCITY_TTL
 from fraud.entities import Entity as Watched
-from fraud.features import (
-    PROFILE_FEATURES,
-    PROFILE_INPUTS,
-    REQUEST_FIELDS,
-    SERVED_PROFILES,
-    TRANSACTION_FEATURES,
-)
+from fraud.feature_list import PROFILE_INPUTS, TRANSACTION_FEATURES
+from fraud.profiles import PROFILE_FEATURES, SERVED_PROFILES
+from fraud.request import REQUEST_FIELDS
 
 
 def entity(watched: Watched) -> Entity:

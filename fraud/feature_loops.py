@@ -14,7 +14,6 @@ from fraud.feature_list import (
     HOUR_AT,
     MOMENT_AT,
     PROFILE_INPUTS,
-    TRANSACTION_FEATURES,
     entity_features,
 )
 from fraud.last_seen import NEVER
@@ -22,6 +21,7 @@ from fraud.observation import NO_LOCATION
 from fraud.profiles import AMOUNT_AGAINST, USUAL_PLACE
 from fraud.request import REQUEST_FIELDS
 from fraud.window_loops import (
+    LOCATED,
     OLD,
     PRESENT,
     TABLE_COUNT,
@@ -62,10 +62,8 @@ _LATITUDE, _LONGITUDE = (PROFILE_INPUTS.index(name) for name in USUAL_PLACE)
 _ENTITIES: Final = len(ENTITIES)
 _COUNTERPARTIES: Final = tuple(len(entity.counterparties) for entity in ENTITIES)
 _TABLES: Final = tuple(len(entity.tracked) for entity in ENTITIES)
-_IS_LOCATED: Final = tuple(entity.located for entity in ENTITIES)
 _WIDTHS: Final = tuple(len(entity_features(entity)) for entity in ENTITIES)
 _WINDOWS: Final = len(WINDOWS)
-_COLUMNS: Final = len(TRANSACTION_FEATURES)
 
 assert tuple(TRACKED_FIELDS) == tuple(
     name.removesuffix("_hash") for name in _FIELDS if name.endswith("_hash")
@@ -166,7 +164,7 @@ def _entity(
     for table in range(_TABLES[place]):
         out[column] = 1.0 - figures.seen[table] if asked[table] != 0 else nan
         column += 1
-    if _IS_LOCATED[place]:
+    if LOCATED[place]:
         away = nan
         if located != NEVER and request[_LOCATION] != NO_LOCATION:
             latitude, longitude = _degrees(where)

@@ -1,6 +1,7 @@
 """The request-time features: states, profiles and the transaction itself, as one row of numbers.
 
-`transaction_matrix` is the one function behind serving, training and Feast's on-demand view.
+`packed_rows` is the one function behind serving, training and Feast's on-demand view. Lists of names
+stand in `fraud.feature_list`, which loads no compiler.
 Missing is NaN, never zero: an entity that the transaction does not name, or that no state is
 known of, has NaN for all of its features.
 """
@@ -13,20 +14,11 @@ from typing import Any
 import numpy as np
 
 from fraud.entities import ENTITIES
-from fraud.feature_list import CATEGORICAL, PROFILE_INPUTS, TRANSACTION_FEATURES, VECTOR, Feature
+from fraud.feature_list import PROFILE_INPUTS, TRANSACTION_FEATURES
 from fraud.feature_loops import fill_features
-from fraud.observation import NO_LOCATION
-from fraud.profiles import PROFILE_FEATURES, SERVED_PROFILES, ProfileFeature
-from fraud.request import REQUEST_FIELDS, request_columns, request_row, request_values
+from fraud.request import REQUEST_FIELDS
 from fraud.window_loops import Floats, Ints
 from fraud.windows import joined, renewed, split
-
-__all__ = [
-    "CATEGORICAL", "NO_LOCATION", "PROFILE_FEATURES", "PROFILE_INPUTS", "REQUEST_FIELDS",
-    "SERVED_PROFILES", "TRANSACTION_FEATURES", "VECTOR", "Feature", "ProfileFeature", "on_demand",
-    "packed_rows", "request_columns", "request_row", "request_values", "transaction_features",
-    "transaction_matrix", "transaction_rows", "warm_up",
-]  # fmt: skip
 
 
 def transaction_matrix(
@@ -40,22 +32,15 @@ def transaction_matrix(
     """
     requests = np.stack([request[name] for name in REQUEST_FIELDS], axis=1)
     known = np.stack([profiles[name] for name in PROFILE_INPUTS], axis=1)
-    return transaction_rows(states, requests, known)
-
-
-def transaction_rows(
-    states: Sequence[Sequence[bytes | None]], requests: Ints | Sequence[tuple[int, ...]], profiles: Floats
-) -> Floats:
-    """`transaction_matrix` of requests and profiles that are at hand by row: requests as `request_values`
-    gives them, profiles as (n, len(PROFILE_INPUTS)).
-    """
-    return packed_rows(*joined([state for column in states for state in column]), requests, profiles)
+    return packed_rows(*joined([state for column in states for state in column]), requests, known)
 
 
 def packed_rows(
     words: Ints, ends: Ints, requests: Ints | Sequence[tuple[int, ...]], profiles: Floats
 ) -> Floats:
-    """`transaction_rows` of states that are one behind the other, entity by entity (`joined`)."""
+    """`transaction_matrix` of what is at hand by row: states one behind the other, entity by entity
+    (`joined`), requests as `request_values` gives them, profiles as (n, len(PROFILE_INPUTS)).
+    """
     asked = np.array(requests, dtype=np.int64, order="C").reshape(-1, len(REQUEST_FIELDS))
     known = np.ascontiguousarray(profiles)  # numba compiles for each order of each array
     matrix = np.empty((len(asked), len(TRANSACTION_FEATURES)))
@@ -68,7 +53,7 @@ def packed_rows(
 
 def warm_up() -> None:
     """Make the first call now: it reads what numba compiled (a second), or compiles it (six)."""
-    transaction_rows([[] for _ in ENTITIES], [], np.empty((0, len(PROFILE_INPUTS))))
+    packed_rows(*joined([]), [], np.empty((0, len(PROFILE_INPUTS))))
 
 
 def transaction_features(

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import nan
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,9 +25,6 @@ from fraud.window_loops import (
     read_state,
     seconds_since,
 )
-
-#: For states that are none, or of another version; it keeps the others aligned.
-_NONE: Final = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +55,7 @@ def joined(states: Sequence[bytes | None]) -> tuple[Ints, Ints]:
 
     What cannot be a state has no words: nothing, what is too short, what is no whole number of words.
     """
-    blobs = [
-        state if state and len(state) >= LEAST_BYTES and not len(state) & 7 else _NONE for state in states
-    ]
+    blobs = [state if state and len(state) >= LEAST_BYTES and not len(state) & 7 else b"" for state in states]
     ends = np.zeros(len(blobs) + 1, dtype=np.int64)
     np.cumsum(np.fromiter(map(len, blobs), dtype=np.int64, count=len(blobs)), out=ends[1:])
     ends >>= 3

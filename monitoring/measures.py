@@ -19,7 +19,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import pandas as pd
 
-from fraud.features import CATEGORICAL
+from fraud.feature_list import CATEGORICAL
 from monitoring.thresholds import Thresholds
 
 Kind = Literal["numeric", "category", "empty", "view"]

@@ -168,7 +168,8 @@ def compare(
 def views_of_features() -> dict[str, tuple[str, ...]]:
     """The feature views each feature of the vector is computed from."""
     from fraud.entities import ENTITY_BY_NAME
-    from fraud.features import SERVED_PROFILES, TRANSACTION_FEATURES
+    from fraud.feature_list import TRANSACTION_FEATURES
+    from fraud.profiles import SERVED_PROFILES
 
     views: dict[str, tuple[str, ...]] = {}
     for name, columns in SERVED_PROFILES.items():
@@ -303,7 +304,7 @@ def to_prometheus(report: ParityReport) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the comparison over the decision log; see the module's text."""
-    from fraud.features import VECTOR
+    from fraud.feature_list import VECTOR
     from training.dataset import rebuild
 
     parser = argparse.ArgumentParser(

@@ -78,7 +78,7 @@ def skew(
 
     Publishes the parity gauges. Raises `DecisionLogError` if there is no decision log.
     """
-    from fraud.features import VECTOR
+    from fraud.feature_list import VECTOR
     from training.dataset import rebuild
 
     served = sampled(read_decisions(settings().home / "decisions", start=start, end=end), most)

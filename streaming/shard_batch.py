@@ -64,7 +64,9 @@ class ShardBatch(Struct, gc=False):
             return ShardBatch._unpack_before_5(data)
         shard, values, records, seeds, appended_ms, replayed = _decode(data)
         seen = list(read_records(shard // SHARDS, records))
-        return ShardBatch(shard, values, seen, seeds, appended_ms, source, replayed != _NONE, more, data)
+        if known := replayed != _NONE:
+            source = replayed
+        return ShardBatch(shard, values, seen, seeds, appended_ms, source, known, more, data)
 
     @staticmethod
     def _unpack_before_5(data: bytes) -> ShardBatch:
@@ -73,7 +75,8 @@ class ShardBatch(Struct, gc=False):
         columns = array("q", times), array("q", words), keys, locations or repeat(None, len(keys))
         records = b"".join([entity_record(place, *row) for row in zip(*columns, strict=True)])
         seen = list(read_records(place, records))
-        return ShardBatch(shard, values, seen, seeds, appended_ms, replayed=replayed != _NONE)
+        known = replayed != _NONE
+        return ShardBatch(shard, values, seen, seeds, appended_ms, replayed if known else 0, known)
 
 
 _encode: Final[Callable[[Any], bytes]] = msgspec.msgpack.Encoder().encode

@@ -32,7 +32,7 @@ from feature_repo.sources import EVENT
 from feature_repo.spark import print_progress, spark_session
 from feature_repo.store import open_store
 from fraud.entities import FEATURE_SERVICE
-from fraud.features import VECTOR
+from fraud.feature_list import VECTOR
 from fraud.settings import settings
 from training.dataset_manifest import Sampling, describe_inputs, manifest_of, saved_name
 from training.dataset_rows import (

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import fraud
 from fraud.entities import FEATURE_SERVICE, PROFILE_DAYS, PROFILE_TTL, VELOCITY_TTL, WINDOWS
-from fraud.features import VECTOR
+from fraud.feature_list import VECTOR
 from fraud.settings import settings
 
 #: Raised when the folder's layout changes.

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from datasets.lake import data_files
 from fraud.entities import ENTITIES
-from fraud.features import REQUEST_FIELDS, request_columns
+from fraud.request import REQUEST_FIELDS, request_columns
 from fraud.settings import settings
 
 if TYPE_CHECKING:

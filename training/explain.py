@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from matplotlib.axes import Axes
 
-from fraud.features import VECTOR
+from fraud.feature_list import VECTOR
 from fraud.settings import settings
 from training.card_plots import ACCENT, QUIET, SECOND, draw
 from training.catalogue import Entry, champion_version, entries

@@ -96,11 +96,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def feature_names(manifest: dict[str, Any], available: list[str]) -> tuple[str, ...]:
-    """The model's inputs in their one order: the manifest's list, else `fraud.features.VECTOR`."""
+    """The model's inputs in their one order: the manifest's list, else `fraud.feature_list.VECTOR`."""
     listed = manifest.get("features")
     names = tuple(f["name"] if isinstance(f, dict) else f for f in listed) if listed else ()
     if not names:
-        from fraud.features import VECTOR
+        from fraud.feature_list import VECTOR
 
         names = tuple(VECTOR)
     missing = [name for name in names if name not in available]

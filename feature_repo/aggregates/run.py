@@ -21,7 +21,7 @@ from feature_repo.aggregates.profile import Request, profiles
 from feature_repo.aggregates.read import SHARD_ROWS, entity_rows, peers, reports, transactions
 from feature_repo.spark import spark_session
 from fraud.entities import ENTITIES, Entity
-from fraud.features import PROFILE_FEATURES
+from fraud.profiles import PROFILE_FEATURES
 from fraud.settings import settings
 
 if TYPE_CHECKING:

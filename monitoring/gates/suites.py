@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from fraud.contract import CHANNELS, LARGEST_AMOUNT
 from fraud.entities import ENTITY_BY_NAME, PROFILE_DAYS, Entity
-from fraud.features import VECTOR
+from fraud.feature_list import VECTOR
 from fraud.money import MINOR_DIGITS, REFERENCE_CAP
 from fraud.profiles import PROFILE_FEATURES
 from monitoring.gates.checks import Check, Fault, Severity

@@ -29,7 +29,7 @@ from bentos.spool import SpoolFile, SpoolFull, frame, orphaned, read_frames
 from bentos.work import Work
 from embedded.redis_server import RedisServer
 from fraud.answer import Answer
-from fraud.features import VECTOR
+from fraud.feature_list import VECTOR
 from tests.bentos.running import transaction
 
 

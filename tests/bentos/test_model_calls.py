@@ -11,7 +11,7 @@ import pytest
 
 from bentos.model import Model, ModelError, model_folder, newest_version, read_manifest
 from bentos.risk_factors import PathAttribution, in_words
-from fraud.features import VECTOR
+from fraud.feature_list import VECTOR
 from tests.bentos.running import save_model
 
 

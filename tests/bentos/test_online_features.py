@@ -25,15 +25,11 @@ from bentos.replies import Replies
 from embedded.redis_server import RedisServer
 from fraud.contract import Transaction
 from fraud.entities import ENTITIES, FEATURE_SERVICE, PROFILE_TTL, VELOCITY_TTL
-from fraud.features import (
-    PROFILE_INPUTS,
-    SERVED_PROFILES,
-    VECTOR,
-    request_row,
-    request_values,
-    transaction_rows,
-)
+from fraud.feature_list import PROFILE_INPUTS, VECTOR
+from fraud.features import packed_rows
+from fraud.profiles import SERVED_PROFILES
 from fraud.redis_layout import encode_double, encode_int64, encode_timestamp, entity_key, field, ts_field
+from fraud.request import request_row, request_values
 from fraud.settings import settings
 from tests.bentos.running import store_features, transaction
 
@@ -276,7 +272,7 @@ def test_the_vector_equals_feasts_own_online_read(
     store_features(store, project, scored[0], side_by_side=side_by_side)
     rows = read(redis_server.url, scored, project)
     requests = [request_values(row, row.event_ms, row.amount_reference) for row in scored]
-    ours = np.concatenate((rows.profiles, transaction_rows(rows.states, requests, rows.inputs)), axis=1)
+    ours = np.concatenate((rows.profiles, packed_rows(rows.words, rows.ends, requests, rows.inputs)), axis=1)
     feast = open_store()
     assert resolve(feast) == table_plan(project)
     # A worker takes up what the process that reads the registry wrote, without a restart.
@@ -334,11 +330,17 @@ def test_a_plan_is_brought_into_the_vectors_order() -> None:
         checked(with_features(*names[1:]))
 
 
-def test_the_serving_path_imports_no_heavy_library() -> None:
-    code = (
-        "import sys, bentos.service\n"
-        "heavy = {'pandas', 'pyspark', 'feast', 'lightgbm', 'sklearn', 'pyarrow', 'evidently'}\n"
-        "print(sorted(heavy & set(sys.modules)))"
-    )
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("bentos.service", {"pandas", "pyspark", "feast", "lightgbm", "sklearn", "pyarrow", "evidently"}),
+        (
+            "bentos.decision_files",
+            {"pandas", "pyspark", "feast", "lightgbm", "sklearn", "numba", "evidently"},
+        ),
+    ],
+)
+def test_what_runs_beside_requests_imports_no_heavy_library(module: str, heavy: set[str]) -> None:
+    code = f"import sys, {module}\nprint(sorted({heavy!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

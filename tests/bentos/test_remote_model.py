@@ -17,7 +17,7 @@ import pytest
 from bentos.model import Model
 from bentos.remote_model import RemoteModel, RemoteModelError
 from embedded.redis_server import RedisServer, free_port
-from fraud.features import VECTOR
+from fraud.feature_list import VECTOR
 from fraud.inference_protocol import served_name
 from fraud.settings import REPOSITORY, settings
 from tests.bentos.running import save_model, start_service, store_features, transaction, transaction_json

@@ -17,7 +17,7 @@ from bentos.rule_room import RuleRoom
 from bentos.rules import DEFAULT_RULES, RuleError, RuleSet, load_rules
 from fraud.decide import Thresholds, decide
 from fraud.experiment import Experiment
-from fraud.features import VECTOR
+from fraud.feature_list import VECTOR
 from fraud.rules import DeclineBreaker, Rule
 from tests.bentos.running import transaction
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from embedded.redis_server import free_port, start_redis
-from fraud.features import VECTOR
+from fraud.feature_list import VECTOR
 from fraud.settings import REPOSITORY
 from monitoring.decisions import read_decisions
 from tests.monitoring.looking import looked_at, need_browser

@@ -11,17 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fraud.entities import ENTITIES
-from fraud.features import (
-    NO_LOCATION,
-    PROFILE_INPUTS,
-    REQUEST_FIELDS,
-    TRANSACTION_FEATURES,
-    on_demand,
-    transaction_features,
-    transaction_matrix,
-    transaction_rows,
-)
-from fraud.observation import stable_hash
+from fraud.feature_list import PROFILE_INPUTS, TRANSACTION_FEATURES
+from fraud.features import on_demand, packed_rows, transaction_features, transaction_matrix
+from fraud.observation import NO_LOCATION, stable_hash
+from fraud.request import REQUEST_FIELDS
+from fraud.windows import joined
 from tests.fraud import version_2
 from tests.fraud.arrivals import DAY, HOUR, START_MS, Stream, pack_location
 from tests.fraud.reading import built
@@ -117,7 +111,7 @@ def test_requests_at_hand_as_tuples_give_the_matrix(seed: int, rows: int) -> Non
     states, request, profiles = rows_of(seed, rows)
     requests = list(zip(*[request[name].tolist() for name in REQUEST_FIELDS], strict=True))
     known = np.stack([profiles[name] for name in PROFILE_INPUTS], axis=1)
-    found = transaction_rows(states, requests, known)
+    found = packed_rows(*joined([state for column in states for state in column]), requests, known)
     assert found.tobytes() == transaction_matrix(states, request, profiles).tobytes()
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from fraud.features import VECTOR
+from fraud.feature_list import VECTOR
 from monitoring.parity import ParityError, compare, views_of_features, write_report
 
 FEATURES = ("customer_txn_count_1h", "merchant_amount_mean_30d", "txn_amount")

@@ -21,7 +21,7 @@ from feature_repo.aggregates.run import cut_folder, run_cuts
 from feature_repo.store import apply_definitions, open_store
 from feature_repo.velocity_log import build_velocity_log
 from fraud.entities import ENTITY_BY_NAME
-from fraud.features import VECTOR
+from fraud.feature_list import VECTOR
 from fraud.settings import settings
 from tests.feature_repo.quick_spark import quick_spark
 from tests.feature_repo.small_lake import START, small_labels, small_transactions, write_lake

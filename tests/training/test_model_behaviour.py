@@ -10,8 +10,10 @@ import pytest
 
 from fraud.contract import Transaction, parse_transaction
 from fraud.entities import ENTITIES
-from fraud.features import PROFILE_INPUTS, TRANSACTION_FEATURES, request_row, transaction_matrix
+from fraud.feature_list import PROFILE_INPUTS, TRANSACTION_FEATURES
+from fraud.features import transaction_matrix
 from fraud.observation import observe
+from fraud.request import request_row
 from fraud.velocity import VelocityState
 from training.model import Model, Sample, fit, text_of
 
