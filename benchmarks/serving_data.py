@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import redis
@@ -15,16 +16,7 @@ from fraud.entities import ENTITIES
 from fraud.feature_list import VECTOR
 from fraud.observation import observe
 from fraud.profiles import SERVED_PROFILES
-from fraud.redis_layout import (
-    encode_bytes,
-    encode_double,
-    encode_row,
-    encode_timestamp,
-    entity_key,
-    field,
-    row_field,
-    ts_field,
-)
+from fraud.redis_layout import NEWEST_WINS, encode_bytes, encode_double, entity_key, newest_wins_args
 from fraud.velocity import VelocityState
 
 _START_MS = 1_772_366_400_000  # 2026-03-01T12:00:00Z
@@ -97,7 +89,8 @@ def bodies(number: int, prefix: str, *, seed: int = 1) -> list[bytes]:
 
 
 def fill_store(url: str, project: str, *, events: int = 20_000, at_ms: int = _START_MS) -> None:
-    """Profiles and velocity states of every entity as of `at_ms`, as Feast's bytes."""
+    """Profiles and velocity states of every entity as of `at_ms`, written as the online store and the flow
+    write them."""
     random = np.random.default_rng(3)
     states: dict[tuple[int, str], VelocityState] = {}
     for place in range(events):
@@ -108,21 +101,21 @@ def fill_store(url: str, project: str, *, events: int = 20_000, at_ms: int = _ST
             assert value is not None
             state = states.setdefault((index, value), VelocityState(entity))
             state.add(observation, index)
-    cut = encode_timestamp((at_ms - 3_600_000) * 1000)
+    cut = (at_ms - 3_600_000) * 1000
     client = redis.Redis.from_url(url)
+    script: Any = client.script_load(NEWEST_WINS)
     with client.pipeline(transaction=False) as pipe:
         for (index, value), state in states.items():
             entity = ENTITIES[index]
+            key = entity_key(project, entity.key, value)
             names = SERVED_PROFILES[entity.name]
             values = [encode_double(float(random.integers(0, 3))) for _ in names]
-            mapping = {
-                field(entity.profile_view, name): value for name, value in zip(names, values, strict=True)
-            }
-            mapping[row_field(entity.profile_view, names)] = encode_row((at_ms - 3_600_000) * 1000, values)
-            mapping[ts_field(entity.profile_view)] = cut
-            mapping[field(entity.velocity_view, entity.state_feature)] = encode_bytes(state.pack())
-            mapping[ts_field(entity.velocity_view)] = encode_timestamp(state.version)
-            pipe.hset(entity_key(project, entity.key, value), mapping=mapping)  # type: ignore[arg-type]
+            packed = [encode_bytes(state.pack())]
+            for arguments in (
+                newest_wins_args(entity.profile_view, names, [(cut, values)], names),
+                newest_wins_args(entity.velocity_view, [entity.state_feature], [(state.version, packed)]),
+            ):
+                pipe.evalsha(script, 1, key, *arguments)
             if len(pipe) >= 500:
                 pipe.execute()
         pipe.execute()

@@ -97,7 +97,7 @@ def timed_stages(watch: Stopwatch) -> Iterator[None]:
         ("parse and check", engine, "parse_measured"),
         ("work and digest", engine, "Work"),
         ("keys and commands", outbox, "answer_key"),
-        ("keys and commands", outbox, "claim_commands"),
+        ("keys and commands", outbox, "claim_command"),
         ("keys and commands", outbox, "claim_value"),
         ("keys and commands", OnlineFeatures, "commands"),
         ("redis round trip", RedisConnection, "ask"),

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Final
 
+from bentos.processors import run_anywhere
 from fraud.settings import REPOSITORY
 
 #: Their niceness: callers come first. They stay in the worker's session, since Linux' autogroups share the
 #: processors out by session before they look at niceness.
-BEHIND: Final = 19
+_BEHIND: Final = 19
 
 
-def beside(home: Path) -> dict[str, str]:
-    """The environment of a process beside a worker: it finds these packages wherever it starts,
-    a built Bento's too."""
+def start_beside(home: Path, module: str, *arguments: str, quiet: bool = False) -> subprocess.Popen[bytes]:
+    """Run `python -m module`, which finds these packages wherever it starts, a built Bento's too; `quiet`
+    without what it prints as errors."""
     paths = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
-    return {**os.environ, "TOLLGATE_HOME": str(home), "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    process = subprocess.Popen(
+        [sys.executable, "-m", module, *arguments],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL if quiet else None,
+        process_group=0,
+        env={**os.environ, "TOLLGATE_HOME": str(home), "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+    )  # fmt: skip
+    os.setpriority(os.PRIO_PROCESS, process.pid, _BEHIND)
+    run_anywhere(process.pid)
+    return process

@@ -28,7 +28,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bentos.beside import BEHIND
 from bentos.decision_log import RECORD, journal_folder
 from bentos.labels import convert_labels
 from bentos.spool import orphaned, read_frames
@@ -207,7 +206,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     home = settings().home
     if options.follow is not None:
-        os.nice(BEHIND)
         # The supervisor signals a worker's children with it: stay for what the worker closes last.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -7,18 +7,19 @@ import gc
 import logging
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from time import perf_counter
+from typing import IO
 
 from bentos.access import Access
 from bentos.batcher import IN_TIME, MicroBatcher, Overloaded
-from bentos.beside import BEHIND, beside
+from bentos.beside import start_beside
 from bentos.labels import LabelStore, parse_labels
 from bentos.metrics import Metrics, MetricsFolder, exposition
 from bentos.problem import Problem, refused
+from bentos.processors import own_processor
 from bentos.scorer import Scorer
 from bentos.work import Work, conflict
 from fraud.contract import ContractError, Transaction, parse_measured
@@ -73,8 +74,11 @@ class Engine:
         self._parse_stage = self.metrics.histogram("stage_seconds", "parse")
         self._ticker: asyncio.Task[None] | None = None
         self._converter: subprocess.Popen[bytes] | None = None
+        self._processor: IO[bytes] | None = None
 
     async def start(self) -> None:
+        if self.settings.serve_pin:
+            self._processor = own_processor(self.settings.home, self.settings.serve_workers)
         await self.scorer.start()
         self._ticker = asyncio.create_task(self._tick())
         self._convert()
@@ -93,6 +97,8 @@ class Engine:
         await self.scorer.close()
         self.labels.close()
         self._folder.write(self.metrics)
+        if self._processor is not None:
+            self._processor.close()
 
     @property
     def in_flight(self) -> int:
@@ -246,9 +252,6 @@ class Engine:
 
     def _convert(self) -> None:
         """Run the conversion to parquet in a process of its own, with this worker's life."""
-        self._converter = subprocess.Popen(
-            [sys.executable, "-m", "bentos.decision_files", "--follow", str(os.getpid())],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, process_group=0,
-            env=beside(self.settings.home),
-        )  # fmt: skip
-        os.setpriority(os.PRIO_PROCESS, self._converter.pid, BEHIND)
+        self._converter = start_beside(
+            self.settings.home, "bentos.decision_files", "--follow", str(os.getpid())
+        )

@@ -14,14 +14,13 @@ import fcntl
 import logging
 import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from bentos.beside import BEHIND, beside
+from bentos.beside import start_beside
 from bentos.online_features import EntityPlan, FeaturePlan, OnlineFeatures, ViewPlan, table_plan
 from fraud.entities import ENTITIES, FEATURE_SERVICE
 from fraud.profiles import SERVED_PROFILES
@@ -124,12 +123,7 @@ class PlanRoom:
         registry = _modified(self._registry) if self._registry is not None else time.time_ns()
         if registry is not None and (written is None or registry > written) and now - self._asked >= _PAUSE:
             self._asked = now
-            self._resolver = subprocess.Popen(
-                [sys.executable, "-m", "bentos.feature_plan"],
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                process_group=0, env=beside(self._home),
-            )  # fmt: skip
-            os.setpriority(os.PRIO_PROCESS, self._resolver.pid, BEHIND)
+            self._resolver = start_beside(self._home, "bentos.feature_plan", quiet=True)
 
     def _take(self) -> None:
         try:

@@ -1,6 +1,7 @@
 """The one round trip of a batch: claim its transaction ids, read its features.
 
-Every command of a batch goes out in one write. What Redis does not answer by the deadline counts
+Every command of a batch goes out in one write; what stands under an id that somebody has claimed
+before, which is rare, is asked for in a second one. What Redis does not answer by the deadline counts
 as timed out, view by view; after a few such batches the circuit breaker spares callers the wait.
 """
 
@@ -10,7 +11,8 @@ import asyncio
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from itertools import zip_longest
+from typing import Final
 
 from bentos import outbox
 from bentos.breaker import CircuitBreaker
@@ -20,11 +22,13 @@ from bentos.metrics import Metrics
 from bentos.online_features import OnlineFeatures, OnlineRows
 from bentos.problem import Problem
 from bentos.redis_cluster import connection_to
-from bentos.redis_connection import RedisUnavailable
+from bentos.redis_connection import RedisUnavailable, pack
 from bentos.replies import NO_REPLIES, Replies
 from bentos.work import Work
 from fraud.settings import Settings
 
+#: Redis's reply to a claim that was free.
+_CLAIMED: Final = b"+OK\r\n"
 #: A second question is given at least so long, whatever the first one took.
 _LEAST_SECONDS: Final = 0.002
 
@@ -59,11 +63,10 @@ class OnlineReader:
         commands: list[bytes] = []
         for work in batch:
             work.key = outbox.answer_key(self._project, work.transaction.transaction_id)
-            commands += outbox.claim_commands(work.key, outbox.claim_value(work.digest, self._nonce))
-        claims = len(commands)
+            commands.append(outbox.claim_command(work.key, outbox.claim_value(work.digest, self._nonce)))
         replies, shortfall = await self._ask(batch, features, commands)
-        online, shortfall = await self._rows(batch, features, replies, claims, shortfall, until)
-        kept, places, unclaimed = self._settle(batch, replies.objects(0, claims))
+        online, shortfall = await self._rows(batch, features, replies, len(batch), shortfall, until)
+        kept, places, unclaimed = await self._settle(batch, replies, until)
         return Read(kept, online.take(places) if len(kept) < len(batch) else online, shortfall, unclaimed)
 
     async def read(self, batch: Sequence[Work]) -> tuple[OnlineRows, str | None]:
@@ -105,34 +108,43 @@ class OnlineReader:
         online = features.rows(transactions, event_us, replies, first)
         if online.again:
             self._metrics.count("profiles_read_again_total", by=len(online.again))
-            left = until - asyncio.get_running_loop().time()
             commands = features.profile_commands(transactions, online)
-            try:
-                found = await self._connection.ask(commands, max(left, _LEAST_SECONDS))
-            except RedisUnavailable:
-                found = NO_REPLIES
+            found = await self._ask_again(commands, until)
             features.complete(online, event_us, found)
             if len(found) < len(commands) or found.gaps:
                 shortfall = shortfall or "features:timeout"
         return online, shortfall or _refused(online)
 
-    def _settle(self, batch: list[Work], claims: Sequence[Any]) -> tuple[list[Work], list[int], bool]:
+    async def _ask_again(self, commands: list[bytes], until: float) -> Replies:
+        """The replies to a second question, as far as they come in what is left of the deadline."""
+        left = until - asyncio.get_running_loop().time()
+        try:
+            return await self._connection.ask(commands, max(left, _LEAST_SECONDS))
+        except RedisUnavailable:
+            return NO_REPLIES
+
+    async def _settle(
+        self, batch: list[Work], replies: Replies, until: float
+    ) -> tuple[list[Work], list[int], bool]:
         """Answer or refuse what others decided or are deciding; the rest and its places stay, and
-        whether a claim of the rest is missing.
+        whether a claim of the rest is missing. The first of `replies` are those to the claims.
         """
-        kept, places, unclaimed = [], [], False
-        for place, work in enumerate(batch):
-            reply = claims[2 * place : 2 * place + 2]
-            if len(reply) < 2:
-                unclaimed = True
-            elif reply[0] != b"OK":
+        kept, places = list(batch), list(range(len(batch)))
+        if replies.data.startswith(_CLAIMED * len(batch)):
+            return kept, places, False
+        # Those without a reply, be it for a node of the cluster that is away, are not asked for again.
+        claims = [replies.raw(place) for place in range(min(len(batch), len(replies)))]
+        taken = [place for place, reply in enumerate(claims) if reply and reply != _CLAIMED]
+        unclaimed = len([reply for reply in claims if reply]) < len(batch)
+        if taken:
+            stored = await self._ask_again([pack(b"GET", batch[place].key) for place in taken], until)
+            for place, value in zip_longest(taken, stored.objects()):
                 # A claim that Redis refuses (no memory left, a replica) is none, but answers are known.
-                if not isinstance(reply[1], bytes):
+                if not isinstance(value, bytes):
                     unclaimed = True
-                elif not self._mine(work, reply[1]):
-                    continue
-            kept.append(work)
-            places.append(place)
+                elif not self._mine(batch[place], value):
+                    kept.remove(batch[place])
+                    places.remove(place)
         return kept, places, unclaimed
 
     def _mine(self, work: Work, stored: bytes) -> bool:

@@ -30,24 +30,33 @@ from bentos.spool import SpoolFull
 REMEMBERED_SECONDS: Final = 86_400
 #: A claim that its worker never finished (it died) is forgotten after this long.
 CLAIM_MILLISECONDS: Final = 3_000
+_CLAIM_TEXT: Final = b"%d" % CLAIM_MILLISECONDS
 _ANSWER: Final = b"A"
 _CLAIM: Final = b"C"
 
-#: KEYS: the answer's key and the stream, if events go to this Redis. ARGV: the answer, the event.
-#: Nothing happens twice.
+#: KEYS per effect: the answer's key and, if events go to this Redis, the stream. ARGV: whether they do (2)
+#: or not (1); per effect the answer and the event, if there is a stream. Nothing happens twice. Returns
+#: how many effects were new.
 FINISH: Final = b"""
-local known = redis.call('GET', KEYS[1])
-if known and string.byte(known, 1) == 65 then return 0 end
-if KEYS[2] then redis.call('XADD', KEYS[2], '*', 'v', ARGV[2]) end
-redis.call('SET', KEYS[1], ARGV[1], 'EX', 86400)
-return 1
+local each, new = tonumber(ARGV[1]), 0
+for at = 1, #KEYS, each do
+  local known = redis.call('GET', KEYS[at])
+  if not known or string.byte(known, 1) ~= 65 then
+    if each == 2 then redis.call('XADD', KEYS[at + 1], '*', 'v', ARGV[at + 2]) end
+    redis.call('SET', KEYS[at], ARGV[at + 1], 'EX', 86400)
+    new = new + 1
+  end
+end
+return new
 """
 _FINISH_SHA: Final = hashlib.sha1(FINISH, usedforsecurity=False).hexdigest().encode()
 _PATIENCE: Final = 1.0
 #: Seconds until an effect without an acknowledgement is late.
 _LATE: Final = 0.5
-#: Effects sent again in one round trip.
+#: Effects sent again in one round trip, and most effects of one call of the script, during which Redis
+#: does nothing else.
 _CHUNK: Final = 200
+_CALL: Final = 64
 
 
 def answer_key(project: str, transaction_id: str) -> bytes:
@@ -64,12 +73,9 @@ def claim_value(digest: bytes, nonce: bytes) -> bytes:
     return _CLAIM + digest + nonce
 
 
-def claim_commands(key: bytes, value: bytes) -> tuple[bytes, bytes]:
-    """Claim `key` unless somebody has, then read what stands there."""
-    return (
-        pack(b"SET", key, value, b"NX", b"PX", b"%d" % CLAIM_MILLISECONDS),
-        pack(b"GET", key),
-    )
+def claim_command(key: bytes, value: bytes) -> bytes:
+    """Claim `key` unless somebody has."""
+    return pack(b"SET", key, value, b"NX", b"PX", _CLAIM_TEXT)
 
 
 def split_value(value: bytes) -> tuple[bool, bytes, bytes]:
@@ -129,7 +135,7 @@ class Outbox:
         if not self.spooled and self._connection.connected:
             with suppress(RedisUnavailable):
                 exchange = self._connection.send(
-                    [self._command(b"EVALSHA", _FINISH_SHA, effect) for effect in effects]
+                    [self._command(b"EVALSHA", _FINISH_SHA, call) for call in self._calls(effects)]
                 )
                 self._under_way.append(_Sent(effects, exchange))
                 exchange.future.add_done_callback(self._settle)
@@ -148,20 +154,47 @@ class Outbox:
             if first.exchange is not None:
                 if not first.exchange.future.done():
                     return
-                lost = _unacknowledged(first.effects, first.exchange)
+                lost = self._unacknowledged(first.effects, first.exchange)
             self._under_way.popleft()
             # When memory is full too, the decision log still has them; nothing else can be done here.
             with suppress(SpoolFull):
                 if lost:
                     self._backlog.keep(lost)
 
-    def _command(self, verb: bytes, script: bytes, effect: Effect) -> bytes:
-        if not self._streams:
-            return pack(verb, script, b"1", effect.key, effect.answer)
-        stream = self._streams[effect.partition]
-        if self._beside:
-            return pack(verb, script, b"2", b"{%b}%b" % (stream, effect.key), stream, _ANSWER, effect.event)
-        return pack(verb, script, b"2", effect.key, stream, effect.answer, effect.event)
+    def _calls(self, effects: Sequence[Effect]) -> list[Sequence[Effect]]:
+        """`effects` by call of the script: in a cluster each has slots of its own."""
+        most = 1 if self._beside else _CALL
+        return [effects[start : start + most] for start in range(0, len(effects), most)]
+
+    def _command(self, verb: bytes, script: bytes, effects: Sequence[Effect]) -> bytes:
+        """One call of the script for `effects`."""
+        keys: list[bytes] = []
+        values: list[bytes] = []
+        for effect in effects:
+            if not self._streams:
+                keys.append(effect.key)
+                values.append(effect.answer)
+                continue
+            stream = self._streams[effect.partition]
+            if self._beside:
+                keys += (b"{%b}%b" % (stream, effect.key), stream)
+                values += (_ANSWER, effect.event)
+            else:
+                keys += (effect.key, stream)
+                values += (effect.answer, effect.event)
+        each = b"2" if self._streams else b"1"
+        return pack(verb, script, b"%d" % len(keys), *keys, each, *values)
+
+    def _unacknowledged(self, effects: Sequence[Effect], exchange: Exchange) -> list[Effect]:
+        replies = exchange.replies.objects()
+        if not exchange.future.cancelled():
+            exchange.future.exception()  # retrieved: a lost connection is no surprise
+        return [
+            effect
+            for place, call in enumerate(self._calls(effects))
+            if place >= len(replies) or _refused(replies[place])
+            for effect in call
+        ]
 
     async def tick(self) -> None:
         """Once in a while: reconnect, and send what waits."""
@@ -187,12 +220,12 @@ class Outbox:
         while effects := self._backlog.part():
             for start in range(0, len(effects), _CHUNK):
                 chunk = effects[start : start + _CHUNK]
-                commands = [self._command(b"EVAL", FINISH, effect) for effect in chunk]
+                commands = [self._command(b"EVAL", FINISH, call) for call in self._calls(chunk)]
                 try:
                     replies = await self._connection.exchange(commands, _PATIENCE)
                 except RedisUnavailable:
                     return
-                if len(replies) < len(chunk) or any(_refused(reply) for reply in replies):
+                if len(replies) < len(commands) or any(_refused(reply) for reply in replies):
                     return
             self._backlog.delivered()
         self._backlog.clear()  # no await since the last look: nothing can have been added in between
@@ -207,15 +240,6 @@ class Outbox:
                 await self._connection.everywhere(pack(b"PING"), _PATIENCE)  # behind every write
         self._connection.close()
         self._backlog.close()
-
-
-def _unacknowledged(effects: Sequence[Effect], exchange: Exchange) -> list[Effect]:
-    replies = exchange.replies.objects()
-    if not exchange.future.cancelled():
-        exchange.future.exception()  # retrieved: a lost connection is no surprise
-    return [
-        effect for place, effect in enumerate(effects) if place >= len(replies) or _refused(replies[place])
-    ]
 
 
 def _refused(reply: object) -> bool:

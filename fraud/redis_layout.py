@@ -236,12 +236,13 @@ def newest_wins_args(
     fields = [field(view, feature) for feature in features]
     places = [features.index(feature) for feature in side_by_side]
     if places:
-        fields.append(row_field(view, side_by_side))
+        # First, as serving looks for it: a small hash is a list, which Redis searches from its head.
+        fields.insert(0, row_field(view, side_by_side))
     args: list[bytes | str | int] = [ts_field(view), len(fields), *fields]
     for version, values in rows:
         args.append(version)
         args.append(encode_timestamp(version))
-        args.extend(values)
         if places:
             args.append(encode_row(version, [values[place] for place in places]))
+        args.extend(values)
     return args

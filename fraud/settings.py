@@ -140,6 +140,10 @@ class Settings(BaseSettings):
         2, ge=1, le=16, description="micro-batches that one worker has under way at once"
     )
     serve_workers: int = Field(1, ge=1, le=64, description="worker processes of the scoring service")
+    serve_pin: bool = Field(
+        True,
+        description="keep each worker to a processor of its own, where there are as many as workers (at least 2)",
+    )
     serve_tracing: bool = Field(False, description="make OpenTelemetry spans of scoring requests")
     remote_model_url: str | None = Field(
         None,

@@ -1,0 +1,46 @@
+"""Which processors a worker and what works beside it run on.
+
+With as many workers as processors, the kernel moves them about and lets two share a processor for a
+while, with cold caches each time. There each worker's event loop keeps to a processor of its own. With
+fewer workers, or with more, the kernel knows better: the first processors would have all the work of
+several services on one machine.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Final
+
+#: Those this process was given. (Not every system tells; then nothing is chosen.)
+_GIVEN: Final = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
+def own_processor(home: Path, workers: int) -> IO[bytes] | None:
+    """Keep the calling thread to a processor that no other of `workers` has, until what is returned is
+    closed or this process ends. None if there is none for each.
+    """
+    if workers < 2 or workers != len(_GIVEN):
+        return None
+    folder = home / "processors"
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        for processor in _GIVEN:
+            taken = (folder / str(processor)).open("wb")
+            try:
+                fcntl.flock(taken, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                taken.close()
+                continue
+            os.sched_setaffinity(0, {processor})
+            return taken
+    return None
+
+
+def run_anywhere(process: int) -> None:
+    """Let a process that a worker started run on every processor that the worker was given."""
+    if _GIVEN:
+        with suppress(ProcessLookupError):
+            os.sched_setaffinity(process, _GIVEN)
