@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from time import perf_counter
-from typing import IO
 
 from bentos.access import Access
 from bentos.batcher import IN_TIME, MicroBatcher, Overloaded
@@ -19,7 +18,7 @@ from bentos.beside import start_beside
 from bentos.labels import LabelStore, parse_labels
 from bentos.metrics import Metrics, MetricsFolder, exposition
 from bentos.problem import Problem, refused
-from bentos.processors import own_processor
+from bentos.processors import OwnProcessor, own_processor
 from bentos.scorer import Scorer
 from bentos.work import Work, conflict
 from fraud.contract import ContractError, Transaction, parse_measured
@@ -74,7 +73,7 @@ class Engine:
         self._parse_stage = self.metrics.histogram("stage_seconds", "parse")
         self._ticker: asyncio.Task[None] | None = None
         self._converter: subprocess.Popen[bytes] | None = None
-        self._processor: IO[bytes] | None = None
+        self._processor: OwnProcessor | None = None
 
     async def start(self) -> None:
         if self.settings.serve_pin:

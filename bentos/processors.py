@@ -18,24 +18,35 @@ from typing import IO, Final
 _GIVEN: Final = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
-def own_processor(home: Path, workers: int) -> IO[bytes] | None:
-    """Keep the calling thread to a processor that no other of `workers` has, until what is returned is
-    closed or this process ends. None if there is none for each.
-    """
+class OwnProcessor:
+    """A processor that one worker's thread keeps to and no other's, until `close` or the process's end."""
+
+    def __init__(self, number: int, taken: IO[bytes]) -> None:
+        self.number = number
+        self._taken = taken
+        os.sched_setaffinity(0, {number})
+
+    def close(self) -> None:
+        """Let the calling thread, which must be the worker's, run everywhere again."""
+        os.sched_setaffinity(0, _GIVEN)
+        self._taken.close()
+
+
+def own_processor(home: Path, workers: int) -> OwnProcessor | None:
+    """A processor for the calling thread that no other of `workers` has; None if there is none for each."""
     if workers < 2 or workers != len(_GIVEN):
         return None
     folder = home / "processors"
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-        for processor in _GIVEN:
-            taken = (folder / str(processor)).open("wb")
+        for number in _GIVEN:
+            taken = (folder / str(number)).open("wb")
             try:
                 fcntl.flock(taken, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 taken.close()
-                continue
-            os.sched_setaffinity(0, {processor})
-            return taken
+            else:
+                return OwnProcessor(number, taken)
     return None
 
 

@@ -46,6 +46,11 @@ _JSON: Final = b"content-type: application/json\r\ncontent-length: %d\r\n"
 #: one socket, and the first to wake would take most of a pool's connections, for as long as they live.
 #: (A busy one comes to the socket less often as it is.)
 _STANDS_BACK: Final = 1e-4
+#: Seconds that a connection is not read after a request on it was turned away; twice as long after the
+#: next one, up to a bound, until one is answered. Callers that come back at once, instead of when
+#: `Retry-After` says, would have the loop turn them away all day, and decide next to nothing.
+_BREATH: Final = 0.02
+_LONGEST_BREATH: Final = 0.05
 #: Pipelined requests that may be under way on one connection before it is read no further.
 _AHEAD: Final = 4
 
@@ -92,6 +97,7 @@ class ScoreLane(HttpToolsProtocol):
         self._late: asyncio.TimerHandle | None = None  # ends the wait for the rest of it
         self._due: deque[_Due] = deque()
         self._ending = False
+        self._breath = _BREATH
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -190,12 +196,22 @@ class ScoreLane(HttpToolsProtocol):
             self._fail(due)
         else:
             self._edge.count(200)
+            self._breath = _BREATH
             self._write(due, 200, body)
 
     def _refuse(self, due: _Due, problem: Problem) -> None:
         assert self._edge is not None
         self._edge.count(problem.status)
         self._write(due, problem.status, problem.json(), problem.retry_after)
+        if problem.retry_after is not None and not self.transport.is_closing():
+            self.flow.pause_reading()
+            self.loop.call_later(self._breath, self._read_on)
+            self._breath = min(2 * self._breath, _LONGEST_BREATH)
+
+    def _read_on(self) -> None:
+        """Read the connection again, unless there is another reason not to."""
+        if not (self.transport.is_closing() or self.flow.write_paused or len(self._due) >= _AHEAD):
+            self.flow.resume_reading()
 
     def _fail(self, due: _Due) -> None:
         _log.exception("a request failed")

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
-from tests.bentos.running import Service, transaction_json
+from embedded.redis_server import RedisServer
+from tests.bentos.running import Service, save_model, start_service, transaction_json
 
 #: A header that the lane leaves to uvicorn's proxy middleware: the same request by the other way.
 BY_ASGI = b"x-forwarded-proto: http\r\n"
@@ -164,3 +167,36 @@ def test_a_request_that_expects_to_be_told_to_go_on_is_told(service: Service) ->
         assert connection.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
         connection.sendall(body)
         assert answers(connection, 1)[0][0] == b"HTTP/1.1 200 OK"
+
+
+def test_a_caller_that_is_turned_away_and_comes_back_at_once_leaves_the_others_their_turns(
+    tmp_path: Path, redis_server: RedisServer
+) -> None:
+    """It is read again after a breath only: while others are answered so often, it is refused some times."""
+    home = tmp_path / "home"
+    save_model(home, "first")
+    service = start_service(home, f"redis://127.0.0.1:{redis_server.port}/3", TOLLGATE_CLIENT_RATE="1")
+    statuses: list[bytes] = []
+    over = threading.Event()
+
+    def hammer() -> None:
+        with connected(service) as connection:
+            while not over.is_set():
+                connection.sendall(request(scored(f"again-{len(statuses)}")))
+                statuses.append(answers(connection, 1)[0][0].split()[1])
+
+    hammering = threading.Thread(target=hammer)
+    try:
+        hammering.start()
+        status = b"GET /livez HTTP/1.1\r\nhost: test\r\n\r\n"
+        with connected(service) as connection:
+            for _ in range(400):
+                connection.sendall(status)
+                assert answers(connection, 1)[0][0].endswith(b"200 OK")
+    finally:
+        over.set()
+        hammering.join()
+        service.stop()
+        service.redis.close()
+    assert statuses[:1] == [b"200"]
+    assert 0 < statuses.count(b"429") < 100
