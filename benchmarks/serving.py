@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import redis
 import uvloop
 
 from benchmarks.serving_data import bodies, build_model, fill_store
@@ -323,9 +324,39 @@ def workers_2(bench: Bench) -> dict[str, Any]:
     }
 
 
+def redis_memory(bench: Bench) -> dict[str, Any]:
+    """Bytes that Redis keeps for an entity (profile and state) and for an answer, by what it says itself; for
+    an entity also with its own limit of 64 bytes for values of a hash that is a list."""
+    bench.service("tollgate")  # its first turn leaves answers
+    usual = start_redis(bench.root / "usual")
+    try:
+        redis.Redis.from_url(usual.url).config_set("hash-max-ziplist-value", 64)
+        fill_store(usual.url, PROJECT)
+        return {
+            "redis_memory": {
+                "entity_bytes": _bytes_a_key(bench.url, "hash"),
+                "entity_with_redis_defaults_bytes": _bytes_a_key(usual.url, "hash"),
+                "answer_bytes": _bytes_a_key(bench.url, "string"),
+            }
+        }
+    finally:
+        usual.stop()
+
+
+def _bytes_a_key(url: str, kind: str) -> int:
+    """The mean of MEMORY USAGE over the first thousand keys of a type."""
+    with redis.Redis.from_url(url) as client:
+        keys = list(itertools.islice(client.scan_iter(count=1000, _type=kind), 1000))
+        with client.pipeline(transaction=False) as pipe:
+            for key in keys:
+                pipe.memory_usage(key)
+            return round(statistics.mean(pipe.execute()))
+
+
 PARTS: Final[dict[str, Callable[[Bench], dict[str, Any]]]] = {
     "read": read, "single": single, "lone": lone, "bulk": bulk, "rate_1000": rate_1000,
     "by_rate": by_rate, "in_flight": in_flight, "workers_2": workers_2,
+    "redis_memory": redis_memory,
 }  # fmt: skip
 
 

@@ -164,6 +164,11 @@ def document(folder: Path) -> str:
             [(one["rows"], one["read_us"], one["states_only_us"]) for one in cache],
         ),
         "cache_saves": f"{next(o['read_us'] - o['states_only_us'] for o in cache if o['rows'] == 16):.0f}",
+        "memory": table(
+            ("an entity: profile and state", "the same with Redis's own settings", "an answer"),
+            [[memory[f"{name}_bytes"] for name in ("entity", "entity_with_redis_defaults", "answer")]],
+        ),
+        "memory_day": f"{memory['answer_bytes'] * 86_400_000 / 1e9:.0f}",
         "built_transactions": str(built["transactions"]),
         "built_different": str(built["different"]),
     }  # fmt: skip
