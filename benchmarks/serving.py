@@ -350,7 +350,8 @@ def _bytes_a_key(url: str, kind: str) -> int:
         with client.pipeline(transaction=False) as pipe:
             for key in keys:
                 pipe.memory_usage(key)
-            return round(statistics.mean(pipe.execute()))
+            sizes: list[int] = pipe.execute()
+    return round(statistics.mean(sizes))
 
 
 PARTS: Final[dict[str, Callable[[Bench], dict[str, Any]]]] = {

@@ -135,7 +135,7 @@ def document(folder: Path) -> str:
     cpu = single["service_cpu_us"]["tollgate"]
     engine = next(batch for batch in stages["batches"] if batch["rows"] == 16)["cpu_us"]
     cache = stages["cache_best_case"]
-    slots = bench["in_flight"]
+    slots, memory = bench["in_flight"], bench["redis_memory"]
     text = (Path(__file__).with_name("serving_document.md")).read_text()
     parts = {
         "targets": _targets(bench),
