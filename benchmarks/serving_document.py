@@ -135,7 +135,8 @@ def document(folder: Path) -> str:
     cpu = single["service_cpu_us"]["tollgate"]
     engine = next(batch for batch in stages["batches"] if batch["rows"] == 16)["cpu_us"]
     cache = stages["cache_best_case"]
-    slots, memory = bench["in_flight"], bench["redis_memory"]
+    workers = bench["workers_2"]
+    slots, store = bench["in_flight"], bench["redis_store"]
     text = (Path(__file__).with_name("serving_document.md")).read_text()
     parts = {
         "targets": _targets(bench),
@@ -164,11 +165,31 @@ def document(folder: Path) -> str:
             [(one["rows"], one["read_us"], one["states_only_us"]) for one in cache],
         ),
         "cache_saves": f"{next(o['read_us'] - o['states_only_us'] for o in cache if o['rows'] == 16):.0f}",
-        "memory": table(
-            ("an entity: profile and state", "the same with Redis's own settings", "an answer"),
-            [[memory[f"{name}_bytes"] for name in ("entity", "entity_with_redis_defaults", "answer")]],
+        "workers": table(
+            ("workers", "requests/s", "of one"),
+            [
+                ("one", workers["requests_per_second"]["one"], ""),
+                ("two", workers["requests_per_second"]["two"], workers["ratio_to_one"]),
+                (
+                    "two, `TOLLGATE_SERVE_PIN=false`",
+                    workers["requests_per_second"]["anywhere"],
+                    workers["anywhere_ratio_to_one"],
+                ),
+            ],
         ),
-        "memory_day": f"{memory['answer_bytes'] * 86_400_000 / 1e9:.0f}",
+        "impatient": table(
+            ("connections", "decisions/s", "turned away/s"),
+            [tuple(row.values()) for row in bench["impatient"]],
+        ),
+        "store": table(
+            ("an entity: profile and state", "as the embedded Redis is started", "with Redis's own settings"),
+            [
+                (what, store[name], store[f"{name}_with_redis_defaults"])
+                for what, name in (("bytes", "entity_bytes"), ("us of Redis for a read", "read_us"))
+            ],
+        ),
+        "answer_bytes": str(store["answer_bytes"]),
+        "answers_day": f"{store['answer_bytes'] * 86_400_000 / 1e9:.0f}",
         "built_transactions": str(built["transactions"]),
         "built_different": str(built["different"]),
     }  # fmt: skip

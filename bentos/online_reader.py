@@ -66,8 +66,10 @@ class OnlineReader:
             commands.append(outbox.claim_command(work.key, outbox.claim_value(work.digest, self._nonce)))
         replies, shortfall = await self._ask(batch, features, commands)
         online, shortfall = await self._rows(batch, features, replies, len(batch), shortfall, until)
-        kept, places, unclaimed = await self._settle(batch, replies, until)
-        return Read(kept, online.take(places) if len(kept) < len(batch) else online, shortfall, unclaimed)
+        places, unclaimed = await self._settle(batch, replies, until)
+        if len(places) == len(batch):
+            return Read(batch, online, shortfall, unclaimed)
+        return Read([batch[place] for place in places], online.take(places), shortfall, unclaimed)
 
     async def read(self, batch: Sequence[Work]) -> tuple[OnlineRows, str | None]:
         """The rows of `batch` and why they are not complete; claims nothing."""
@@ -124,18 +126,19 @@ class OnlineReader:
             return NO_REPLIES
 
     async def _settle(
-        self, batch: list[Work], replies: Replies, until: float
-    ) -> tuple[list[Work], list[int], bool]:
-        """Answer or refuse what others decided or are deciding; the rest and its places stay, and
-        whether a claim of the rest is missing. The first of `replies` are those to the claims.
+        self, batch: Sequence[Work], replies: Replies, until: float
+    ) -> tuple[Sequence[int], bool]:
+        """Answer or refuse what others decided or are deciding; returns the places of the rest, and whether
+        a claim of the rest is missing. The first of `replies` are those to the claims.
         """
-        kept, places = list(batch), list(range(len(batch)))
+        every = range(len(batch))
         if replies.data.startswith(_CLAIMED * len(batch)):
-            return kept, places, False
+            return every, False
         # Those without a reply, be it for a node of the cluster that is away, are not asked for again.
-        claims = [replies.raw(place) for place in range(min(len(batch), len(replies)))]
+        claims = [replies.raw(place) for place in every[: len(replies)]]
+        unclaimed = len(claims) < len(batch) or b"" in claims
         taken = [place for place, reply in enumerate(claims) if reply and reply != _CLAIMED]
-        unclaimed = len([reply for reply in claims if reply]) < len(batch)
+        gone = set()
         if taken:
             stored = await self._ask_again([pack(b"GET", batch[place].key) for place in taken], until)
             for place, value in zip_longest(taken, stored.objects()):
@@ -143,9 +146,8 @@ class OnlineReader:
                 if not isinstance(value, bytes):
                     unclaimed = True
                 elif not self._mine(batch[place], value):
-                    kept.remove(batch[place])
-                    places.remove(place)
-        return kept, places, unclaimed
+                    gone.add(place)
+        return [place for place in every if place not in gone], unclaimed
 
     def _mine(self, work: Work, stored: bytes) -> bool:
         """Whether what stands under the work's key is this worker's own claim; if not, the work is

@@ -29,8 +29,7 @@ from bentos.spool import SpoolFull
 #: An answer is repeated for this long.
 REMEMBERED_SECONDS: Final = 86_400
 #: A claim that its worker never finished (it died) is forgotten after this long.
-CLAIM_MILLISECONDS: Final = 3_000
-_CLAIM_TEXT: Final = b"%d" % CLAIM_MILLISECONDS
+_CLAIM_MILLISECONDS: Final = b"3000"
 _ANSWER: Final = b"A"
 _CLAIM: Final = b"C"
 
@@ -75,7 +74,7 @@ def claim_value(digest: bytes, nonce: bytes) -> bytes:
 
 def claim_command(key: bytes, value: bytes) -> bytes:
     """Claim `key` unless somebody has."""
-    return pack(b"SET", key, value, b"NX", b"PX", _CLAIM_TEXT)
+    return pack(b"SET", key, value, b"NX", b"PX", _CLAIM_MILLISECONDS)
 
 
 def split_value(value: bytes) -> tuple[bool, bytes, bytes]:

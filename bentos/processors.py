@@ -22,7 +22,6 @@ class OwnProcessor:
     """A processor that one worker's thread keeps to and no other's, until `close` or the process's end."""
 
     def __init__(self, number: int, taken: IO[bytes]) -> None:
-        self.number = number
         self._taken = taken
         os.sched_setaffinity(0, {number})
 

@@ -97,7 +97,8 @@ class ScoreLane(HttpToolsProtocol):
         self._late: asyncio.TimerHandle | None = None  # ends the wait for the rest of it
         self._due: deque[_Due] = deque()
         self._ending = False
-        self._breath = _BREATH
+        self._breath = _BREATH  # how long the next one is
+        self._breathing = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -155,7 +156,7 @@ class ScoreLane(HttpToolsProtocol):
             return
         raw, due = b"".join(self._parts), self._arrived(self.parser.should_keep_alive())
         if len(self._due) >= _AHEAD:
-            self.flow.pause_reading()
+            self._regulate()
         assert self._edge is not None
         try:
             self._edge.begin(self.headers, self.client, raw, partial(self._answered, due))
@@ -202,15 +203,24 @@ class ScoreLane(HttpToolsProtocol):
     def _refuse(self, due: _Due, problem: Problem) -> None:
         assert self._edge is not None
         self._edge.count(problem.status)
-        self._write(due, problem.status, problem.json(), problem.retry_after)
-        if problem.retry_after is not None and not self.transport.is_closing():
-            self.flow.pause_reading()
-            self.loop.call_later(self._breath, self._read_on)
+        if problem.retry_after is not None and not self._breathing:
+            self._breathing = True
+            self.loop.call_later(self._breath, self._breathed)
             self._breath = min(2 * self._breath, _LONGEST_BREATH)
+        self._write(due, problem.status, problem.json(), problem.retry_after)
 
-    def _read_on(self) -> None:
-        """Read the connection again, unless there is another reason not to."""
-        if not (self.transport.is_closing() or self.flow.write_paused or len(self._due) >= _AHEAD):
+    def _breathed(self) -> None:
+        self._breathing = False
+        self._regulate()
+
+    def _regulate(self) -> None:
+        """Read the connection, or do not: while its caller takes a breath, does not read its own answers, or
+        is far enough ahead."""
+        if self.transport.is_closing():
+            return
+        if self._breathing or self.flow.write_paused or len(self._due) >= _AHEAD:
+            self.flow.pause_reading()
+        else:
             self.flow.resume_reading()
 
     def _fail(self, due: _Due) -> None:
@@ -235,11 +245,13 @@ class ScoreLane(HttpToolsProtocol):
                 self.transport.close()
             if waiting:
                 self.server_state.total_requests += 1
-                self.flow.resume_reading()
+                self._regulate()
             else:
                 self.on_response_complete()
-            if self.flow.write_paused:
-                self.flow.pause_reading()  # a caller that does not read its answers sends no more
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._regulate()
 
     def _head(self, status: int) -> bytes:
         """Status line and the server's headers, which it makes anew once a second."""
@@ -252,7 +264,7 @@ class ScoreLane(HttpToolsProtocol):
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self.flow.resume_reading()
+        self._regulate()
 
     # -- the end -----------------------------------------------------------------------------
 

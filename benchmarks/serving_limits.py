@@ -1,0 +1,139 @@
+"""The parts of the serving benchmark beyond one well-behaved load: a second worker, callers that come back
+at once when they are turned away, and what Redis keeps and does for a transaction."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import subprocess
+import sys
+from typing import Any, Final
+
+import redis
+
+from benchmarks.serving_bench import PROJECT, Bench, Saturation, ratio, requests_for, run, say
+from benchmarks.serving_data import fill_store, transactions
+from benchmarks.serving_load import saturate
+from bentos.online_features import OnlineFeatures, table_plan
+from embedded.redis_server import start_redis
+
+#: Counts for half a second, on its own.
+_LOOP: Final = """
+from time import perf_counter
+end, rounds = perf_counter() + 0.5, 0
+while perf_counter() < end:
+    rounds += 1
+print(rounds)
+"""
+
+
+def _loops(number: int) -> int:
+    """What so many plain loops get done at once, in processes of their own."""
+    started = [subprocess.Popen([sys.executable, "-c", _LOOP], stdout=subprocess.PIPE) for _ in range(number)]
+    return sum(int(one.communicate()[0]) for one in started)
+
+
+def workers_2(bench: Bench) -> dict[str, Any]:
+    """Two workers beside one; the load generator and Redis are on the same cores.
+
+    `anywhere` are two workers that the kernel moves about (`TOLLGATE_SERVE_PIN=false`).
+    `two_loops_ratio_to_one` is what these cores give two programs that share nothing and wait for nobody: on
+    a virtual machine less than 2.
+    """
+    services = {
+        "one": ("tollgate", {}),
+        "two": ("two_workers", {"TOLLGATE_SERVE_WORKERS": "2"}),
+        "anywhere": ("two_anywhere", {"TOLLGATE_SERVE_WORKERS": "2", "TOLLGATE_SERVE_PIN": "false"}),
+    }
+    found = {name: Saturation() for name in services}
+    loops = []
+    for turn in range(bench.turns):
+        loops.append(_loops(2) / _loops(1))
+        for name in services if turn % 2 == 0 else reversed(services):
+            label, chosen = services[name]
+            rate = found[name].turn(bench.service("tollgate", label, **chosen), bench.seconds, 64)
+            say(f"turn {turn + 1}: {name} {rate:.0f}/s")
+    bench.stop("two_workers", "two_anywhere")
+    one = found["one"].rates
+    return {
+        "workers_2": {
+            "ratio_to_one": ratio(found["two"].rates, one),
+            "anywhere_ratio_to_one": ratio(found["anywhere"].rates, one),
+            "two_loops_ratio_to_one": round(statistics.median(loops), 3),
+            "requests_per_second": {
+                name: round(statistics.median(each.rates), 1) for name, each in found.items()
+            },
+            "turns": {name: [round(rate) for rate in each.rates] for name, each in found.items()},
+        }
+    }
+
+
+def impatient(bench: Bench) -> dict[str, Any]:
+    """One worker and ever more connections whose callers, when they are turned away, come back at once."""
+    running = bench.service("tollgate")
+    rows = []
+    for connections in (64, 128, 192, 256):
+        loads = []
+        for _ in range(min(4, bench.turns)):
+            ready = iter(requests_for(running.port, int(bench.seconds * 24_000)))
+            loads.append(run(saturate(running.port, ready, connections=connections, seconds=bench.seconds)))
+            running.settle()
+        rows.append(
+            {
+                "connections": connections,
+                "decisions_per_second": round(statistics.median(load.rate for load in loads)),
+                "turned_away_per_second": round(
+                    statistics.median(load.statuses[503] / load.seconds for load in loads)
+                ),
+            }
+        )
+        say(f"{rows[-1]}")
+    return {"impatient": rows}
+
+
+def redis_store(bench: Bench) -> dict[str, Any]:
+    """Bytes that Redis keeps for an entity (profile and state) and for an answer, and microseconds that it
+    takes for a read of an entity, by what it says itself; of entities also with its own limit of 64 bytes
+    for the values of a hash that is a list."""
+    bench.service("tollgate")  # its first turn leaves answers
+    usual = start_redis(bench.root / "usual")
+    try:
+        with redis.Redis.from_url(usual.url) as client:
+            client.config_set("hash-max-ziplist-value", 64)
+        fill_store(usual.url, PROJECT)
+        features = OnlineFeatures(table_plan(PROJECT))
+        reads = [features.commands([one]) for one in transactions(3000, "store")]
+        urls = {"": bench.url, "_with_redis_defaults": usual.url}
+        found: dict[str, list[float]] = {name: [] for name in urls}
+        for _ in range(5):
+            for name, url in urls.items():
+                found[name].append(_read_us(url, reads))
+        entities = {f"entity_bytes{name}": _bytes_a_key(url, "hash") for name, url in urls.items()}
+        times = {f"read_us{name}": round(statistics.median(each), 2) for name, each in found.items()}
+        return {"redis_store": {**entities, **times, "answer_bytes": _bytes_a_key(bench.url, "string")}}
+    finally:
+        usual.stop()
+
+
+def _read_us(url: str, reads: list[list[bytes]]) -> float:
+    """Redis's own microseconds for an HMGET, over packed `reads`, one transaction after the other."""
+    with redis.Redis.from_url(url) as client:
+        client.config_resetstat()
+        connection = client.connection_pool.get_connection()
+        for commands in reads:
+            connection.send_packed_command(commands)
+            for _ in commands:
+                connection.read_response()
+        client.connection_pool.release(connection)
+        return float(client.info("commandstats")["cmdstat_hmget"]["usec_per_call"])
+
+
+def _bytes_a_key(url: str, kind: str) -> int:
+    """The mean of MEMORY USAGE over the first thousand keys of a type."""
+    with redis.Redis.from_url(url) as client:
+        keys = list(itertools.islice(client.scan_iter(count=1000, _type=kind), 1000))
+        with client.pipeline(transaction=False) as pipe:
+            for key in keys:
+                pipe.memory_usage(key)
+            sizes: list[int] = pipe.execute()
+    return round(statistics.mean(sizes))
