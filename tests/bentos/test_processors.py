@@ -52,7 +52,7 @@ def worker(tmp_path: Path) -> Iterator[Begin]:
 
     yield lambda workers: _elsewhere(lambda: begin(workers))
     for taken in held:
-        taken.close()
+        _elsewhere(taken.close)  # it moves the thread that it is called in
 
 
 def test_workers_get_different_processors_and_a_dead_ones_is_given_again(
