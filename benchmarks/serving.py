@@ -20,10 +20,11 @@ from typing import Any, Final
 
 import uvloop
 
-from benchmarks.serving_bench import PROJECT, Bench, Saturation, bulk_requests, ratio, requests_for, run, say
+from benchmarks.serving_bench import PROJECT, Bench, Saturation, bulk_requests, ratio, requests_for, say
+from benchmarks.serving_closed_loop import saturate
 from benchmarks.serving_data import build_model, fill_store
 from benchmarks.serving_limits import impatient, redis_store, workers_2
-from benchmarks.serving_load import Load, saturate
+from benchmarks.serving_load import Load
 from benchmarks.serving_read import read_ratios
 from embedded.redis_server import start_redis
 from fraud.settings import settings
@@ -80,8 +81,7 @@ def lone(bench: Bench) -> dict[str, Any]:
     for turn in range(2 * bench.turns):
         for name in sorted(found, reverse=turn % 2 == 0):
             running = bench.service(name)
-            requests = iter(requests_for(running.port, 500))
-            load = run(saturate(running.port, requests, connections=1, seconds=60))
+            load = saturate(running.port, requests_for(running.port, 500), connections=1, seconds=60)
             found[name].append(load.milliseconds(50))
             say(f"turn {turn + 1}: {name} lone {found[name][-1]:.3f} ms")
     return {
@@ -98,8 +98,8 @@ def bulk(bench: Bench) -> dict[str, Any]:
     for turn in range(bench.turns):
         for name in sorted(found, reverse=turn % 2 == 0):
             running = bench.service(name)
-            ready = iter(list(bulk_requests(running.port, int(bench.seconds * 160), 64)))
-            load = run(saturate(running.port, ready, connections=4, seconds=bench.seconds))
+            ready = list(bulk_requests(running.port, int(bench.seconds * 200), 64))
+            load = saturate(running.port, ready, connections=4, seconds=bench.seconds)
             found[name].append(load.rate * 64)
             say(f"turn {turn + 1}: {name} bulk {found[name][-1]:.0f} transactions/s")
     return {

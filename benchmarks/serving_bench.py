@@ -8,18 +8,23 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import uvloop
 
+from benchmarks.serving_closed_loop import saturate
 from benchmarks.serving_data import bodies
-from benchmarks.serving_load import Load, at_rate, http_request, saturate
+from benchmarks.serving_load import Load, at_rate, http_request
 from benchmarks.serving_services import Running, start
 
 PROJECT: Final = "tollgate"
+#: Seconds of each turn at saturation that are not counted: processors come out of their idle states.
+_RUN_UP: Final = 0.3
+#: Answers a second that no service here reaches.
+_MOST_RATE: Final = 20_000
 _counter = itertools.count()
 
 
@@ -38,11 +43,6 @@ def bulk_requests(port: int, number: int, size: int) -> Iterator[bytes]:
         yield http_request(port, "/v1/score/batch", b"[" + b",".join(every[first : first + size]) + b"]")
 
 
-def run(load: Coroutine[Any, Any, Load]) -> Load:
-    """What a load of the generator saw, on an event loop of its own."""
-    return uvloop.run(load)
-
-
 @dataclass(slots=True)
 class Saturation:
     """Turns of one service at saturation: answers a second, CPU microseconds of the service an
@@ -55,9 +55,11 @@ class Saturation:
     def turn(self, running: Running, seconds: float, connections: int = 32) -> float:
         """One turn; returns its answers a second. RuntimeError if half of the answers are no decisions."""
         # Requests are made before the clock starts, more than any service here can take.
-        ready = iter(requests_for(running.port, int(seconds * 16_000)))
+        run_up = requests_for(running.port, int(_RUN_UP * _MOST_RATE))
+        ready = requests_for(running.port, int(seconds * _MOST_RATE))
+        saturate(running.port, run_up, connections=connections, seconds=_RUN_UP)
         busy, used = time.process_time(), running.cpu_seconds()
-        load = run(saturate(running.port, ready, connections=connections, seconds=seconds))
+        load = saturate(running.port, ready, connections=connections, seconds=seconds)
         answers = load.statuses[200]
         if answers < 0.5 * sum(load.statuses.values()) or not answers:
             raise RuntimeError(f"{running.name} does not answer well: {dict(load.statuses)}")
@@ -105,7 +107,7 @@ class Bench:
                 http_request(running.port, path, b"[" + request.partition(b"\r\n\r\n")[2] + b"]")
                 for request in requests
             ]
-        return run(at_rate(running.port, requests, rate=rate, connections=64))
+        return uvloop.run(at_rate(running.port, requests, rate=rate, connections=64))
 
 
 def ratio(above: Sequence[float], below: Sequence[float]) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import quantiles
 from typing import Any, Final
 
 from matplotlib import colormaps
@@ -107,6 +108,16 @@ def _rates_plot(rows: Sequence[Mapping[str, Any]]) -> str:
     return draw(plot, width=7, height=3.4)
 
 
+def _spread(two: Sequence[float], one: Sequence[float]) -> dict[str, str]:
+    """How many neighbouring turns of two workers and one there are, and the quartiles of their ratios."""
+    quarter, _, three_quarters = quantiles([above / below for above, below in zip(two, one, strict=True)])
+    return {
+        "worker_turns": str(len(one)),
+        "worker_quarter": f"{quarter:.2f}",
+        "worker_three_quarters": f"{three_quarters:.2f}",
+    }
+
+
 def _rate_table(rows: Sequence[Mapping[str, Any]]) -> str:
     def cells(one: Mapping[str, Any]) -> list[object]:
         return [one["p50_ms"], one["p99_ms"], one["errors"]]
@@ -170,13 +181,16 @@ def document(folder: Path) -> str:
             [
                 ("one", workers["requests_per_second"]["one"], ""),
                 ("two", workers["requests_per_second"]["two"], workers["ratio_to_one"]),
-                (
-                    "two, `TOLLGATE_SERVE_PIN=false`",
-                    workers["requests_per_second"]["anywhere"],
-                    workers["anywhere_ratio_to_one"],
+                *(
+                    (what, workers["requests_per_second"][name], workers[f"{name}_ratio_to_one"])
+                    for what, name in (
+                        ("two, 64 connections together", "same_connections"),
+                        ("two, `TOLLGATE_SERVE_PIN=false`", "anywhere"),
+                    )
                 ),
             ],
         ),
+        **_spread(workers["turns"]["two"], workers["turns"]["one"]),
         "impatient": table(
             ("connections", "decisions/s", "turned away/s"),
             [tuple(row.values()) for row in bench["impatient"]],

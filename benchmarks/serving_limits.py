@@ -11,9 +11,9 @@ from typing import Any, Final
 
 import redis
 
-from benchmarks.serving_bench import PROJECT, Bench, Saturation, ratio, requests_for, run, say
+from benchmarks.serving_bench import PROJECT, Bench, Saturation, ratio, requests_for, say
+from benchmarks.serving_closed_loop import saturate
 from benchmarks.serving_data import fill_store, transactions
-from benchmarks.serving_load import saturate
 from bentos.online_features import OnlineFeatures, table_plan
 from embedded.redis_server import start_redis
 
@@ -36,29 +36,40 @@ def _loops(number: int) -> int:
 def workers_2(bench: Bench) -> dict[str, Any]:
     """Two workers beside one; the load generator and Redis are on the same cores.
 
-    `anywhere` are two workers that the kernel moves about (`TOLLGATE_SERVE_PIN=false`).
-    `two_loops_ratio_to_one` is what these cores give two programs that share nothing and wait for nobody: on
-    a virtual machine less than 2.
+    Each worker has 64 connections, which is two full batches: more do not make one worker faster
+    (`impatient`). `same_connections` are two workers that share 64; `anywhere` are two that the kernel moves
+    about (`TOLLGATE_SERVE_PIN=false`). `two_loops_ratio_to_one` is what these cores give two programs that
+    share nothing and wait for nobody: on a virtual machine less than 2.
     """
-    services = {
-        "one": ("tollgate", {}),
-        "two": ("two_workers", {"TOLLGATE_SERVE_WORKERS": "2"}),
-        "anywhere": ("two_anywhere", {"TOLLGATE_SERVE_WORKERS": "2", "TOLLGATE_SERVE_PIN": "false"}),
+    two = {"TOLLGATE_SERVE_WORKERS": "2"}
+    # By name: the service's label, its settings, connections.
+    cases: dict[str, tuple[str, dict[str, str], int]] = {
+        "one": ("tollgate", {}, 64),
+        "two": ("two_workers", two, 128),
+        "same_connections": ("two_workers", two, 64),
+        "anywhere": ("two_anywhere", {**two, "TOLLGATE_SERVE_PIN": "false"}, 128),
     }
-    found = {name: Saturation() for name in services}
+    found = {name: Saturation() for name in cases}
+    pairs: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in cases}
     loops = []
-    for turn in range(bench.turns):
+    # Two workers beside one are compared in every turn, the others in every second.
+    for turn in range(2 * bench.turns):
         loops.append(_loops(2) / _loops(1))
-        for name in services if turn % 2 == 0 else reversed(services):
-            label, chosen = services[name]
-            rate = found[name].turn(bench.service("tollgate", label, **chosen), bench.seconds, 64)
+        names = list(cases)[: None if turn % 2 else 2]
+        for name in names if turn % 4 < 2 else reversed(names):
+            label, chosen, connections = cases[name]
+            running = bench.service("tollgate", label, **chosen)
+            rate = found[name].turn(running, bench.seconds / 2, connections)
             say(f"turn {turn + 1}: {name} {rate:.0f}/s")
+        for name in names:
+            for rates, of in zip(pairs[name], (name, "one"), strict=True):
+                rates.append(found[of].rates[-1])
     bench.stop("two_workers", "two_anywhere")
-    one = found["one"].rates
     return {
         "workers_2": {
-            "ratio_to_one": ratio(found["two"].rates, one),
-            "anywhere_ratio_to_one": ratio(found["anywhere"].rates, one),
+            "ratio_to_one": ratio(*pairs["two"]),
+            "same_connections_ratio_to_one": ratio(*pairs["same_connections"]),
+            "anywhere_ratio_to_one": ratio(*pairs["anywhere"]),
             "two_loops_ratio_to_one": round(statistics.median(loops), 3),
             "requests_per_second": {
                 name: round(statistics.median(each.rates), 1) for name, each in found.items()
@@ -75,8 +86,8 @@ def impatient(bench: Bench) -> dict[str, Any]:
     for connections in (64, 128, 192, 256):
         loads = []
         for _ in range(min(4, bench.turns)):
-            ready = iter(requests_for(running.port, int(bench.seconds * 24_000)))
-            loads.append(run(saturate(running.port, ready, connections=connections, seconds=bench.seconds)))
+            ready = requests_for(running.port, int(bench.seconds * 24_000))
+            loads.append(saturate(running.port, ready, connections=connections, seconds=bench.seconds))
             running.settle()
         rows.append(
             {

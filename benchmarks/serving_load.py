@@ -1,6 +1,6 @@
-"""A load generator for one loopback service: closed loop for saturation, open loop for latency.
+"""A load generator for one loopback service: an open loop for latency (saturation: `serving_closed_loop`).
 
-The open loop sends by a schedule that the service cannot slow down, and counts each latency from
+The loop sends by a schedule that the service cannot slow down, and counts each latency from
 the *intended* send time, so that queueing anywhere is in the figures (closed-loop generators hide
 it: "coordinated omission"). Raw asyncio protocols keep it cheap beside the service it measures.
 It refuses any address but the loopback interface and is bounded in rate, time and connections.
@@ -12,7 +12,7 @@ import asyncio
 import ipaddress
 from bisect import bisect_right
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import cast
@@ -98,48 +98,11 @@ def http_request(port: int, path: str, body: bytes) -> bytes:
     return head.encode() + b"content-length: %d\r\n\r\n" % len(body) + body
 
 
-def _check(host: str, connections: int, seconds: float, rate: float) -> None:
+def check_bounds(host: str, connections: int, seconds: float, rate: float) -> None:
     if not ipaddress.ip_address(host).is_loopback:
         raise ValueError("the load generator only talks to the loopback interface")
     if connections > MOST_CONNECTIONS or seconds > MOST_SECONDS or rate > MOST_RATE:
         raise ValueError("beyond the generator's bounds")
-
-
-async def saturate(port: int, requests: Iterator[bytes], *, connections: int, seconds: float) -> Load:
-    """Closed loop: every connection sends its next request as soon as it was answered."""
-    _check("127.0.0.1", connections, seconds, 0)
-    load = Load()
-    loop = asyncio.get_running_loop()
-    over = loop.create_future()
-    begun = perf_counter()
-    end = begun + seconds
-    open_now = connections
-
-    def finished(connection: _Connection, status: int, body: bytes) -> None:
-        nonlocal open_now
-        now = perf_counter()
-        if status:
-            load.statuses[status] += 1
-            load.latencies.append(now - connection.intended)
-        else:
-            load.unanswered += 1
-        request = next(requests, None) if now < end and connection.transport is not None else None
-        if request is not None:
-            connection.send(request, now)
-            return
-        open_now -= 1
-        if open_now == 0 and not over.done():
-            over.set_result(None)
-
-    every = [await _connect(port, finished) for _ in range(connections)]
-    begun = perf_counter()
-    end = begun + seconds
-    for connection in every:
-        connection.send(next(requests), perf_counter())
-    await asyncio.wait([over], timeout=seconds + 10)
-    load.seconds = perf_counter() - begun
-    _close(every)
-    return load
 
 
 async def at_rate(
@@ -160,7 +123,7 @@ async def at_rate(
     service answers an id once); its latency still counts from the first intended time.
     """
     due_at = [place / rate for place in range(len(requests))] if isinstance(rate, int | float) else rate
-    _check("127.0.0.1", connections, due_at[-1], len(requests) / max(due_at[-1], 0.001))
+    check_bounds("127.0.0.1", connections, due_at[-1], len(requests) / max(due_at[-1], 0.001))
     load = Load()
     loop = asyncio.get_running_loop()
     over = loop.create_future()

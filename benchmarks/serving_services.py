@@ -18,6 +18,13 @@ from bentos.decision_log import journal_folder
 from embedded.redis_server import free_port
 
 
+def _rows_in(segment: Path) -> bool:
+    """Whether a segment of a journal is there and holds anything."""
+    with suppress(FileNotFoundError):  # it has been converted
+        return segment.stat().st_size > 0
+    return False
+
+
 @dataclass(slots=True)
 class Running:
     """A service that answers on a loopback port."""
@@ -38,10 +45,12 @@ class Running:
         return used
 
     def settle(self, seconds: float = 20.0) -> None:
-        """Wait until its log converters have caught up: they wait for an idle processor, and what they do
-        then should be counted, and done, before the next turn."""
+        """Wait until its log converters have nothing left to do, of the segments that are still open either:
+        they wait for an idle processor, and what they do then should be counted, and done, before the next
+        turn. (In another service's turn they would have a session's whole share of the processors.)"""
+        journal = journal_folder(self.home)
         until = time.monotonic() + seconds
-        while time.monotonic() < until and any(journal_folder(self.home).glob("*.ready")):
+        while time.monotonic() < until and any(_rows_in(segment) for segment in journal.glob("*")):
             time.sleep(0.1)
 
     def stop(self) -> None:
