@@ -41,7 +41,8 @@ def _targets(bench: Mapping[str, Any]) -> str:
         ("p99", "under 15 ms", rate["p99_ms"]),
         ("that p99, of the floor's at the same rate", "", rate["p99_ratio_to_floor"]),
         ("errors", "0", rate["errors"]),
-        ("two workers, of one", "at least 1.3", bench["workers_2"]["ratio_to_one"]),
+        ("two workers, of one, 64 connections each", "at least 1.3", bench["workers_2"]["ratio_to_one"]),
+        ("the same, 64 connections in all", "", bench["workers_2"]["same_connections_ratio_to_one"]),
         ("two plain loops at once, of one", "", bench["workers_2"]["two_loops_ratio_to_one"]),
         *(
             (f"online read of {size} rows, of raw HMGET and protobuf", "at most 1.0", read[f"rows_{size}"])
