@@ -100,6 +100,7 @@ def bulk(bench: Bench) -> dict[str, Any]:
             running = bench.service(name)
             ready = list(bulk_requests(running.port, int(bench.seconds * 200), 64))
             load = saturate(running.port, ready, connections=4, seconds=bench.seconds)
+            running.settle()
             found[name].append(load.rate * 64)
             say(f"turn {turn + 1}: {name} bulk {found[name][-1]:.0f} transactions/s")
     return {

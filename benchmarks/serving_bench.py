@@ -17,14 +17,12 @@ import uvloop
 
 from benchmarks.serving_closed_loop import saturate
 from benchmarks.serving_data import bodies
-from benchmarks.serving_load import Load, at_rate, http_request
+from benchmarks.serving_load import MOST_RATE, Load, at_rate, http_request
 from benchmarks.serving_services import Running, start
 
 PROJECT: Final = "tollgate"
 #: Seconds of each turn at saturation that are not counted: processors come out of their idle states.
 _RUN_UP: Final = 0.3
-#: Answers a second that no service here reaches.
-_MOST_RATE: Final = 20_000
 _counter = itertools.count()
 
 
@@ -55,18 +53,18 @@ class Saturation:
     def turn(self, running: Running, seconds: float, connections: int = 32) -> float:
         """One turn; returns its answers a second. RuntimeError if half of the answers are no decisions."""
         # Requests are made before the clock starts, more than any service here can take.
-        run_up = requests_for(running.port, int(_RUN_UP * _MOST_RATE))
-        ready = requests_for(running.port, int(seconds * _MOST_RATE))
-        saturate(running.port, run_up, connections=connections, seconds=_RUN_UP)
-        busy, used = time.process_time(), running.cpu_seconds()
+        run_up, ready = (requests_for(running.port, int(each * MOST_RATE)) for each in (_RUN_UP, seconds))
+        used = running.cpu_seconds()
+        before = saturate(running.port, run_up, connections=connections, seconds=_RUN_UP)
+        busy = time.process_time()
         load = saturate(running.port, ready, connections=connections, seconds=seconds)
+        self.generator.append((time.process_time() - busy) / load.seconds)
         answers = load.statuses[200]
         if answers < 0.5 * sum(load.statuses.values()) or not answers:
             raise RuntimeError(f"{running.name} does not answer well: {dict(load.statuses)}")
         self.rates.append(load.rate)
-        self.generator.append((time.process_time() - busy) / load.seconds)
         running.settle()
-        self.cpu_us.append((running.cpu_seconds() - used) / answers * 1e6)
+        self.cpu_us.append((running.cpu_seconds() - used) / (before.statuses[200] + answers) * 1e6)
         return load.rate
 
 

@@ -1,9 +1,8 @@
 """The closed loop of the load generator: every connection sends its next request as soon as it is answered.
 
 It shares the processors with the service that it loads, so that what it takes itself is missing in every
-figure: the loop is machine code that calls the system directly, and takes half of what an event loop of
-Python takes for an answer. Callers are on other machines in earnest, and do not interrupt a service in
-the middle of its batch; here the loop's process does not either (`unobtrusive`).
+figure: the loop is machine code that calls the system directly. Callers are on other machines in earnest,
+and do not interrupt a service in the middle of its batch; here the loop's process does not either.
 """
 
 from __future__ import annotations
@@ -14,29 +13,28 @@ import platform
 import select
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from typing import Any, Final, TypeVar, cast
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, Final, cast
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.serving_load import Load, check_bounds
-
-Function = TypeVar("Function", bound=Callable[..., Any])
-Bytes = NDArray[np.uint8]
-Ints = NDArray[np.int64]
+from bentos.replies import Bytes, Ints
+from fraud.compiled import Function
 
 #: An answer that is larger counts as none.
 _LARGEST_ANSWER: Final = 1 << 20
 #: Seconds that answers may take after the last request.
 _PATIENCE: Final = 10.0
+#: Answers without a status from 100 to below it are none.
 _STATUSES: Final = 600
 
 
 def _system(name: str, result: Any, *arguments: Any) -> Any:
-    function = getattr(ctypes.CDLL(None, use_errno=False), name)
+    function = getattr(ctypes.CDLL(None), name)
     function.restype, function.argtypes = result, arguments
     return function
 
@@ -59,7 +57,7 @@ def _machine_code(function: Function) -> Function:
 
 
 @contextmanager
-def unobtrusive() -> Iterator[None]:
+def _unobtrusive() -> Iterator[None]:
     """Within, this process does not take a processor from what runs there when something wakes it."""
     before = os.sched_getscheduler(0)
     os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
@@ -76,18 +74,16 @@ def saturate(port: int, requests: Sequence[bytes], *, connections: int, seconds:
     data = np.frombuffer(b"".join(requests), np.uint8)
     statuses = np.zeros(_STATUSES, np.int64)
     latencies = np.empty(len(requests))
-    sockets = [socket.create_connection(("127.0.0.1", port)) for _ in range(connections)]
-    try:
-        with select.epoll() as poll, unobtrusive():
-            for one in sockets:
-                one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                poll.register(one, select.EPOLLIN)
-            handles = np.array([one.fileno() for one in sockets])
+    with ExitStack() as opened:
+        poll = opened.enter_context(select.epoll())
+        handles = np.empty(connections, np.int64)
+        for place in range(connections):
+            one = opened.enter_context(socket.create_connection(("127.0.0.1", port)))
+            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            poll.register(one, select.EPOLLIN)
+            handles[place] = one.fileno()
+        with _unobtrusive():
             took = _closed_loop(poll.fileno(), handles, data, begins, statuses, latencies, seconds, _PATIENCE)
-    finally:
-        for one in sockets:
-            with suppress(OSError):
-                one.close()
     load = Load(seconds=took)
     load.statuses.update({status: int(count) for status, count in enumerate(statuses) if status and count})
     load.unanswered = int(statuses[0])
@@ -102,11 +98,20 @@ def _now(room: Ints) -> float:
 
 
 @_machine_code
-def _sent(handle: int, data: Bytes, begin: int, end: int) -> bool:
-    """Send a request as a whole; whether that went well."""
-    while begin < end:
-        done = _send(handle, data[begin:].ctypes.data, end - begin, _NOSIGNAL)
+def _lost(poll: int, handle: int, statuses: Ints) -> None:
+    """Count a request without an answer, and forget its connection, which would be ready for ever."""
+    _epoll_ctl(poll, _FORGET, handle, 0)
+    statuses[0] += 1
+
+
+@_machine_code
+def _sent(poll: int, handle: int, request: Bytes, statuses: Ints) -> bool:
+    """Send a request as a whole; False when its connection is lost."""
+    begin = 0
+    while begin < len(request):
+        done = _send(handle, request[begin:].ctypes.data, len(request) - begin, _NOSIGNAL)
         if done <= 0:
+            _lost(poll, handle, statuses)
             return False
         begin += done
     return True
@@ -139,33 +144,33 @@ def _whole(answer: Bytes) -> bool:
 
 
 @_machine_code
+def _status(answer: Bytes) -> int:
+    """The status of a whole answer; 0 if it has none."""
+    status = 100 * (int(answer[9]) - 48) + 10 * (int(answer[10]) - 48) + int(answer[11]) - 48
+    return status if 100 <= status < _STATUSES else 0
+
+
+@_machine_code
 def _closed_loop(
     poll: int, handles: Ints, data: Bytes, begins: Ints, statuses: Ints, latencies: NDArray[np.float64],
     seconds: float, patience: float,
 ) -> float:  # fmt: skip
     """Run it; returns how many seconds it took. Answers are counted by status; requests whose connection was
     lost, or that were not answered in time, as 0."""
-    number = len(handles)
-    places = np.full(handles.max() + 1, -1, np.int64)
-    for place in range(number):
-        places[handles[place]] = place
+    number, requests = len(handles), len(begins) - 1
+    places = np.zeros(handles.max() + 1, np.int64)
     answers = np.empty((number, _LARGEST_ANSWER), np.uint8)
     arrived = np.zeros(number, np.int64)
     sent_at = np.empty(number)
     events = np.zeros(number * _EVENT, np.uint8)
     clock = np.zeros(2, np.int64)
-    following = answered = 0
+    answered = waiting = 0
     begun = now = _now(clock)
-    waiting = 0
-    for place in range(number):
-        if following < len(begins) - 1:
-            sent_at[place] = _now(clock)
-            if _sent(handles[place], data, begins[following], begins[following + 1]):
-                waiting += 1
-            else:
-                _epoll_ctl(poll, _FORGET, handles[place], 0)
-                statuses[0] += 1
-            following += 1
+    following = min(number, requests)
+    for place in range(following):
+        places[handles[place]] = place
+        sent_at[place] = _now(clock)
+        waiting += _sent(poll, handles[place], data[begins[place] : begins[place + 1]], statuses)
     while waiting and now < begun + seconds + patience:
         ready = _epoll_wait(poll, events.ctypes.data, number, 1000)
         now = _now(clock)
@@ -176,27 +181,27 @@ def _closed_loop(
             answer, size = answers[place], arrived[place]
             got = _recv(handle, answer[size:].ctypes.data, len(answer) - size, 0)
             if got <= 0:
-                _epoll_ctl(poll, _FORGET, handle, 0)  # or it would be ready for ever
-                statuses[0] += 1
+                _lost(poll, handle, statuses)
                 waiting -= 1
                 continue
-            size += got
-            arrived[place] = size
+            arrived[place] = size = size + got
             if not _whole(answer[:size]):
                 continue
             arrived[place] = 0
             now = _now(clock)
-            statuses[100 * (answer[9] - 48) + 10 * (answer[10] - 48) + answer[11] - 48] += 1
+            status = _status(answer)
+            if not status:
+                _lost(poll, handle, statuses)
+                waiting -= 1
+                continue
+            statuses[status] += 1
             latencies[answered] = now - sent_at[place]
             answered += 1
-            if now >= begun + seconds or following == len(begins) - 1:
+            if now >= begun + seconds or following == requests:
                 waiting -= 1
                 continue
             sent_at[place] = now
-            if not _sent(handle, data, begins[following], begins[following + 1]):
-                _epoll_ctl(poll, _FORGET, handle, 0)
-                statuses[0] += 1
-                waiting -= 1
+            waiting -= not _sent(poll, handle, data[begins[following] : begins[following + 1]], statuses)
             following += 1
     statuses[0] += waiting
     return now - begun

@@ -50,26 +50,23 @@ def workers_2(bench: Bench) -> dict[str, Any]:
         "anywhere": ("two_anywhere", {**two, "TOLLGATE_SERVE_PIN": "false"}, 128),
     }
     found = {name: Saturation() for name in cases}
-    pairs: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in cases}
     loops = []
-    # Two workers beside one are compared in every turn, the others in every second.
     for turn in range(2 * bench.turns):
         loops.append(_loops(2) / _loops(1))
-        names = list(cases)[: None if turn % 2 else 2]
-        for name in names if turn % 4 < 2 else reversed(names):
+        for name in cases if turn % 2 == 0 else reversed(cases):
             label, chosen, connections = cases[name]
             running = bench.service("tollgate", label, **chosen)
             rate = found[name].turn(running, bench.seconds / 2, connections)
             say(f"turn {turn + 1}: {name} {rate:.0f}/s")
-        for name in names:
-            for rates, of in zip(pairs[name], (name, "one"), strict=True):
-                rates.append(found[of].rates[-1])
     bench.stop("two_workers", "two_anywhere")
+    one = found["one"].rates
     return {
         "workers_2": {
-            "ratio_to_one": ratio(*pairs["two"]),
-            "same_connections_ratio_to_one": ratio(*pairs["same_connections"]),
-            "anywhere_ratio_to_one": ratio(*pairs["anywhere"]),
+            "ratio_to_one": ratio(found["two"].rates, one),
+            **{
+                f"{name}_ratio_to_one": ratio(found[name].rates, one)
+                for name in ("same_connections", "anywhere")
+            },
             "two_loops_ratio_to_one": round(statistics.median(loops), 3),
             "requests_per_second": {
                 name: round(statistics.median(each.rates), 1) for name, each in found.items()
