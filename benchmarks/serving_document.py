@@ -104,7 +104,9 @@ def _rates_plot(rows: Sequence[Mapping[str, Any]]) -> str:
                     label=f"{label}, {key[:3]}",
                 )  # fmt: skip
         axes.set(xlabel="arrivals a second", ylabel="latency, ms", yscale="log")
-        axes.legend(fontsize=7)
+        for set_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+            set_formatter("{x:g}")  # milliseconds, not powers of ten
+        axes.legend(fontsize=7, handlelength=3)
 
     return draw(plot, width=7, height=3.4)
 
