@@ -2,13 +2,15 @@
 
 While Redis answers, its claims keep two workers from deciding one transaction id twice, and all
 that happens here is that every worker appends its answers to a file of its own, which nobody
-reads: a write into the page cache every ten milliseconds, beside the requests. A worker that gets
-no claim takes the machine's turn (a lock), reads what the others have appended, decides only what
-none of them has decided, and appends that before it gives the turn back.
+reads: one write a batch into the page cache, before the answers leave. (Keeping them for a write
+every ten milliseconds kept their requests in memory as well, which cost a worker more than the
+writes do.) A worker that gets no claim takes the machine's turn (a lock), reads what the others
+have appended, decides only what none of them has decided, and appends that before it gives the
+turn back.
 
 That goes on until Redis knows all answers that were given without it (`bentos.owing`): until
-then a claim proves nothing. What is left: of the last milliseconds before Redis goes away, an
-answer that is not in its file yet, or is still being decided under a claim, is not seen.
+then a claim proves nothing. What is left: what is still being decided under a claim when Redis
+goes away is not seen.
 """
 
 from __future__ import annotations
@@ -38,8 +40,6 @@ _NEWEST: Final = 20_000
 _KNOWN: Final = 3 * _NEWEST
 #: Bytes read at once: the requests of the moment must not wait for a long file.
 _PART: Final = 128 << 10
-#: Seconds until an answer is in its worker's file.
-_SOON: Final = 0.01
 #: Waiting for the turn, which lasts as long as one batch takes to be decided and written.
 _TURN_SECONDS: Final = 0.25
 _TURN_PAUSE: Final = 0.0005
@@ -79,9 +79,6 @@ class SharedAnswers:
         # Somebody who never gives the turn back (a stopped process) must not cost every batch the wait.
         self._breaker = CircuitBreaker(failures=1)
         self.owing = Owing(self._folder / "owing")
-        self._unwritten: list[tuple[Work, bytes]] = []
-        self._timer: asyncio.TimerHandle | None = None
-        self._deciding = False
         self._known: OrderedDict[str, Known] = OrderedDict()
         self._read_until: dict[str, int] = {}
         self._needed_at = 0.0
@@ -103,22 +100,11 @@ class SharedAnswers:
     # -- while Redis is well ---------------------------------------------------------------
 
     def publish(self, works: Sequence[Work], answers: Sequence[bytes]) -> None:
-        """Let the other workers know: soon, or in this worker's turn at once."""
-        self._unwritten.extend(zip(works, answers, strict=True))
-        if self._deciding:
-            self._write()
-        elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_SOON, self._write)
-
-    def _write(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        """Let the other workers know, before any of these answers leaves."""
         records = []
-        for work, answer in self._unwritten:
+        for work, answer in zip(works, answers, strict=True):
             name = work.transaction.transaction_id.encode()
             records.append(b"".join((work.digest, len(name).to_bytes(2, "little"), name, answer)))
-        self._unwritten.clear()
         file = self._files[-1]
         # A disk that is full for long shows elsewhere; then a worker knows its own answers only.
         with suppress(SpoolFull):
@@ -151,7 +137,6 @@ class SharedAnswers:
 
     def close(self, owes: bool) -> None:
         """Leave the answers to the next worker, and the debt with them."""
-        self._write()
         if owes:
             self.owing.owe()
         self.owing.close()
@@ -188,17 +173,14 @@ class SharedAnswers:
 
         False when the turn could not be had in time.
         """
-        self._write()
         for _ in self._read():
             pass
         mine = self._take_turn()
-        self._deciding = True
         try:
             for _ in self._read():  # what was appended while waiting
                 pass
             yield mine
         finally:
-            self._deciding = False
             if mine:
                 fcntl.flock(self._turn, fcntl.LOCK_UN)
 
