@@ -11,6 +11,8 @@ import argparse
 import asyncio
 import json
 import os
+import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -226,6 +228,8 @@ def main() -> int:
         "--only", nargs="+", choices=list(PARTS), default=list(PARTS), help="parts to measure; others stay"
     )
     options = parser.parse_args()
+    # Ended from outside, it still ends the services and the Redis that it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     path = settings().results / "bench" / "serving.json"
     result = json.loads(path.read_text()) if path.exists() and set(options.only) != set(PARTS) else {}
     result["machine"] = {"cpus": os.cpu_count()}

@@ -51,7 +51,7 @@ def workers_2(bench: Bench) -> dict[str, Any]:
     }
     found = {name: Saturation() for name in cases}
     loops = []
-    for turn in range(2 * bench.turns):
+    for turn in range(3 * bench.turns):
         loops.append(_loops(2) / _loops(1))
         for name in cases if turn % 2 == 0 else reversed(cases):
             label, chosen, connections = cases[name]
