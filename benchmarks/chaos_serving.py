@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from benchmarks.serving_data import bodies, build_model, fill_store
 from benchmarks.serving_load import MOST_CONNECTIONS, at_rate, http_request
 from benchmarks.serving_services import Running, start
 from bentos.audit import audit
+from embedded.processes import stop_on_sigterm
 from embedded.redis_server import RedisServer, start_redis
 from fraud.answer import Answer
 from fraud.settings import settings
@@ -247,6 +249,7 @@ def run(fault: Fault, stage: Stage, seconds: float, answered: list[str]) -> dict
 
 
 def main() -> int:
+    stop_on_sigterm()
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.chaos_serving", description=__doc__.split("\n\n")[0]
     )
@@ -261,13 +264,16 @@ def main() -> int:
         shutil.copy(_RULES, rules)
         build_model(home, "second", trees=100)
         build_model(home, "bench")
-        server = start_redis(root / "redis", durable=True)
-        fill_store(server.url, PROJECT, events=5000)
-        service = start(
-            "tollgate", home, server.url, TOLLGATE_SERVE_WORKERS="2", TOLLGATE_RULES_FILE=str(rules)
-        )
-        stage = Stage(home, rules, server, service)
-        try:
+        with ExitStack() as undo:
+            server = start_redis(root / "redis", durable=True)
+            undo.callback(server.stop)
+            fill_store(server.url, PROJECT, events=5000)
+            service = start(
+                "tollgate", home, server.url, TOLLGATE_SERVE_WORKERS="2", TOLLGATE_RULES_FILE=str(rules)
+            )
+            stage = Stage(home, rules, server, service)
+            undo.callback(lambda: stage.redis.stop())  # by then it may be another one
+            undo.callback(lambda: stage.service.stop())
             time.sleep(3)  # until both workers are up
             for fault in FAULTS:
                 if options.only and fault.name not in options.only:
@@ -276,9 +282,6 @@ def main() -> int:
                 results.append(run(fault, stage, options.seconds, answered))
                 print(json.dumps(results[-1]), file=sys.stderr, flush=True)
                 time.sleep(2)
-        finally:
-            stage.service.stop()
-            stage.redis.stop()
         time.sleep(2)
         subprocess.run(
             [sys.executable, "-m", "bentos.decision_files"], check=True, stdout=subprocess.DEVNULL,

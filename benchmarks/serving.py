@@ -11,8 +11,6 @@ import argparse
 import asyncio
 import json
 import os
-import signal
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +26,7 @@ from benchmarks.serving_data import build_model, fill_store
 from benchmarks.serving_limits import impatient, redis_store, workers_2
 from benchmarks.serving_load import Load
 from benchmarks.serving_read import read_ratios
+from embedded.processes import stop_on_sigterm
 from embedded.redis_server import start_redis
 from fraud.settings import settings
 
@@ -228,8 +227,7 @@ def main() -> int:
         "--only", nargs="+", choices=list(PARTS), default=list(PARTS), help="parts to measure; others stay"
     )
     options = parser.parse_args()
-    # Ended from outside, it still ends the services and the Redis that it started.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    stop_on_sigterm()
     path = settings().results / "bench" / "serving.json"
     result = json.loads(path.read_text()) if path.exists() and set(options.only) != set(PARTS) else {}
     result["machine"] = {"cpus": os.cpu_count()}

@@ -24,6 +24,7 @@ import psutil
 
 from benchmarks.serving_data import bodies, build_model, fill_store
 from benchmarks.serving_services import start
+from embedded.processes import stop_on_sigterm
 from embedded.redis_server import start_redis
 from fraud.settings import REPOSITORY, settings
 
@@ -105,6 +106,7 @@ def _registry_plan(home: Path, sources: Path) -> str:
 
 
 def main() -> int:
+    stop_on_sigterm()
     result = measure()
     path = settings().results / "bench" / "serving_built.json"
     path.parent.mkdir(parents=True, exist_ok=True)

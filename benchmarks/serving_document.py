@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator
 
 from fraud.settings import REPOSITORY, settings
 from training.card_plots import draw
@@ -104,9 +105,11 @@ def _rates_plot(rows: Sequence[Mapping[str, Any]]) -> str:
                     label=f"{label}, {key[:3]}",
                 )  # fmt: skip
         axes.set(xlabel="arrivals a second", ylabel="latency, ms", yscale="log")
+        axes.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
         for set_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
             set_formatter("{x:g}")  # milliseconds, not powers of ten
-        axes.legend(fontsize=7, handlelength=3)
+        # Above the lines: there is no corner that they leave free in every run.
+        axes.legend(fontsize=7, handlelength=3, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
 
     return draw(plot, width=7, height=3.4)
 

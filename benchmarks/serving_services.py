@@ -101,13 +101,16 @@ def start(
             command, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=folder, start_new_session=True
         )
     running = Running(name, port, home, process)
-    deadline = time.monotonic() + wait
-    while not answers(port):
-        if process.poll() is not None or time.monotonic() > deadline:
-            running.stop()
-            tail = (home / f"{name}-{port}.log").read_text()[-2000:]
-            raise RuntimeError(f"{name} did not start; it printed:\n{tail}")
-        time.sleep(0.1)
+    try:
+        deadline = time.monotonic() + wait
+        while not answers(port):
+            if process.poll() is not None or time.monotonic() > deadline:
+                tail = (home / f"{name}-{port}.log").read_text()[-2000:]
+                raise RuntimeError(f"{name} did not start; it printed:\n{tail}")
+            time.sleep(0.1)
+    except BaseException:  # an interrupt too: nobody else could end it
+        running.stop()
+        raise
     return running
 
 

@@ -29,6 +29,7 @@ import numpy as np
 import uvloop
 
 from benchmarks.serving_data import bodies, build_model, fill_store, transactions
+from embedded.processes import stop_on_sigterm
 from embedded.redis_server import start_redis
 from fraud.settings import load_settings, settings
 
@@ -251,6 +252,7 @@ def measure(batches: int = 600) -> dict[str, Any]:
 
 
 def main() -> int:
+    stop_on_sigterm()
     path = settings().results / "bench" / "serving_stages.json"
     load = os.getloadavg()[0]
     result = {"machine": {"cpus": os.cpu_count(), "load_before": load}} | measure()

@@ -88,3 +88,8 @@ def answers(url: str) -> bool:
 def module_command(module: str, *arguments: str) -> list[str]:
     """The command line that runs a module of the project with this interpreter."""
     return [sys.executable, "-m", module, *arguments]
+
+
+def stop_on_sigterm() -> None:
+    """From now on SIGTERM unwinds this command as an interrupt does, so that it ends what it started."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
