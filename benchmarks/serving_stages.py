@@ -189,7 +189,7 @@ async def _cache_best_case(url: str, project: str, turns: int) -> list[dict[str,
     none = np.zeros(len(entities), dtype=np.int64)
     wanted = [
         # `fill_rows` wants a profile and its timestamp, be it one without values.
-        (ts_field(view), ts_field(view), ts_field(view), hash_field(view, state))
+        (ts_field(view), ts_field(view), hash_field(view, state))
         for view, state in ((entity.velocity_view, entity.state_feature) for entity in ENTITIES)
     ]
     connection = RedisConnection(url)

@@ -2,11 +2,11 @@
 
 A plan says which hash fields each entity's key is asked for; it is resolved once (from the
 feature tables, or from Feast's registry by `bentos.feature_plan`). A batch is then one HMGET per
-entity that each transaction names, all in one pipelined write: for the profile's numbers side by side, the
-state, and both timestamps. A profile that was written without its numbers side by side, by another
-program than `feature_repo.online_store`, is read value by value in a second round trip. A batch is
-decoded at once by compiled code (`bentos.row_loops`). Freshness is judged by each view's
-stored timestamp against the *transaction's event time*, never against the wall clock; a value past
+entity that each transaction names, all in one pipelined write: for the profile's numbers side by side, their
+timestamp, and the state, whose timestamp is in it. A profile that was written without its numbers side by
+side, by another program than `feature_repo.online_store`, is read value by value in a second round trip. A
+batch is decoded at once by compiled code (`bentos.row_loops`). Freshness is judged by each view's
+timestamp against the *transaction's event time*, never against the wall clock; a value past
 its ttl is served as null, exactly as a point-in-time join would.
 """
 
@@ -142,8 +142,7 @@ class _EntityReader:
         self.features = plan.profile.features
         view, velocity = plan.profile.name, plan.velocity.name
         names = [
-            row_field(view, self.features), ts_field(view), ts_field(velocity),
-            field(velocity, plan.velocity.features[0]),
+            row_field(view, self.features), ts_field(view), field(velocity, plan.velocity.features[0]),
         ]  # fmt: skip
         self._each = [*(field(view, feature) for feature in self.features), ts_field(view)]
         # An entity key is: prefix, length of the value, the value, the project.

@@ -3,7 +3,8 @@
 Values are Feast's own bytes: a velocity state is bytes (tag, length, bytes), a timestamp is two
 varints, a profile value is a double (tag byte and eight bytes) or another number; but of a profile the
 copy is read that has all numbers side by side, if it is of the profile's timestamp. Freshness is judged
-by each view's stored timestamp against the *transaction's event time*.
+by each view's timestamp against the *transaction's event time*; a state's is its version, which is what
+whoever writes it gives Feast as the view's.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from bentos.replies import ARRAY, BULK, Bytes, Ints
 from fraud.compiled import compiled
 from fraud.last_seen import NEVER
-from fraud.state_layout import LEAST_BYTES
+from fraud.state_layout import LEAST_BYTES, OLD_VERSION, OLD_VERSION_WORD, STATE_VERSION, VERSION
 
 Floats = NDArray[np.float64]
 
@@ -101,6 +102,19 @@ def _state(data: Bytes, at: int, size: int) -> tuple[int, int]:
 
 
 @compiled
+def _moment(data: Bytes, at: int, size: int) -> int:
+    """A state's version, which is its timestamp in microseconds since 1970 UTC; NEVER if the bytes are no
+    state that can be read."""
+    if size < LEAST_BYTES or size & 7:
+        return NEVER
+    packed_by = data[at]
+    if packed_by != STATE_VERSION and packed_by != OLD_VERSION:
+        return NEVER
+    at += 8 * (VERSION if packed_by == STATE_VERSION else OLD_VERSION_WORD)
+    return int(data[at : at + 8].view(np.int64)[0])
+
+
+@compiled
 def _copy(source: Bytes, target: Bytes) -> None:
     """As an assignment of slices, forty times as fast."""
     for place in range(len(source)):
@@ -137,7 +151,7 @@ def fill_rows(
 
     Replies from `first` on are by row, and in it by place of each entity that is `named[row, place]`. One
     holds the profile's values side by side (`fraud.redis_layout.encode_row`), the profile's timestamp, the
-    state's, the state. The `widths[place]` profile values go side by side into `profiles[row]`, NaN where
+    state. The `widths[place]` profile values go side by side into `profiles[row]`, NaN where
     null, and those of the columns `chosen` into `inputs` as well. The state of entity p in row r goes to
     `words[ends[i] : ends[i + 1]]` with i = p * rows + r: nothing if there is none to use. Each entity has
     two views, its profile and its state: `ttl_us` is by view, and view v's code and moment (microseconds;
@@ -167,7 +181,7 @@ def fill_rows(
                 codes[row, profile] = codes[row, state] = MISSING
                 continue
             at, fields = _fields(data, begins, reply)
-            if fields != 4:
+            if fields != 3:
                 unanswered += 1
                 codes[row, profile] = codes[row, state] = TIMEOUT
                 continue
@@ -182,17 +196,12 @@ def fill_rows(
                     code = AGAIN
             codes[row, profile] = code
             start, length, at = _element(data, at)
-            moment = moments[row, state] = _microseconds(data, start, length)
-            code = _judge(moment, event_us[row], ttl_us[2 * place + 1])
+            start, length = _state(data, start, length)
+            moment = moments[row, state] = _moment(data, start, length)
+            code = codes[row, state] = _judge(moment, event_us[row], ttl_us[2 * place + 1])
             if code == FRESH:
-                start, length, at = _element(data, at)
-                start, length = _state(data, start, length)
-                if length == _NONE:
-                    code = MISSING
-                elif length >= LEAST_BYTES and not length & 7:
-                    _copy(data[start : start + length], room[8 * end : 8 * end + length])
-                    end += length >> 3
-            codes[row, state] = code
+                _copy(data[start : start + length], room[8 * end : 8 * end + length])
+                end += length >> 3
         column += width
     ends[len(widths) * rows] = end
     for row in range(rows):

@@ -41,6 +41,8 @@ TTL_MS: Final = int(VELOCITY_TTL.total_seconds() * 1000)
 
 # Header words; only located entities have the last four.
 KIND, VERSION, FIRST, SEEDED, TIME1, PLACE1, TIME2, PLACE2 = range(8)
+#: Where a state of the old version has its version.
+OLD_VERSION_WORD: Final = 2
 #: Words of the header, per entity.
 HEADER_WORDS: Final = tuple(8 if entity.located else 4 for entity in ENTITIES)
 LEAST_BYTES: Final = 8 * min(HEADER_WORDS)

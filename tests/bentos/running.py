@@ -35,7 +35,7 @@ from fraud.redis_layout import (
     row_field,
     ts_field,
 )
-from fraud.velocity import VelocityState
+from fraud.velocity import VERSION, VelocityState
 from streaming.redis_link import connect_cluster, is_cluster
 
 NOW = "2026-03-01T12:00:00Z"
@@ -108,6 +108,7 @@ def store_features(
             continue
         state = VelocityState(entity)
         state.add(observe(earlier), place)
+        state.header[VERSION] = at_us
         names = SERVED_PROFILES[entity.name]
         values = [encode_double(float(index)) for index in range(len(names))]
         mapping: dict[bytes, bytes] = {

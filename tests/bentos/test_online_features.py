@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -28,10 +29,22 @@ from fraud.entities import ENTITIES, FEATURE_SERVICE, PROFILE_TTL, VELOCITY_TTL
 from fraud.feature_list import PROFILE_INPUTS, VECTOR
 from fraud.features import packed_rows
 from fraud.profiles import SERVED_PROFILES
-from fraud.redis_layout import encode_double, encode_int64, encode_timestamp, entity_key, field, ts_field
+from fraud.redis_layout import (
+    decode_bytes,
+    encode_bytes,
+    encode_double,
+    encode_int64,
+    encode_timestamp,
+    entity_key,
+    field,
+    ts_field,
+)
 from fraud.request import request_row, request_values
 from fraud.settings import settings
+from fraud.state_layout import STATE_VERSION
+from fraud.velocity import VERSION, VelocityState
 from tests.bentos.running import store_features, transaction
+from tests.fraud.version_2 import WRITTEN
 
 PROJECT = "reads"
 
@@ -49,6 +62,20 @@ def read(url: str, rows: list[Transaction], project: str = PROJECT) -> OnlineRow
         return found
 
     return asyncio.run(run())
+
+
+CARD_STATE = field("card_velocity", "card_state")
+
+
+def stamp(store: redis.Redis, customer: str, view: str, microseconds: int) -> None:
+    """Make a customer's profile or state one of that time."""
+    key = entity_key(PROJECT, "customer_id", customer)
+    store.hset(key, ts_field(f"customer_{view}"), encode_timestamp(microseconds))
+    if view == "velocity":
+        name = field("customer_velocity", "customer_state")
+        state = VelocityState.unpack(ENTITIES[0], decode_bytes(store.hget(key, name)))
+        state.header[VERSION] = microseconds
+        store.hset(key, name, encode_bytes(state.pack()))
 
 
 @pytest.fixture
@@ -86,8 +113,7 @@ def test_a_value_is_fresh_up_to_and_including_its_ttl(
     for beyond, status in ((0, "fresh"), (1, "stale")):
         store_features(store, PROJECT, row)
         age = int(ttl.total_seconds()) * 1_000_000 + beyond
-        key = entity_key(PROJECT, "customer_id", row.customer_id)
-        store.hset(key, ts_field(name), encode_timestamp(row.event_ms * 1000 - age))
+        stamp(store, row.customer_id, view, row.event_ms * 1000 - age)
         rows = read(redis_server.url, [row])
         assert rows.status[0][name] == status
         served = rows.states[0][0] is not None if view == "velocity" else not np.isnan(rows.profiles[0, 0])
@@ -107,9 +133,8 @@ def test_timestamps_are_read_as_they_were_stored(
 ) -> None:
     row = transaction()
     store_features(store, PROJECT, row)
-    key = entity_key(PROJECT, "customer_id", row.customer_id)
-    for view in ("customer_profile", "customer_velocity"):
-        store.hset(key, ts_field(view), encode_timestamp(microseconds))
+    for view in ("profile", "velocity"):
+        stamp(store, row.customer_id, view, microseconds)
     for _ in range(2):  # anew, and remembered
         found = read(redis_server.url, [row]).timestamps[0]
         assert found["customer_profile"] == found["customer_velocity"] == microseconds
@@ -122,14 +147,35 @@ def test_what_cannot_be_read_is_missing_and_fails_no_neighbour(
     for row in (broken, sound):
         store_features(store, PROJECT, row)
     customer, card = (entity_key(PROJECT, kind, "broken") for kind in ("customer_id", "card_id"))
-    for view in ("customer_profile", "customer_velocity"):
-        store.hset(customer, ts_field(view), b"\x08\xff\xff")
-    store.hset(card, field("card_velocity", "card_state"), b"\x0a")
-    rows = read(redis_server.url, [broken, sound])
-    missing = {view for view, state in rows.status[0].items() if state == "missing"}
-    assert missing == {"customer_profile", "customer_velocity", "card_velocity"}
-    assert set(rows.status[1].values()) == {"fresh"}
-    assert rows.states[0][0] is None and rows.states[1][0] is None
+    store.hset(customer, ts_field("customer_profile"), b"\x08\xff\xff")
+    whole = decode_bytes(store.hget(card, CARD_STATE))
+    another_version = bytes([STATE_VERSION + 1]) + whole[1:]
+    for stored in (
+        b"\x0a", b"", encode_bytes(b""), encode_bytes(whole[:24]), encode_bytes(whole[:-1]),
+        encode_bytes(whole)[:-8], encode_double(1.0), encode_bytes(another_version),
+    ):  # fmt: skip
+        store.hset(card, CARD_STATE, stored)
+        rows = read(redis_server.url, [broken, sound])
+        missing = {view for view, state in rows.status[0].items() if state == "missing"}
+        assert missing == {"customer_profile", "card_velocity"}
+        assert missing.isdisjoint(rows.timestamps[0])
+        assert set(rows.status[1].values()) == {"fresh"}
+        assert rows.states[1][0] is None and rows.states[1][1] == whole
+
+
+@pytest.mark.parametrize("entity", [0, 1, 2])
+def test_a_state_of_the_old_version_has_its_version_as_its_timestamp(
+    entity: int, redis_server: RedisServer, store: redis.Redis
+) -> None:
+    kind, old = ENTITIES[entity], WRITTEN[entity][1]
+    version = VelocityState.unpack(kind, old).version
+    row = transaction(event_time=datetime.fromtimestamp(version // 1_000_000 + 1, UTC).isoformat())
+    key = entity_key(PROJECT, kind.key, getattr(row, kind.key))
+    store.hset(key, field(kind.velocity_view, kind.state_feature), encode_bytes(old))
+    rows = read(redis_server.url, [row])
+    assert rows.timestamps[0] == {kind.velocity_view: version}
+    assert rows.status[0][kind.velocity_view] == "fresh"
+    assert rows.states[entity][0] == old
 
 
 def test_a_number_of_another_type_is_still_read(redis_server: RedisServer, store: redis.Redis) -> None:
@@ -173,7 +219,7 @@ def test_what_has_not_arrived_by_the_deadline_counts_as_timed_out() -> None:
     rows = [transaction(), transaction()]
     features = OnlineFeatures(table_plan(PROJECT))
     width = len(features.commands(rows))
-    arrived = Replies.of([b"*4\r\n" + b"$-1\r\n" * 4] * (width - 1))
+    arrived = Replies.of([b"*3\r\n" + b"$-1\r\n" * 3] * (width - 1))
     found = features.rows(rows, [row.event_ms * 1000 for row in rows], arrived)
     assert set(found.status[0].values()) == {"missing"}
     assert found.status[1]["ip_velocity"] == "timeout"
