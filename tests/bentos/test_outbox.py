@@ -15,7 +15,10 @@ from bentos.event_sinks import KafkaSink, open_sinks
 from bentos.outbox import Effect, Outbox, answer_key, answer_value
 from embedded.redis_server import RedisServer, free_port, start_redis
 from fraud.settings import load_settings
+from tests.either_server import redis_server
 from tests.streaming.broker import start_broker
+
+__all__ = ["redis_server"]  # a fixture
 
 STREAMS = [b"tollgate:test:0"]
 

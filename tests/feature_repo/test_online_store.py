@@ -28,8 +28,9 @@ from fraud.profiles import SERVED_PROFILES
 from fraud.redis_layout import row_field
 from tests.bentos.redis_cluster_processes import cluster, url_of
 from tests.bentos.redis_process import Server
+from tests.either_server import redis_server
 
-__all__ = ["cluster"]  # a fixture
+__all__ = ["cluster", "redis_server"]  # fixtures
 
 TIME = datetime(2026, 3, 1, 6, tzinfo=UTC)
 

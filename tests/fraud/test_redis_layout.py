@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 from embedded.redis_server import RedisServer
 from fraud import redis_layout as layout
 from fraud.entities import ENTITIES
+from tests.either_server import redis_server
+
+__all__ = ["redis_server"]  # a fixture
 
 PROJECT = "tollgate"
 MICROSECONDS = st.integers(0, 253_402_300_799_999_999)
