@@ -202,7 +202,7 @@ def document(folder: Path) -> str:
             [tuple(row.values()) for row in bench["impatient"]],
         ),
         "store": table(
-            ("an entity: profile and state", "as the embedded Redis is started", "with Redis's own settings"),
+            ("an entity: profile and state", "as the embedded server is started", "with its own settings"),
             [
                 (what, store[name], store[f"{name}_with_redis_defaults"])
                 for what, name in (("bytes", "entity_bytes"), ("us of Redis for a read", "read_us"))
