@@ -24,7 +24,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,6 +32,7 @@ import numpy as np
 import redis
 
 from datasets.lake import read_transactions
+from embedded.processes import stop_on_sigterm
 from embedded.redis_server import RedisServer, start_redis
 from fraud.entities import ENTITIES, VELOCITY_TTL
 from fraud.observation import Observation, observe
@@ -81,6 +82,12 @@ class Flow:
     def running(self) -> bool:
         return self._process.poll() is None
 
+    def end(self) -> None:
+        """Kill it if it runs."""
+        if self.running():
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
     def finish(self) -> None:
         _, errors = self._process.communicate()
         if self._process.returncode:
@@ -106,8 +113,8 @@ def states_written(url: str) -> int:
         return int(client.info("commandstats").get("cmdstat_hset", {"calls": 0})["calls"])
 
 
-def torment(server: RedisServer, load: list[Event], kills: int, seed: int) -> RedisServer:
-    """Publish `load` while the flow is killed `kills` times; return the Redis that is running."""
+def torment(server: RedisServer, load: list[Event], kills: int, seed: int, undo: ExitStack) -> None:
+    """Publish `load` while the flow is killed `kills` times; what is started here, `undo` ends."""
     draw = random.Random(seed)
     configured = settings()
     share = -(-len(load) // kills)
@@ -116,6 +123,7 @@ def torment(server: RedisServer, load: list[Event], kills: int, seed: int) -> Re
         part = load[attempt * share : (attempt + 1) * share]
         halfway = len(part) // 2
         flow = Flow(processes)
+        undo.callback(flow.end)
         before = states_written(server.url)
         publish(configured, part[:halfway])
         while states_written(server.url) == before:
@@ -125,12 +133,14 @@ def torment(server: RedisServer, load: list[Event], kills: int, seed: int) -> Re
             time.sleep(0.01)
         if attempt == kills // 2:
             server = restart(server, hard=configured.event_log != "redis")
+            undo.callback(server.stop)
         publish(configured, part[halfway:])
         time.sleep(draw.uniform(0, 3))
         flow.kill()
         print(f"  {configured.event_log}: kill {attempt + 1} of {kills} ({processes} processes)", flush=True)
-    Flow(2, "--drain").finish()
-    return server
+    last = Flow(2, "--drain")
+    undo.callback(last.end)
+    last.finish()
 
 
 def publish(configured: Settings, part: list[Event]) -> None:
@@ -250,35 +260,35 @@ def compare(
 def run(log: str, chosen: argparse.Namespace) -> Finding:
     """One torment on `log`, and its judgement."""
     began = time.monotonic()
-    broker = start_broker() if log == "kafka" else None
-    with tempfile.TemporaryDirectory() as folder:
-        home = Path(folder)
+    with ExitStack() as undo:
+        home = Path(undo.enter_context(tempfile.TemporaryDirectory()))
+        broker = start_broker() if log == "kafka" else None
+        if broker:
+            undo.callback(broker.stop)
         server = start_redis(home / "redis", durable=True)
-        try:
-            with environment(
+        undo.callback(server.stop)
+        undo.enter_context(
+            environment(
                 TOLLGATE_HOME=str(home / "home"), TOLLGATE_REDIS_URL=server.url, TOLLGATE_EVENT_LOG=log,
                 TOLLGATE_KAFKA_BOOTSTRAP=broker.bootstrap if broker else "127.0.0.1:9092",
                 TOLLGATE_PARTITIONS="4", TOLLGATE_STREAM_SNAPSHOT_SECONDS="0.5",
                 TOLLGATE_STREAM_PORT=str(free_ports(4)),
                 TOLLGATE_STREAM_BATCH="500",  # few, so that a restart finds a backlog, whose states are held
-            ):  # fmt: skip
-                if broker:
-                    broker.create_topic(settings().topic, 4)
-                load = list(
-                    events(
-                        Load(
-                            chosen.events, chosen.seed, customers=4_000, merchants=4_000,
-                            duplicates=0.02, late=0.02, broken=0.001,
-                        ),
-                        4,
-                    )
-                )  # fmt: skip
-                server = torment(server, load, chosen.kills, chosen.seed)
-                found = judge(load)
-        finally:
-            server.stop()
-            if broker:
-                broker.stop()
+            )
+        )  # fmt: skip
+        if broker:
+            broker.create_topic(settings().topic, 4)
+        load = list(
+            events(
+                Load(
+                    chosen.events, chosen.seed, customers=4_000, merchants=4_000,
+                    duplicates=0.02, late=0.02, broken=0.001,
+                ),
+                4,
+            )
+        )  # fmt: skip
+        torment(server, load, chosen.kills, chosen.seed, undo)
+        found = judge(load)
     found.kills = chosen.kills
     found.seconds = round(time.monotonic() - began, 1)
     return found
@@ -291,6 +301,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--logs", nargs="+", default=["redis", "kafka"], choices=("redis", "kafka", "jsonl"))
     chosen = parser.parse_args()
+    stop_on_sigterm()
     results = settings().results
     runs = {log: run(log, chosen) for log in chosen.logs}
     summed = {

@@ -18,6 +18,7 @@ from benchmarks.streaming_flow import measure_flow
 from benchmarks.streaming_freshness import measure_freshness
 from benchmarks.streaming_sink import measure_sink
 from benchmarks.streaming_state import measure_state
+from embedded.processes import stop_on_sigterm
 from fraud.settings import REPOSITORY, settings
 
 _PARTS = ("flow", "sink", "freshness", "state", "backfill")
@@ -41,6 +42,7 @@ def main() -> int:
         "--only", nargs="+", choices=_PARTS, default=_PARTS, help="parts to measure; others stay"
     )
     chosen = parser.parse_args()
+    stop_on_sigterm()
     path = settings().results / "bench" / "streaming.json"
     report = json.loads(path.read_text()) if path.exists() and set(chosen.only) != set(_PARTS) else {}
     wrong = False

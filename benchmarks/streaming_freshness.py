@@ -30,7 +30,7 @@ def measure_freshness(rate: int, seconds: int) -> dict[str, float]:
     with platform(), flow(1):
         ours, theirs = multiprocessing.Pipe()
         context = multiprocessing.get_context("spawn")
-        reader = context.Process(target=_read, args=(theirs, settings().redis_url))
+        reader = context.Process(target=_read, args=(theirs, settings().redis_url), daemon=True)
         reader.start()
         ours.recv()
         _produce(ours, rate, seconds)

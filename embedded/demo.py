@@ -20,7 +20,7 @@ import orjson
 
 from datasets.folder import read_info
 from embedded.demo_plan import DemoError, Options, Plan, plan, prepare_home
-from embedded.processes import Child, ProcessFailedError
+from embedded.processes import Child, ProcessFailedError, stop_on_sigterm
 from embedded.redis_server import RedisServer, free_port, start_redis
 from embedded.replay import Replay, ReplayError, ReplayResult, ReplaySettings
 from embedded.steps import MemoryWatch, Steps, note, progress
@@ -139,7 +139,10 @@ class Demo:
 
         log = self.config.home / "logs" / f"{module}.log"
         child = Child(module, module_command(module, *map(str, arguments)), log)
-        code = child.process.wait()
+        try:
+            code = child.process.wait()
+        finally:
+            child.stop()
         if code:
             raise DemoError(f"`python -m {module}` ended with code {code}:\n{child.tail()}")
         last = child.tail().strip().splitlines()
@@ -333,6 +336,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--replay-from", type=datetime.fromisoformat, help="start of the replay, with its offset"
     )
     chosen = parser.parse_args(arguments)
+    stop_on_sigterm()
     try:
         demo = Demo(Options(**vars(chosen)))
         summary = demo.run()
