@@ -85,8 +85,7 @@ class Flow:
     def end(self) -> None:
         """Kill it if it runs."""
         if self.running():
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+            self.kill()
 
     def finish(self) -> None:
         _, errors = self._process.communicate()

@@ -21,8 +21,8 @@ from redis.retry import Retry
 #: velocity state makes every entity a table, of more memory and with half a dozen places to look at.
 _LARGEST_IN_LIST: Final = 2048
 #: The binary uses the C library's allocator. Serving asks hundreds of questions at once, and glibc keeps only
-#: seven freed blocks of a size at hand, and joins all its small ones whenever a large reply has gone: two
-#: fifths of the server's time. So it keeps more, and no small ones. Other libraries do not know these names.
+#: seven freed blocks of a size at hand, and joins all its small ones whenever a large reply has gone, which
+#: is much of its time. So it keeps more, and no small ones. Other libraries ignore these names.
 _ALLOCATOR: Final = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=4000:glibc.malloc.mxfast=0"}
 
 

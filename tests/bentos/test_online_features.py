@@ -340,6 +340,14 @@ def test_the_vector_equals_feasts_own_online_read(
     for column, name in enumerate(VECTOR):
         expected = [np.nan if value is None else value for value in theirs[name]]
         np.testing.assert_array_equal(ours[:, column], expected, err_msg=name)
+    for entity in ENTITIES:
+        # Feast names a view's time in whole seconds, and 0 where nothing is stored.
+        state = feast.get_online_features(
+            features=[f"{entity.velocity_view}:{entity.state_feature}"],
+            entity_rows=[{entity.key: row[entity.key]} for row in entity_rows],
+        ).to_dict(include_event_timestamps=True)
+        seconds = [found.get(entity.velocity_view, 0) // 1_000_000 for found in rows.timestamps]
+        assert seconds == state[f"{entity.state_feature}__ts"], entity.name
 
 
 def test_a_changed_registry_is_taken_up_and_one_that_lacks_a_feature_is_not(home: Path) -> None:
