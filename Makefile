@@ -52,9 +52,9 @@ cuts: install ## Spark aggregates of every cut from FROM= to TO=
 velocity: install ## backfill the velocity log from FROM= to TO=
 	@$(PY) -m feature_repo.velocity_log --from "$(FROM)" --to "$(TO)"
 materialize: install ## gate, aggregate, gate, materialize and check one CUT=
-	@$(PY) -m monitoring.materialize --cut "$(CUT)"
+	@$(PY) -m jobs.materialize --cut "$(CUT)"
 schedule: install ## run the 6-hour and weekly jobs on this machine
-	@$(PY) -m monitoring.schedule
+	@$(PY) -m jobs.schedule
 
 ##@ Operator
 .PHONY: serve stream backtest-rules audit bench-serving bench-serving-stages bench-streaming chaos-serving chaos-streaming
@@ -63,9 +63,9 @@ serve: install ## the scoring service alone
 stream: install ## the velocity flow alone
 	@$(PY) -m streaming.flow
 backtest-rules: install ## run RULES= over the decision log
-	@$(PY) -m bentos.backtest_rules $(if $(RULES),--rules "$(RULES)")
+	@$(PY) -m bentos.tools.backtest_rules $(if $(RULES),--rules "$(RULES)")
 audit: install ## prove that the decision log is whole and unaltered
-	@$(PY) -m bentos.audit
+	@$(PY) -m bentos.tools.audit
 bench-serving: install ## results/bench/serving.json
 	@$(PY) -m benchmarks.serving
 bench-serving-stages: install ## where a transaction's time goes, and docs/serving.md from both

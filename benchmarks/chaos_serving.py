@@ -36,15 +36,15 @@ import uvloop
 from benchmarks.serving_data import bodies, build_model, fill_store
 from benchmarks.serving_load import MOST_CONNECTIONS, at_rate, http_request
 from benchmarks.serving_services import Running, start
-from bentos.audit import audit
+from bentos.tools.audit import audit
 from embedded.processes import stop_on_sigterm
 from embedded.redis_server import RedisServer, start_redis
-from fraud.answer import Answer
-from fraud.settings import settings
+from fraud.contract.answer import Answer
+from stores.settings import settings
 
 RATE = 500
 PROJECT = "tollgate"
-_RULES = Path(__file__).resolve().parent.parent / "bentos" / "rules.yaml"
+_RULES = Path(__file__).resolve().parent.parent / "bentos" / "rules" / "rules.yaml"
 _decode = msgspec.json.Decoder(Answer).decode
 
 
@@ -284,7 +284,7 @@ def main() -> int:
                 time.sleep(2)
         time.sleep(2)
         subprocess.run(
-            [sys.executable, "-m", "bentos.decision_files"], check=True, stdout=subprocess.DEVNULL,
+            [sys.executable, "-m", "bentos.log.decision_files"], check=True, stdout=subprocess.DEVNULL,
             env=os.environ | {"TOLLGATE_HOME": str(home)},
         )  # fmt: skip
         findings = audit(home, answered)

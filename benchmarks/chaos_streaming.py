@@ -31,18 +31,18 @@ from pathlib import Path
 import numpy as np
 import redis
 
-from datasets.lake import read_transactions
 from embedded.processes import stop_on_sigterm
 from embedded.redis_server import RedisServer, start_redis
-from fraud.entities import ENTITIES, VELOCITY_TTL
-from fraud.observation import Observation, observe
-from fraud.redis_layout import decode_bytes, entity_key
-from fraud.redis_layout import field as redis_field
-from fraud.settings import REPOSITORY, Settings, settings
-from fraud.windows import read_windows
-from streaming.dead_letters import letters_folder, read_letters
-from streaming.load import Event, Load, events
-from streaming.publish import open_writer
+from fraud.features.entities import ENTITIES, VELOCITY_TTL
+from fraud.state.observation import Observation, observe
+from fraud.state.windows import read_windows
+from stores.lake import read_transactions
+from stores.redis_layout import decode_bytes, entity_key
+from stores.redis_layout import field as redis_field
+from stores.settings import REPOSITORY, Settings, settings
+from streaming.ingest.dead_letters import letters_folder, read_letters
+from streaming.log.load import Event, Load, events
+from streaming.log.publish import open_writer
 from tests.fraud.oracle import Oracle
 from tests.streaming.broker import free_ports, start_broker
 

@@ -27,9 +27,9 @@ import pyarrow.parquet as pq
 
 from benchmarks.cuts_in_duckdb import connect, profiles_in_duckdb
 from benchmarks.lakes import BESIDE, MAPPING, CommandError, imported
-from datasets.lake import parquet_history
-from fraud.entities import ENTITIES, Entity
-from fraud.settings import settings
+from fraud.features.entities import ENTITIES, Entity
+from stores.lake import parquet_history
+from stores.settings import settings
 
 MONTH = timedelta(days=30)
 #: Relative and absolute differences that rounding explains: DuckDB sums amounts in floats.

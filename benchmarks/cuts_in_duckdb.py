@@ -9,9 +9,9 @@ from typing import Final
 import duckdb
 import pyarrow as pa
 
-from fraud.entities import ENTITIES, ENTITY_BY_NAME, PROFILE_DAYS, Entity
-from fraud.profiles import PROFILE_FEATURES
-from fraud.settings import settings
+from fraud.features.entities import ENTITIES, ENTITY_BY_NAME, PROFILE_DAYS, Entity
+from fraud.features.profiles import PROFILE_FEATURES
+from stores.settings import settings
 
 #: Nothing that any window can hold is older: the longest, the label maturity, and a week for late reports.
 LOOK_BACK: Final = timedelta(days=max(PROFILE_DAYS) + 14)

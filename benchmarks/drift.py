@@ -31,14 +31,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fraud.feature_list import VECTOR
-from fraud.settings import settings
+from fraud.features.feature_list import VECTOR
 from monitoring import page
 from monitoring.decisions import matured
-from monitoring.drift import DriftResult, drift_report
-from monitoring.measures import measure
-from monitoring.performance import performance
-from monitoring.thresholds import Thresholds, calibrate
+from monitoring.drift.measures import measure
+from monitoring.drift.performance import performance
+from monitoring.drift.report import DriftResult, drift_report
+from monitoring.drift.thresholds import Thresholds, calibrate
+from stores.settings import settings
 
 START: Final = date(2025, 1, 6)
 #: Every world is generated over the same days: with another span the same seed gives another world.

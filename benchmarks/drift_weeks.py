@@ -22,14 +22,14 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from fraud.entities import ENTITIES, PROFILE_TTL
-from fraud.feature_list import PROFILE_INPUTS, TRANSACTION_FEATURES, VECTOR
-from fraud.features import transaction_matrix
-from fraud.observation import observe_values
-from fraud.profiles import SERVED_PROFILES
-from fraud.request import request_columns
-from fraud.settings import settings
-from fraud.velocity import VelocityState
+from fraud.features.entities import ENTITIES, PROFILE_TTL
+from fraud.features.feature_list import PROFILE_INPUTS, TRANSACTION_FEATURES, VECTOR
+from fraud.features.on_demand import transaction_matrix
+from fraud.features.profiles import SERVED_PROFILES
+from fraud.features.request import request_columns
+from fraud.state.observation import observe_values
+from fraud.state.velocity import VelocityState
+from stores.settings import settings
 
 #: Rows whose states are held at once.
 CHUNK = 5_000

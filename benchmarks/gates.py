@@ -20,7 +20,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from fraud.settings import settings
+from stores.settings import settings
 
 START: Final = date(2025, 1, 6)
 ROWS_A_CUSTOMER_DAY: Final = 1.1

@@ -19,12 +19,12 @@ import numpy as np
 import pyarrow as pa
 
 from feature_repo.spark import spark_session
-from fraud.entities import ENTITIES, PROFILE_TTL, VELOCITY_TTL, Entity
-from fraud.feature_list import PROFILE_INPUTS, TRANSACTION_FEATURES, VECTOR
-from fraud.features import transaction_matrix
-from fraud.profiles import PROFILE_FEATURES
-from fraud.request import REQUEST_FIELDS, request_columns
-from fraud.settings import settings
+from fraud.features.entities import ENTITIES, PROFILE_TTL, VELOCITY_TTL, Entity
+from fraud.features.feature_list import PROFILE_INPUTS, TRANSACTION_FEATURES, VECTOR
+from fraud.features.on_demand import transaction_matrix
+from fraud.features.profiles import PROFILE_FEATURES
+from fraud.features.request import REQUEST_FIELDS, request_columns
+from stores.settings import settings
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

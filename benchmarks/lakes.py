@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from datasets.folder import read_info
-from fraud.settings import REPOSITORY
+from stores.settings import REPOSITORY
 from training.dataset_manifest import definitions_hash
 
 MAPPING = REPOSITORY / "datasets" / "mappings" / "handbook.yaml"

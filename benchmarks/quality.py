@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from benchmarks.lakes import CommandError
 from benchmarks.quality_set import handbook_set, synthetic_set
-from fraud.settings import settings
+from stores.settings import settings
 from training import metrics
 from training.plan import Plan
 from training.refusal import LeakError, RefusedError

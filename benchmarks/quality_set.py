@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
 from benchmarks.lakes import Lake, computed, imported, loaded, once
-from fraud.settings import settings
+from stores.settings import settings
 
 #: The longest look back of any feature, in days, with the label maturity before it.
 LOOK_BACK_DAYS = 38

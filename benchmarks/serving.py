@@ -28,7 +28,7 @@ from benchmarks.serving_load import Load
 from benchmarks.serving_read import read_ratios
 from embedded.processes import stop_on_sigterm
 from embedded.redis_server import start_redis
-from fraud.settings import settings
+from stores.settings import settings
 
 #: Arrival rates at which both ways of batching are shown, requests a second.
 RATES: Final = (50, 200, 500, 1000, 1500)

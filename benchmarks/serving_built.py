@@ -26,7 +26,7 @@ from benchmarks.serving_data import bodies, build_model, fill_store
 from benchmarks.serving_services import start
 from embedded.processes import stop_on_sigterm
 from embedded.redis_server import start_redis
-from fraud.settings import REPOSITORY, settings
+from stores.settings import REPOSITORY, settings
 
 _TRANSACTIONS: Final = 200
 _LATENCY: Final = re.compile(rb'"latency_ms":[0-9.e-]+')
@@ -59,7 +59,7 @@ def _answers(name: str, root: Path, bento: str | None) -> list[bytes]:
         bulk = b"[" + b",".join(every[_TRANSACTIONS:]) + b"]"
         answers.append(_ask(running.port, "/v1/score/batch", bulk))
         converters = [one for one in psutil.Process(running.process.pid).children(recursive=True)
-                      if "bentos.decision_files" in one.cmdline()]  # fmt: skip
+                      if "bentos.log.decision_files" in one.cmdline()]  # fmt: skip
         if not converters:
             raise RuntimeError(f"{name}: no process turns the decision log into parquet")
         return answers
@@ -99,7 +99,7 @@ def _registry_plan(home: Path, sources: Path) -> str:
         [sys.executable, "-c", apply], cwd=REPOSITORY, env=environment, check=True, capture_output=True
     )
     plan = subprocess.run(
-        [sys.executable, "-m", "bentos.feature_plan"],
+        [sys.executable, "-m", "bentos.features.feature_plan"],
         cwd=sources, env=environment, check=True, capture_output=True, text=True,
     )  # fmt: skip
     return plan.stdout.strip()

@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.serving_load import Load, check_bounds
-from bentos.replies import Bytes, Ints
-from fraud.compiled import Function
+from bentos.wire.replies import Bytes, Ints
+from machine.compiled import Function
 
 #: An answer that is larger counts as none.
 _LARGEST_ANSWER: Final = 1 << 20

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import redis
 
-from fraud.contract import Transaction, encode_transaction, parse_transaction
-from fraud.entities import ENTITIES
-from fraud.feature_list import VECTOR
-from fraud.observation import observe
-from fraud.profiles import SERVED_PROFILES
-from fraud.redis_layout import NEWEST_WINS, encode_bytes, encode_double, entity_key, newest_wins_args
-from fraud.velocity import VelocityState
+from fraud.contract.transaction import Transaction, encode_transaction, parse_transaction
+from fraud.features.entities import ENTITIES
+from fraud.features.feature_list import VECTOR
+from fraud.features.profiles import SERVED_PROFILES
+from fraud.state.observation import observe
+from fraud.state.velocity import VelocityState
+from stores.redis_layout import NEWEST_WINS, encode_bytes, encode_double, entity_key, newest_wins_args
 
 _START_MS = 1_772_366_400_000  # 2026-03-01T12:00:00Z
 _PEOPLE, _SHOPS = 4000, 1000

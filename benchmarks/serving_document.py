@@ -15,7 +15,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator
 
-from fraud.settings import REPOSITORY, settings
+from stores.settings import REPOSITORY, settings
 from training.card_plots import draw
 
 _IMAGES: Final = REPOSITORY / "docs" / "images"

@@ -14,7 +14,7 @@ import redis
 from benchmarks.serving_bench import PROJECT, Bench, Saturation, ratio, requests_for, say
 from benchmarks.serving_closed_loop import saturate
 from benchmarks.serving_data import fill_store, transactions
-from bentos.online_features import OnlineFeatures, table_plan
+from bentos.features.online_features import OnlineFeatures, table_plan
 from embedded.redis_server import start_redis
 
 #: Counts for half a second, on its own.

@@ -9,12 +9,12 @@ from time import perf_counter
 import redis
 
 from benchmarks.serving_data import transactions
-from bentos.online_features import OnlineFeatures, table_plan
-from bentos.redis_connection import RedisConnection
-from fraud.contract import Transaction
-from fraud.entities import ENTITIES
-from fraud.profiles import SERVED_PROFILES
-from fraud.redis_layout import entity_key, field, ts_field
+from bentos.features.online_features import OnlineFeatures, table_plan
+from bentos.wire.redis_connection import RedisConnection
+from fraud.contract.transaction import Transaction
+from fraud.features.entities import ENTITIES
+from fraud.features.profiles import SERVED_PROFILES
+from stores.redis_layout import entity_key, field, ts_field
 
 
 def read_ratios(url: str, project: str, *, turns: int) -> dict[str, float]:

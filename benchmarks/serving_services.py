@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from bentos.decision_log import journal_folder
+from bentos.log.decision_log import journal_folder
 from embedded.redis_server import free_port
 
 

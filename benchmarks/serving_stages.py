@@ -31,7 +31,7 @@ import uvloop
 from benchmarks.serving_data import bodies, build_model, fill_store, transactions
 from embedded.processes import stop_on_sigterm
 from embedded.redis_server import start_redis
-from fraud.settings import load_settings, settings
+from stores.settings import load_settings, settings
 
 SIZES: Final = (1, 4, 16, 64)
 #: In the order of a transaction's way.
@@ -87,12 +87,14 @@ class Stopwatch:
 @contextmanager
 def timed_stages(watch: Stopwatch) -> Iterator[None]:
     """The service's stages, wrapped where it calls them."""
-    from bentos import engine, online_reader, outbox, scorer
-    from bentos.decision_log import DecisionLog
-    from bentos.memory import Memory
-    from bentos.model_scores import ModelScores
-    from bentos.online_features import OnlineFeatures
-    from bentos.redis_connection import RedisConnection
+    from bentos.effects import outbox
+    from bentos.features import online_reader
+    from bentos.features.online_features import OnlineFeatures
+    from bentos.log.decision_log import DecisionLog
+    from bentos.models.model_scores import ModelScores
+    from bentos.once.memory import Memory
+    from bentos.scoring import engine, scorer
+    from bentos.wire.redis_connection import RedisConnection
 
     places: list[tuple[str, Any, str]] = [
         ("parse and check", engine, "parse_measured"),
@@ -131,7 +133,7 @@ def _undisturbed(values: Sequence[float]) -> float:
 
 async def _measure(size: int, batches: int) -> dict[str, Any]:
     """Microseconds a transaction in batches of `size`: of blocks of batches, each apart."""
-    from bentos.engine import Engine
+    from bentos.scoring.engine import Engine
 
     engine = Engine(load_settings())
     # The process that converts the log would outlive this engine, and work beside the next size's.
@@ -175,12 +177,12 @@ async def _measure(size: int, batches: int) -> dict[str, Any]:
 async def _cache_best_case(url: str, project: str, turns: int) -> list[dict[str, float]]:
     """Microseconds a transaction of the whole online read, and of one that finds every profile in
     a local cache and asks Redis for velocity states alone: the most that a cache could save."""
-    from bentos.online_features import OnlineFeatures, table_plan
-    from bentos.redis_connection import RedisConnection, pack
-    from bentos.row_loops import fill_rows
-    from fraud.entities import ENTITIES
-    from fraud.redis_layout import field as hash_field
-    from fraud.redis_layout import ts_field
+    from bentos.features.online_features import OnlineFeatures, table_plan
+    from bentos.features.row_loops import fill_rows
+    from bentos.wire.redis_connection import RedisConnection, pack
+    from fraud.features.entities import ENTITIES
+    from stores.redis_layout import field as hash_field
+    from stores.redis_layout import ts_field
 
     features = OnlineFeatures(table_plan(project))
     entities = features.plan.entities

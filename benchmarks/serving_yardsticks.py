@@ -19,16 +19,16 @@ import msgspec
 import numpy as np
 import uvicorn
 
-from bentos.api_models import ScoreAnswer, ScoreRequest
-from fraud.answer import Decision
-from fraud.contract import Transaction
-from fraud.settings import settings
+from bentos.api.api_models import ScoreAnswer, ScoreRequest
+from fraud.contract.answer import Decision
+from fraud.contract.transaction import Transaction
+from stores.settings import settings
 
 
 def floor() -> Any:
     """A raw ASGI app over the service's own engine."""
-    from bentos.engine import Engine
-    from bentos.problem import Problem
+    from bentos.base.problem import Problem
+    from bentos.scoring.engine import Engine
 
     engine = Engine(settings())
     headers = [(b"content-type", b"application/json")]
@@ -82,7 +82,7 @@ def onnx_session() -> tuple[Any, dict[str, Any]]:
     import onnxruntime
     from onnxmltools.convert.common.data_types import FloatTensorType
 
-    from bentos.model import model_folder, newest_version
+    from bentos.models.model import model_folder, newest_version
 
     home = settings().home
     version = newest_version(home)
@@ -103,12 +103,12 @@ def fastapi_service(*, sdk: bool) -> Any:
     from fastapi import FastAPI
     from feast.protos.feast.types.Value_pb2 import Value
 
-    from fraud.entities import ENTITIES, FEATURE_SERVICE
-    from fraud.feature_list import PROFILE_INPUTS, VECTOR
-    from fraud.features import transaction_matrix
-    from fraud.profiles import SERVED_PROFILES
-    from fraud.redis_layout import entity_key, field
-    from fraud.request import request_row
+    from fraud.features.entities import ENTITIES, FEATURE_SERVICE
+    from fraud.features.feature_list import PROFILE_INPUTS, VECTOR
+    from fraud.features.on_demand import transaction_matrix
+    from fraud.features.profiles import SERVED_PROFILES
+    from fraud.features.request import request_row
+    from stores.redis_layout import entity_key, field
 
     session, manifest = onnx_session()
     app = FastAPI()

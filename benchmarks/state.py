@@ -19,14 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from fraud.contract import Transaction, parse_transaction
-from fraud.entities import ENTITIES
-from fraud.feature_list import PROFILE_INPUTS
-from fraud.features import transaction_matrix
-from fraud.observation import Observation, observe
-from fraud.request import request_row
-from fraud.velocity import VelocityState
-from fraud.windows import read_windows
+from fraud.contract.transaction import Transaction, parse_transaction
+from fraud.features.entities import ENTITIES
+from fraud.features.feature_list import PROFILE_INPUTS
+from fraud.features.on_demand import transaction_matrix
+from fraud.features.request import request_row
+from fraud.state.observation import Observation, observe
+from fraud.state.velocity import VelocityState
+from fraud.state.windows import read_windows
 
 _START = datetime(2026, 3, 1, tzinfo=UTC).timestamp()
 _DAY = 86_400.0

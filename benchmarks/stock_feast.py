@@ -20,13 +20,13 @@ from pathlib import Path
 from feast import FeatureStore
 from feast.infra.offline_stores.contrib.spark_offline_store.spark import SparkOfflineStoreConfig
 
-from datasets.lake import read_transactions, write_parquet
 from feature_repo.aggregates.run import profile_schema
 from feature_repo.spark import spark_session
 from feature_repo.store import open_store
 from feature_repo.velocity_replay import log_schema
-from fraud.entities import ENTITIES, FEATURE_SERVICE
-from fraud.settings import settings
+from fraud.features.entities import ENTITIES, FEATURE_SERVICE
+from stores.lake import read_transactions, write_parquet
+from stores.settings import settings
 from training.dataset_rows import entity_table
 
 

@@ -19,7 +19,7 @@ from benchmarks.streaming_freshness import measure_freshness
 from benchmarks.streaming_sink import measure_sink
 from benchmarks.streaming_state import measure_state
 from embedded.processes import stop_on_sigterm
-from fraud.settings import REPOSITORY, settings
+from stores.settings import REPOSITORY, settings
 
 _PARTS = ("flow", "sink", "freshness", "state", "backfill")
 

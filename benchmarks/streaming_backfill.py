@@ -16,10 +16,10 @@ import redis
 
 from benchmarks.streaming_flow import platform
 from benchmarks.velocity_proof import prove
-from fraud.entities import ENTITIES
-from fraud.redis_layout import decode_bytes, entity_key, field
-from fraud.settings import REPOSITORY, settings
-from fraud.state_view import describe
+from fraud.features.entities import ENTITIES
+from fraud.state.view import describe
+from stores.redis_layout import decode_bytes, entity_key, field
+from stores.settings import REPOSITORY, settings
 
 
 def measure_backfill(
@@ -33,13 +33,13 @@ def measure_backfill(
     what `velocity_proof.prove` says of `proof_rows` transactions.
     """
     from datasets.importer import import_data
-    from datasets.lake import parquet_history, read_transactions, transactions_from_table
     from datasets.load import load
     from datasets.mapping import load_mapping
     from datasets.synthetic.__main__ import main as make_synthetic
     from feature_repo.spark import spark_session
     from feature_repo.velocity_log import build_velocity_log
-    from streaming.publish import publish_all
+    from stores.lake import parquet_history, read_transactions, transactions_from_table
+    from streaming.log.publish import publish_all
 
     with platform(TOLLGATE_EVENT_LOG="jsonl", TOLLGATE_PARTITIONS="1", TOLLGATE_STREAM_BATCH="2000"):
         configured = settings()

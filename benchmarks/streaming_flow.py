@@ -20,14 +20,14 @@ import psutil
 import redis
 
 from embedded.redis_server import RedisServer, start_redis
-from fraud.contract import parse_transaction
-from fraud.entities import ENTITIES
-from fraud.observation import observe
-from fraud.redis_layout import decode_timestamp, entity_key, ts_field
-from fraud.settings import REPOSITORY, settings
-from fraud.velocity import VelocityState
-from streaming.load import Event, Load, events
-from streaming.publish import open_writer
+from fraud.contract.transaction import parse_transaction
+from fraud.features.entities import ENTITIES
+from fraud.state.observation import observe
+from fraud.state.velocity import VelocityState
+from stores.redis_layout import decode_timestamp, entity_key, ts_field
+from stores.settings import REPOSITORY, settings
+from streaming.log.load import Event, Load, events
+from streaming.log.publish import open_writer
 from tests.streaming.broker import free_ports
 
 _PATIENCE_S = 900

@@ -10,11 +10,11 @@ from typing import Any
 import redis
 
 from benchmarks.streaming_flow import flow, platform
-from fraud.entities import ENTITIES
-from fraud.redis_layout import decode_timestamp, entity_key, ts_field
-from fraud.settings import settings
-from streaming.load import Load, events
-from streaming.publish import open_writer
+from fraud.features.entities import ENTITIES
+from stores.redis_layout import decode_timestamp, entity_key, ts_field
+from stores.settings import settings
+from streaming.log.load import Load, events
+from streaming.log.publish import open_writer
 
 #: Every so many events one is watched.
 _WATCHED = 20

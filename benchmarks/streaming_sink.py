@@ -10,11 +10,11 @@ import pandas as pd
 import redis
 
 from benchmarks.streaming_flow import platform
-from fraud.entities import ENTITIES
-from fraud.redis_layout import encode_bytes, encode_timestamp, entity_key, field, ts_field
-from fraud.settings import settings
-from streaming.redis_sink import OnlineWriter
-from streaming.shard_batch import Writes
+from fraud.features.entities import ENTITIES
+from stores.redis_layout import encode_bytes, encode_timestamp, entity_key, field, ts_field
+from stores.settings import settings
+from streaming.online.redis_sink import OnlineWriter
+from streaming.states.shard_batch import Writes
 
 _ROWS = 1_000
 _STATE_BYTES = 400

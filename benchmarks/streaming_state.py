@@ -8,10 +8,10 @@ import time
 
 import numpy as np
 
-from fraud.entities import ENTITIES, VELOCITY_TTL
-from fraud.observation import Observation, observe_values
-from fraud.velocity import VelocityState
-from fraud.windows import read_windows
+from fraud.features.entities import ENTITIES, VELOCITY_TTL
+from fraud.state.observation import Observation, observe_values
+from fraud.state.velocity import VelocityState
+from fraud.state.windows import read_windows
 
 _BATCH = 32
 DEVICE = [entity.name for entity in ENTITIES].index("device")

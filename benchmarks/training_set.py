@@ -29,9 +29,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from benchmarks.lakes import BESIDE, MAPPING, CommandError, Lake, command, computed, imported
-from datasets.lake import TIMESTAMP, TRANSACTION_SCHEMA, parquet_history, write_transactions
 from embedded.steps import MemoryWatch
-from fraud.settings import settings
+from stores.lake import TIMESTAMP, TRANSACTION_SCHEMA, parquet_history, write_transactions
+from stores.settings import settings
 
 PARTS = ("ours", "handwritten", "growth", "hot", "stock")
 #: Sizes of the growing sets; the last is everything.

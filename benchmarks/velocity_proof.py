@@ -19,12 +19,12 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from datasets.lake import read_transactions, transactions_from_table
-from fraud.entities import ENTITIES, VELOCITY_TTL, WINDOWS
-from fraud.feature_list import MOMENT_AT, entity_features
-from fraud.observation import Observation, observe
-from fraud.settings import settings
-from fraud.velocity import DISTINCT_LIMIT
+from fraud.features.entities import ENTITIES, VELOCITY_TTL, WINDOWS
+from fraud.features.feature_list import MOMENT_AT, entity_features
+from fraud.state.observation import Observation, observe
+from fraud.state.velocity import DISTINCT_LIMIT
+from stores.lake import read_transactions, transactions_from_table
+from stores.settings import settings
 from tests.fraud.oracle import Oracle
 
 _TTL_MS: Final = int(VELOCITY_TTL.total_seconds() * 1000)

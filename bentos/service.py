@@ -1,6 +1,6 @@
 """The scoring service: `bentoml serve bentos.service:FraudScorer`.
 
-`POST /v1/score` is answered by `bentos.edge`, outside BentoML's middlewares; the typed method of
+`POST /v1/score` is answered by `bentos.api.edge`, outside BentoML's middlewares; the typed method of
 the same path serves BentoML clients, OpenAPI and in-process calls through the same code.
 """
 
@@ -14,7 +14,7 @@ os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")  # before BentoML reads it
 
 import bentoml
 
-from bentos.api_models import (
+from bentos.api.api_models import (
     BulkAnswer,
     BulkRequest,
     LabelAnswer,
@@ -22,13 +22,13 @@ from bentos.api_models import (
     ScoreAnswer,
     ScoreRequest,
 )
-from bentos.edge import BULK_PATH, EdgeService
-from bentos.engine import Engine
-from bentos.explain import explain
-from bentos.logs import configure_logs
-from bentos.problem import Problem
-from fraud.contract import Transaction
-from fraud.settings import settings
+from bentos.api.edge import BULK_PATH, EdgeService
+from bentos.api.explain import explain
+from bentos.base.logs import configure_logs
+from bentos.base.problem import Problem
+from bentos.scoring.engine import Engine
+from fraud.contract.transaction import Transaction
+from stores.settings import settings
 
 
 def _service_class() -> type[EdgeService]:

@@ -21,17 +21,17 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Link, SpanContext, get_current_span
 
-from bentos.edge import EdgeService
-from bentos.memory import Memory
-from bentos.metrics import Metrics
-from bentos.model import Floats
-from bentos.model_scores import ModelScores, Scored
-from bentos.online_features import OnlineRows
-from bentos.online_reader import OnlineReader, Read
-from bentos.scorer import Scorer
-from bentos.work import Work
-from fraud.rules import Rule
-from fraud.settings import Settings, SettingsError
+from bentos.api.edge import EdgeService
+from bentos.base.metrics import Metrics
+from bentos.base.work import Work
+from bentos.features.online_features import OnlineRows
+from bentos.features.online_reader import OnlineReader, Read
+from bentos.models.model import Floats
+from bentos.models.model_scores import ModelScores, Scored
+from bentos.once.memory import Memory
+from bentos.scoring.scorer import Scorer
+from fraud.decision.rules import Rule
+from stores.settings import Settings, SettingsError
 
 _NAME: Final = "tollgate"
 #: Milliseconds that a worker which ends gives to spans that are not delivered yet.

@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datasets.lake import TIMESTAMP, microseconds
 from datasets.mapping import FieldMapping, MappingError
-from fraud.contract import LARGEST_AMOUNT
+from fraud.contract.transaction import LARGEST_AMOUNT
+from stores.lake import TIMESTAMP, microseconds
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]

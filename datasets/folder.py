@@ -26,7 +26,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from datasets.lake import (
+from stores.lake import (
     LABEL_SCHEMA,
     LABELS,
     TIMESTAMP,

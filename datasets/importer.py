@@ -19,13 +19,13 @@ import pyarrow.compute as pc
 
 from datasets import columns
 from datasets.folder import DatasetError, DatasetInfo, DatasetWriter, new_dataset
-from datasets.lake import LABEL_SCHEMA, TIMESTAMP, TRANSACTION_SCHEMA
 from datasets.mapping import FieldMapping, Mapping, MappingError, load_mapping
 from datasets.money_columns import digits_column, reference_column
 from datasets.rejects import RejectsFile
 from datasets.sources import data_files, read_batches
 from datasets.staging import DayStage, SeenIds
 from datasets.validity import Findings, Mask, check_columns
+from stores.lake import LABEL_SCHEMA, TIMESTAMP, TRANSACTION_SCHEMA
 
 Progress = Callable[[str], None]
 

@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from datasets.folder import DatasetError, read_dataset_labels, read_info, transaction_files
-from datasets.lake import TIMESTAMP, microseconds, replace_transactions, write_labels
-from fraud.settings import settings
+from stores.lake import TIMESTAMP, microseconds, replace_transactions, write_labels
+from stores.settings import settings
 
 
 def load(dataset: Path, lake: Path, until: datetime | None = None) -> tuple[int, int]:

@@ -24,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from fraud.contract import FIELDS
+from fraud.contract.transaction import FIELDS
 
 REQUIRED: Final = (
     "transaction_id", "event_time", "customer_id", "card_id", "merchant_id", "amount", "currency", "channel",

@@ -1,4 +1,4 @@
-"""Amounts as columns: the functions of `fraud.money` applied to arrays, same results."""
+"""Amounts as columns: the functions of `fraud.contract.money` applied to arrays, same results."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from fraud.money import MINOR_DIGITS, reference_cents
+from fraud.contract.money import MINOR_DIGITS, reference_cents
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from datasets import columns
 from datasets.sources import BadLine, SourceBatch
 from datasets.validity import Findings
-from fraud.cards import redact
+from fraud.contract.cards import redact
 
 #: `row_number` counts the data rows of `file` from 1; `row` is JSON of column to text.
 REJECT_SCHEMA: Final = pa.schema(

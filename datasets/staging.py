@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.feather as feather
 
-from datasets.lake import epoch_us
+from stores.lake import epoch_us
 
 _DAY_US: Final = 86_400_000_000
 #: Rows held in memory before they are put on disk (about 200 bytes each).

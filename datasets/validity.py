@@ -1,4 +1,4 @@
-"""The contract's rules over whole columns: the same verdicts as `fraud.contract.check`, per row."""
+"""The contract's rules over whole columns: row by row what `fraud.contract.transaction.check` says."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fraud.cards import looks_like_card_number
-from fraud.contract import CHANNELS, EXPECTED, LARGEST_AMOUNT
-from fraud.money import MINOR_DIGITS
+from fraud.contract.cards import looks_like_card_number
+from fraud.contract.money import MINOR_DIGITS
+from fraud.contract.transaction import CHANNELS, EXPECTED, LARGEST_AMOUNT
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -19,7 +19,7 @@ _REQUIRED_TEXT: Final = ("transaction_id", "customer_id", "card_id", "merchant_i
 _OPTIONAL_TEXT: Final = ("terminal_id", "device_id", "ip", "merchant_category")
 _TEXT: Final = (*_REQUIRED_TEXT, "currency", *_OPTIONAL_TEXT)
 _LONGEST: Final = 64
-#: A superset of what `fraud.cards` may take for a card number (RE2 knows no look-behind).
+#: A superset of what `fraud.contract.cards` may take for a card number (RE2 knows no look-behind).
 _DIGITS: Final = r"\p{Nd}(?:[ -]?\p{Nd}){12}"
 
 

@@ -25,9 +25,9 @@ from embedded.redis_server import RedisServer, free_port, start_redis
 from embedded.replay import Replay, ReplayError, ReplayResult, ReplaySettings
 from embedded.steps import MemoryWatch, Steps, note, progress
 from embedded.summary import replay_figures, table, write_summary
-from fraud.contract import Transaction
-from fraud.entities import CUT_INTERVAL, ENTITIES
-from fraud.settings import Settings, settings
+from fraud.contract.transaction import Transaction
+from fraud.features.entities import CUT_INTERVAL, ENTITIES
+from stores.settings import Settings, settings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -186,7 +186,7 @@ class Demo:
 
     def _online(self, chosen: Plan) -> None:
         from embedded.platform import start_service, start_stream
-        from feature_repo.materialize import materialize_cut
+        from jobs.cut import materialize_cut
 
         port = int(self.config.redis_url.rsplit(":", 1)[1].split("/")[0])
         self._redis = start_redis(self.config.home / "redis", port, durable=True)
@@ -198,7 +198,7 @@ class Demo:
 
     def _seed(self, chosen: Plan) -> int:
         from feature_repo.velocity_log import newest_states
-        from streaming.seed import seed_states
+        from streaming.states.seed import seed_states
 
         states = (
             (entity.name, key, state)
@@ -225,7 +225,7 @@ class Demo:
         import pyarrow.compute as pc
 
         from datasets.folder import read_dataset_transactions
-        from datasets.lake import transactions_from_table
+        from stores.lake import transactions_from_table
 
         time = pc.field("event_timestamp")
         inside = (time >= pc.scalar(chosen.replay_from)) & (time < pc.scalar(chosen.replay_to))
@@ -234,7 +234,7 @@ class Demo:
     def _on_cut(self, cut_ms: int, chosen: Plan, sent: int, spark: SparkSession) -> None:
         """What the 6-hour schedule does: everything in the lake, aggregates, materialize."""
         from feature_repo.aggregates.run import run_cuts
-        from feature_repo.materialize import materialize_cut
+        from jobs.cut import materialize_cut
 
         cut = datetime.fromtimestamp(cut_ms / 1000, UTC)
         started = time.monotonic()
@@ -246,7 +246,7 @@ class Demo:
 
     def _await_arrivals(self, chosen: Plan, sent: int) -> None:
         """Wait until the stream's arrival log holds everything that was scored."""
-        from datasets.lake import parquet_history
+        from stores.lake import parquet_history
 
         deadline = time.monotonic() + 60
         while True:
@@ -268,12 +268,12 @@ class Demo:
             code = child.stop()
             if code not in (0, -15, 143):
                 note(f"{child.name} ended with code {code}, see {child.log}")
-        self._command("bentos.decision_files")  # what the service had journalled but not yet filed
+        self._command("bentos.log.decision_files")  # what the service had journalled but not yet filed
 
     def _parity(self, chosen: Plan, spark: SparkSession) -> dict[str, Any]:
-        from fraud.feature_list import VECTOR
+        from fraud.features.feature_list import VECTOR
         from monitoring.decisions import read_decisions
-        from monitoring.parity import compare, write_report
+        from monitoring.parity.report import compare, write_report
         from training.dataset import rebuild
 
         self._velocity(chosen.replay_from, chosen.replay_to, spark)

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import orjson
 
-from fraud.settings import REPOSITORY, settings
+from stores.settings import REPOSITORY, settings
 
 #: File under results/ -> the command that writes it, and what it measures.
 SOURCES: Final = {

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from pydantic_core import PydanticUndefined
 
-from fraud.settings import REPOSITORY, Settings
+from stores.settings import REPOSITORY, Settings
 
 HEADER = """# Settings
 
 Every difference between environments is one of these variables, read once and validated at start; an
 unusable one stops the program with its name and what it should be. This table is written by
-`python -m embedded.document_settings` from `fraud/settings.py`.
+`python -m embedded.document_settings` from `stores/settings.py`.
 
 | variable | default | meaning |
 | --- | --- | --- |

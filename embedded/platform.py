@@ -19,7 +19,7 @@ import redis
 
 from embedded.processes import Child, ProcessFailedError, answers, module_command
 from embedded.redis_server import free_port, start_redis
-from fraud.settings import Settings, settings
+from stores.settings import Settings, settings
 
 SERVICE = "bentos.service:FraudScorer"
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")

@@ -21,9 +21,9 @@ import aiohttp
 import msgspec
 import redis.asyncio
 
-from fraud.contract import Transaction, encode_transaction
-from fraud.entities import CUT_INTERVAL, ENTITIES
-from fraud.redis_layout import decode_timestamp, entity_key, ts_field
+from fraud.contract.transaction import Transaction, encode_transaction
+from fraud.features.entities import CUT_INTERVAL, ENTITIES
+from stores.redis_layout import decode_timestamp, entity_key, ts_field
 
 _POLL_SECONDS = 0.002
 _CUT_MS = int(CUT_INTERVAL.total_seconds() * 1000)

@@ -45,5 +45,5 @@ if ! .venv/bin/python -m uv pip install --quiet $compile --python .venv/bin/pyth
   pip install --quiet --require-hashes --no-deps -r requirements.txt
 fi
 pip install --quiet --no-deps --no-build-isolation -e . 2>/dev/null || pip install --quiet --no-deps -e .
-.venv/bin/python -m bentos.warm_up  # windows as machine code, once instead of in every first process
+.venv/bin/python -m bentos.features.warm_up  # windows as machine code, once instead of in every first process
 echo "$wanted" > .venv/ready

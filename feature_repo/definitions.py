@@ -1,7 +1,7 @@
 """Every entity, source, view and service of the platform, as ``feast apply`` reads them.
 
-The tables behind these lines are `fraud.entities` (who is watched, over which windows) and
-`fraud.profiles` / `fraud.features` (what is computed). Per entity there is one batch view
+The tables behind these lines are `fraud.features.entities` (who is watched, over which windows) and
+`fraud.features.profiles` / `fraud.features.on_demand` (what is computed). Per entity there is one batch view
 (profiles, by Spark at every cut) and one push-sourced view (the packed velocity state, by the
 stream at every event). One on-demand view turns states, profiles and the transaction itself
 into request-time features.
@@ -25,11 +25,11 @@ from feast import (
 from feast.types import Bytes, Float64, Int64, String
 
 from feature_repo.sources import BY_CUT, BY_DATE, lake_source
-from fraud.entities import ENTITIES, FEATURE_SERVICE, PROFILE_TTL, VELOCITY_TTL
-from fraud.entities import Entity as Watched
-from fraud.feature_list import PROFILE_INPUTS, TRANSACTION_FEATURES
-from fraud.profiles import PROFILE_FEATURES, SERVED_PROFILES
-from fraud.request import REQUEST_FIELDS
+from fraud.features.entities import ENTITIES, FEATURE_SERVICE, PROFILE_TTL, VELOCITY_TTL
+from fraud.features.entities import Entity as Watched
+from fraud.features.feature_list import PROFILE_INPUTS, TRANSACTION_FEATURES
+from fraud.features.profiles import PROFILE_FEATURES, SERVED_PROFILES
+from fraud.features.request import REQUEST_FIELDS
 
 
 def entity(watched: Watched) -> Entity:
@@ -69,7 +69,7 @@ def velocity(watched: Watched, keyed: Entity) -> FeatureView:
         ttl=VELOCITY_TTL,
         schema=[
             Field(name=watched.key, dtype=String),
-            Field(name=watched.state_feature, dtype=Bytes, description="packed state (fraud.velocity)"),
+            Field(name=watched.state_feature, dtype=Bytes, description="packed state (fraud.state.velocity)"),
         ],
         source=PushSource(name=f"{watched.name}_updates", batch_source=log),
         description=f"the {watched.name}'s recent events, ready for any window",
@@ -78,7 +78,7 @@ def velocity(watched: Watched, keyed: Entity) -> FeatureView:
 
 def request_features(inputs: dict[str, Any]) -> dict[str, Any]:
     """Request-time features; Feast rebuilds this function from its text, so it imports inside."""
-    from fraud.features import on_demand
+    from fraud.features.on_demand import on_demand
 
     return on_demand(inputs)
 
@@ -114,7 +114,7 @@ transaction_features = OnDemandFeatureView(
     mode="python",
     udf=cast(FunctionType, request_features),
     udf_string="""def request_features(inputs):
-    from fraud.features import on_demand
+    from fraud.features.on_demand import on_demand
 
     return on_demand(inputs)
 """,

@@ -2,7 +2,7 @@
 
 Stock Feast reads the stored timestamp and then writes: two writers race, and a slow batch can
 replace what the stream wrote a moment ago. Here stream, batch and backfill share the Lua
-script of `fraud.redis_layout`, which compares and writes in one step.
+script of `stores.redis_layout`, which compares and writes in one step.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from pydantic import Field, StrictStr
 
 import feature_repo.registry  # noqa: F401  # Feast loads this module first: it names the registry's plugin
 from feature_repo.redis_client import RedisAddress, connect, connect_async, parse_redis_url
-from fraud.entities import ENTITIES
-from fraud.profiles import SERVED_PROFILES
-from fraud.redis_layout import NEWEST_WINS, newest_wins_args
-from fraud.settings import settings
+from fraud.features.entities import ENTITIES
+from fraud.features.profiles import SERVED_PROFILES
+from stores.redis_layout import NEWEST_WINS, newest_wins_args
+from stores.settings import settings
 
 if TYPE_CHECKING:
     from feast import FeatureView, RepoConfig

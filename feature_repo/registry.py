@@ -13,7 +13,7 @@ from typing import Final
 from sqlalchemy.dialects import plugins
 from sqlalchemy.engine import URL, CreateEnginePlugin, make_url
 
-from fraud.settings import settings
+from stores.settings import settings
 
 PLUGIN: Final = "tollgate"
 

@@ -10,7 +10,7 @@ from typing import Final
 from feast import RepoConfig
 from feast.infra.offline_stores.contrib.spark_offline_store.spark_source import SparkSource
 
-from fraud.settings import settings
+from stores.settings import settings
 
 #: Offline rows of a view: when the value holds from, and when it became visible.
 EVENT: Final = "event_timestamp"

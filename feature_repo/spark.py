@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from fraud.settings import settings
+from stores.settings import settings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

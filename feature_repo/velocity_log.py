@@ -23,11 +23,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from datasets.lake import data_files
 from feature_repo.spark import print_progress, spark_session
 from feature_repo.velocity_replay import shard_worker
-from fraud.entities import ENTITIES, TRACKED_FIELDS, Entity
-from fraud.settings import settings
+from fraud.features.entities import ENTITIES, TRACKED_FIELDS, Entity
+from stores.lake import data_files
+from stores.settings import settings
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fraud.entities import ENTITIES, TRACKED_FIELDS, Entity
-from fraud.observation import observe_values
-from fraud.velocity import VelocityState
+from fraud.features.entities import ENTITIES, TRACKED_FIELDS, Entity
+from fraud.state.observation import observe_values
+from fraud.state.velocity import VelocityState
 
 TIMESTAMP: Final = pa.timestamp("us", tz="UTC")
 _EPOCH: Final = date(1970, 1, 1)

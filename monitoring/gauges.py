@@ -13,7 +13,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from fraud.settings import settings
+from stores.settings import settings
 
 Labels = Mapping[str, str]
 

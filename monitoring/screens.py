@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from fraud.settings import REPOSITORY, settings
+from stores.settings import REPOSITORY, settings
 
 WIDTH: Final = 1280
 HEIGHT: Final = 1000

@@ -15,16 +15,16 @@ import threading
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow
 
-from fraud.settings import Settings, settings
-from streaming.disk import Disk
-from streaming.huge_pages import use_huge_pages
-from streaming.ingest import Ingested
-from streaming.redis_sink import OnlineStoreSink
-from streaming.routes import shard_routes
-from streaming.shard_batch import ShardBatch
-from streaming.shards import ShardLogic
-from streaming.snapshots import recovery_folder
-from streaming.source import EventLogSource
+from machine.huge_pages import use_huge_pages
+from stores.settings import Settings, settings
+from streaming.ingest.ingest import Ingested
+from streaming.log.source import EventLogSource
+from streaming.online.redis_sink import OnlineStoreSink
+from streaming.states.disk import Disk
+from streaming.states.routes import shard_routes
+from streaming.states.shard_batch import ShardBatch
+from streaming.states.shards import ShardLogic
+from streaming.states.snapshots import recovery_folder
 
 
 def build_flow(

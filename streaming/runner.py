@@ -23,11 +23,11 @@ from bytewax._bytewax import cluster_main  # what bytewax.run calls, with a fine
 from bytewax.dataflow import Dataflow
 from bytewax.recovery import RecoveryConfig, init_db_dir
 
-from fraud.settings import Settings
+from machine.garbage import collect_seldom
+from machine.timers import waking_seldom
+from stores.settings import Settings
 from streaming import metrics
-from streaming.garbage import collect_seldom
-from streaming.snapshots import recovery_folder
-from streaming.timers import waking_seldom
+from streaming.states.snapshots import recovery_folder
 
 #: Seconds that one thread may hold the interpreter while others want it.
 _TURN_S: Final = 0.001

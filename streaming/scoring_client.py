@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from fraud.settings import Settings
+from stores.settings import Settings
 
 BULK_PATH: Final = "/v1/score/batch"
 _TIMEOUT_S: Final = 15.0

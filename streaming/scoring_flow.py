@@ -23,20 +23,20 @@ from bytewax.dataflow import Dataflow
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from bytewax.outputs import DynamicSink, StatelessSinkPartition
 
-from fraud.contract import ContractError, encode_transaction, parse_transaction
-from fraud.observation import stable_hash
-from fraud.settings import Settings, settings
+from fraud.contract.transaction import ContractError, encode_transaction, parse_transaction
+from fraud.state.observation import stable_hash
+from machine.timers import wake_on_time
+from stores.settings import Settings, settings
 from streaming import metrics
 from streaming.backoff import Backoff
-from streaming.batch import Batch, LogAwayError
-from streaming.dead_letters import LetterBox, dead_letter, letters_folder
-from streaming.publish import open_writer
-from streaming.recent_ids import RecentIds
-from streaming.redis_link import AWAY
+from streaming.ingest.dead_letters import LetterBox, dead_letter, letters_folder
+from streaming.ingest.recent_ids import RecentIds
+from streaming.log.batch import Batch, LogAwayError
+from streaming.log.publish import open_writer
+from streaming.log.source import reader_opener
+from streaming.online.redis_link import AWAY
 from streaming.scoring_client import ScoringClient, ServiceAwayError
-from streaming.snapshots import SNAPSHOT_VERSION, check_version
-from streaming.source import reader_opener
-from streaming.timers import wake_on_time
+from streaming.states.snapshots import SNAPSHOT_VERSION, check_version
 
 _IDLE: Final = timedelta(milliseconds=2)
 #: Most transactions in one bulk request: the service takes 1,024.

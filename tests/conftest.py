@@ -11,7 +11,7 @@ import hypothesis
 import pytest
 
 from embedded.redis_server import RedisServer, start_redis
-from fraud.settings import REPOSITORY, settings
+from stores.settings import REPOSITORY, settings
 
 # No test asserts a time.
 hypothesis.settings.register_profile("tollgate", deadline=None)

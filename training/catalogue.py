@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from fraud.entities import CUT_INTERVAL, ENTITY_BY_NAME, FEATURE_SERVICE, PROFILE_TTL, VELOCITY_TTL
-from fraud.feature_list import CATEGORICAL, TRANSACTION_FEATURES, VECTOR
-from fraud.profiles import PROFILE_FEATURES
-from fraud.settings import REPOSITORY, settings
+from fraud.features.entities import CUT_INTERVAL, ENTITY_BY_NAME, FEATURE_SERVICE, PROFILE_TTL, VELOCITY_TTL
+from fraud.features.feature_list import CATEGORICAL, TRANSACTION_FEATURES, VECTOR
+from fraud.features.profiles import PROFILE_FEATURES
+from stores.settings import REPOSITORY, settings
 from training.constraints import direction
 from training.promote import read_deployment
 from training.save import model_folder, newest_version
@@ -41,7 +41,7 @@ class Entry:
 
 
 def entries() -> list[Entry]:
-    """Every feature of `fraud.feature_list.VECTOR`, in its order."""
+    """Every feature of `fraud.features.feature_list.VECTOR`, in its order."""
     known = {entry.name: entry for entry in (*_profile_entries(), *_request_entries())}
     return [known[name] for name in VECTOR]
 
@@ -116,7 +116,7 @@ def markdown(version: str | None) -> str:
     lines = [
         "# Features",
         "",
-        "Written by `make catalogue` from `fraud/feature_list.py` and `fraud/profiles.py`; do not edit.",
+        "Written by `make catalogue` from `fraud/features/`; do not edit.",
         "",
         f"The feature service `{FEATURE_SERVICE}` serves these {len(listed)} features,",
         "in this order. All are 64-bit floats; missing is null (NaN to the model), never zero. Windows are",

@@ -31,9 +31,9 @@ from feature_repo.asof import EmptyEntitiesError
 from feature_repo.sources import EVENT
 from feature_repo.spark import print_progress, spark_session
 from feature_repo.store import open_store
-from fraud.entities import FEATURE_SERVICE
-from fraud.feature_list import VECTOR
-from fraud.settings import settings
+from fraud.features.entities import FEATURE_SERVICE
+from fraud.features.feature_list import VECTOR
+from stores.settings import settings
 from training.dataset_manifest import Sampling, describe_inputs, manifest_of, saved_name
 from training.dataset_rows import (
     DESCRIPTIVE,

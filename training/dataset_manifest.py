@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import fraud
-from fraud.entities import FEATURE_SERVICE, PROFILE_DAYS, PROFILE_TTL, VELOCITY_TTL, WINDOWS
-from fraud.feature_list import VECTOR
-from fraud.settings import settings
+from fraud.features.entities import FEATURE_SERVICE, PROFILE_DAYS, PROFILE_TTL, VELOCITY_TTL, WINDOWS
+from fraud.features.feature_list import VECTOR
+from stores.settings import settings
 
 #: Raised when the folder's layout changes.
 FORMAT: Final = 1
 #: The code that decides what a feature is: modules of the core whose names begin so.
-_CODE: Final = ("entities", "feature", "money", "observation", "profile", "velocity", "window")
+_CODE: Final = ("entities", "feature", "money", "observation", "on_demand", "profile", "velocity", "window")
 _TAIL: Final = 4096
 
 
@@ -34,7 +34,7 @@ class Sampling:
 def definitions_hash() -> str:
     """A digest of the feature definitions: the tables and functions of the core."""
     digest = hashlib.sha256()
-    for path in sorted(Path(str(fraud.__file__)).parent.glob("*.py")):
+    for path in sorted(Path(str(fraud.__file__)).parent.rglob("*.py")):
         if path.stem.startswith(_CODE):
             digest.update(f"{path.stem} ".encode() + path.read_bytes())
     return digest.hexdigest()

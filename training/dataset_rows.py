@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pyarrow as pa
 
-from datasets.lake import data_files
-from fraud.entities import ENTITIES
-from fraud.request import REQUEST_FIELDS, request_columns
-from fraud.settings import settings
+from fraud.features.entities import ENTITIES
+from fraud.features.request import REQUEST_FIELDS, request_columns
+from stores.lake import data_files
+from stores.settings import settings
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from fraud.settings import settings
+from stores.settings import settings
 from training import metrics
 from training.bootstrap import difference_interval, intervals
 from training.card import card_html

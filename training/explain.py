@@ -17,8 +17,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from matplotlib.axes import Axes
 
-from fraud.feature_list import VECTOR
-from fraud.settings import settings
+from fraud.features.feature_list import VECTOR
+from stores.settings import settings
 from training.card_plots import ACCENT, QUIET, SECOND, draw
 from training.catalogue import Entry, champion_version, entries
 from training.metrics import Floats

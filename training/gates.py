@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from fraud.settings import settings
+from stores.settings import settings
 from training.calibration import apply_calibration
 from training.refusal import diverged
 from training.save import model_folder

@@ -5,7 +5,7 @@
 `DIR/tollgate_fraud-<version>/` becomes a model of MLServer's repository: LightGBM's own text with
 the same bytes as in the model store, and its settings. With `--triton` it is a model of Triton's
 repository too (ONNX Runtime, 32-bit inputs). A server answers raw scores: calibration and
-thresholds stay with the service, which asks by `TOLLGATE_REMOTE_MODEL_URL` (`bentos.remote_model`).
+thresholds stay with the service, which asks by `TOLLGATE_REMOTE_MODEL_URL` (`bentos.models.remote_model`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from fraud.inference_protocol import INPUT, served_name
+from stores.served_models import INPUT, served_name
 from training.evidence import saved_model
 from training.model import Model
 from training.onnx_export import ExportError, export

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from fraud.settings import settings
+from stores.settings import settings
 from training.gates import Verdict, champion_gate, registered_gate, replay_gate
 from training.save import model_folder
 

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
-from fraud.entities import ENTITIES
+from fraud.features.entities import ENTITIES
 from training.metrics import Floats, Ints
 
 #: Columns beside the features, used for slices, alerts and money; kept when the set has them.
@@ -96,11 +96,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def feature_names(manifest: dict[str, Any], available: list[str]) -> tuple[str, ...]:
-    """The model's inputs in their one order: the manifest's list, else `fraud.feature_list.VECTOR`."""
+    """The model's inputs in their one order: the manifest's list, else `VECTOR`."""
     listed = manifest.get("features")
     names = tuple(f["name"] if isinstance(f, dict) else f for f in listed) if listed else ()
     if not names:
-        from fraud.feature_list import VECTOR
+        from fraud.features.feature_list import VECTOR
 
         names = tuple(VECTOR)
     missing = [name for name in names if name not in available]

@@ -27,7 +27,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fraud.settings import REPOSITORY, settings
+from stores.settings import REPOSITORY, settings
 from training.metrics import Floats
 from training.plan import Trained
 from training.rows import Rows

@@ -14,7 +14,7 @@ import json
 import os
 from typing import Any, Final
 
-from fraud.settings import settings
+from stores.settings import settings
 from training.save import MODEL_NAME, model_folder
 
 EXPERIMENT: Final = MODEL_NAME

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fraud.profiles import USUAL_PLACE
-from fraud.settings import settings
+from fraud.features.profiles import USUAL_PLACE
+from stores.settings import settings
 from training import metrics
 from training.calibration import fit_calibration
 from training.columns import left_out

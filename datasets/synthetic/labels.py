@@ -7,8 +7,8 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from datasets.lake import LABEL_SCHEMA, TIMESTAMP
 from datasets.synthetic.rows import Array, Ints
+from stores.lake import LABEL_SCHEMA, TIMESTAMP
 
 MEDIAN_DAYS: Final = 3.0
 P95_DAYS: Final = 21.0

@@ -9,13 +9,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datasets.folder import GROUND_TRUTH_SCHEMA
-from datasets.lake import TIMESTAMP, TRANSACTION_SCHEMA
 from datasets.money_columns import reference_column
 from datasets.synthetic.places import CATEGORIES, COUNTRIES, CURRENCY_OF
 from datasets.synthetic.rows import ATM, KINDS, NONE, STEALTHY, Array, Floats, Ints, Rows
 from datasets.synthetic.world import CITY_COUNTRY, World
-from fraud.contract import CHANNELS
-from fraud.money import MINOR_DIGITS, reference_cents
+from fraud.contract.money import MINOR_DIGITS, reference_cents
+from fraud.contract.transaction import CHANNELS
+from stores.lake import TIMESTAMP, TRANSACTION_SCHEMA
 
 _CURRENCIES: Final = tuple(sorted(set(CURRENCY_OF.values())))
 _DIGITS: Final = np.array([MINOR_DIGITS[code] for code in _CURRENCIES])

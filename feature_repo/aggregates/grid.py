@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fraud.entities import CUT_INTERVAL
+from fraud.features.entities import CUT_INTERVAL
 
 Ints = NDArray[np.int64]
 

@@ -27,8 +27,8 @@ from feature_repo.aggregates.grid import (
     largest,
     running,
 )
-from fraud.entities import PROFILE_DAYS, Entity
-from fraud.profiles import AMOUNT_AGAINST, RISK_PRIOR, USUAL_PLACE
+from fraud.features.entities import PROFILE_DAYS, Entity
+from fraud.features.profiles import AMOUNT_AGAINST, RISK_PRIOR, USUAL_PLACE
 
 Floats = NDArray[np.float64]
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pyarrow as pa
 
-from datasets.lake import data_files
 from feature_repo.aggregates.grid import CUTS_PER_DAY, HALF, INTERVAL_US, LOW, Grid, Ints, cut_time, running
 from feature_repo.aggregates.profile import Peers
-from fraud.entities import ENTITIES, PROFILE_DAYS, Entity
+from fraud.features.entities import ENTITIES, PROFILE_DAYS, Entity
+from stores.lake import data_files
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession

@@ -20,9 +20,9 @@ from feature_repo.aggregates.grid import CUTS_PER_DAY, INTERVAL_US, Grid, cut_nu
 from feature_repo.aggregates.profile import Request, profiles
 from feature_repo.aggregates.read import SHARD_ROWS, entity_rows, peers, reports, transactions
 from feature_repo.spark import spark_session
-from fraud.entities import ENTITIES, Entity
-from fraud.profiles import PROFILE_FEATURES
-from fraud.settings import settings
+from fraud.features.entities import ENTITIES, Entity
+from fraud.features.profiles import PROFILE_FEATURES
+from stores.settings import settings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import yaml
 
-from fraud.settings import REPOSITORY
+from stores.settings import REPOSITORY
 
 RULES: Final = Path(__file__).resolve().parent / "rules.yaml"
 DOCUMENT: Final = REPOSITORY / "docs" / "monitoring.md"

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from fraud.entities import ENTITIES
-from fraud.settings import settings
+from fraud.features.entities import ENTITIES
 from monitoring.gates.run import default_history, gate_paths, publish_state, run_gate
 from monitoring.gates.suites import ENTITY_SUITES, GATES
+from stores.settings import settings
 
 DEFAULTS = {
     "raw": "lake/transactions",

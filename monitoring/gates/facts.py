@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fraud.cards import looks_like_card_number
+from fraud.contract.cards import looks_like_card_number
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame as SparkFrame

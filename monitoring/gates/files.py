@@ -10,8 +10,8 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fraud.entities import ENTITY_BY_NAME
-from fraud.profiles import PROFILE_FEATURES
+from fraud.features.entities import ENTITY_BY_NAME
+from fraud.features.profiles import PROFILE_FEATURES
 from monitoring.gates.checks import Failure
 
 TIME: Final = pa.timestamp("us", tz="UTC")
@@ -38,7 +38,7 @@ def entity_of(path: Path) -> str | None:
 
 def expected_schema(gate: str, entity: str | None) -> dict[str, pa.DataType]:
     """Columns, and their types, that a batch of `gate` must have."""
-    from datasets.lake import LABEL_SCHEMA, TRANSACTION_SCHEMA
+    from stores.lake import LABEL_SCHEMA, TRANSACTION_SCHEMA
 
     if gate == "raw":
         return {field.name: field.type for field in TRANSACTION_SCHEMA}

@@ -22,9 +22,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fraud.entities import ENTITY_BY_NAME
-from fraud.money import MINOR_DIGITS, reference_cents
-from fraud.state_layout import LEAST_BYTES, READ_VERSIONS
+from fraud.contract.money import MINOR_DIGITS, reference_cents
+from fraud.features.entities import ENTITY_BY_NAME
+from fraud.state.layout import LEAST_BYTES, READ_VERSIONS
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame as SparkFrame

@@ -15,8 +15,7 @@ from typing import Any, Final, Literal
 
 import pandas as pd
 
-from fraud.cards import redact
-from fraud.settings import settings
+from fraud.contract.cards import redact
 from monitoring import gauges
 from monitoring.gates import files as batch_files
 from monitoring.gates.checks import Check, Failure, GateResult
@@ -24,6 +23,7 @@ from monitoring.gates.facts import History, Summary, facts, summarise, summarise
 from monitoring.gates.frames import pandas_frame, read_table, spark_frame
 from monitoring.gates.labelled import decision_facts, training_facts
 from monitoring.gates.suites import PERSONAL, suite
+from stores.settings import settings
 
 Engine = Literal["pandas", "spark"]
 MOST_EXAMPLES: Final = 3

@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
-from fraud.contract import CHANNELS, LARGEST_AMOUNT
-from fraud.entities import ENTITY_BY_NAME, PROFILE_DAYS, Entity
-from fraud.feature_list import VECTOR
-from fraud.money import MINOR_DIGITS, REFERENCE_CAP
-from fraud.profiles import PROFILE_FEATURES
+from fraud.contract.money import MINOR_DIGITS, REFERENCE_CAP
+from fraud.contract.transaction import CHANNELS, LARGEST_AMOUNT
+from fraud.features.entities import ENTITY_BY_NAME, PROFILE_DAYS, Entity
+from fraud.features.feature_list import VECTOR
+from fraud.features.profiles import PROFILE_FEATURES
 from monitoring.gates.checks import Check, Fault, Severity
 
 FUTURE_SECONDS: Final = 300

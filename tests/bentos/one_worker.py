@@ -13,11 +13,11 @@ import httpx
 import msgspec
 import redis
 
-from bentos.decision_log import RECORD, journal_folder
-from bentos.edge import Edge
-from bentos.engine import Engine
-from bentos.spool import read_frames
-from fraud.settings import load_settings
+from bentos.api.edge import Edge
+from bentos.log.decision_log import RECORD, journal_folder
+from bentos.scoring.engine import Engine
+from stores.settings import load_settings
+from stores.spool import read_frames
 from tests.bentos.running import transaction_json
 
 Post = Callable[..., Awaitable[httpx.Response]]

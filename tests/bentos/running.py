@@ -20,12 +20,13 @@ import redis
 from redis.cluster import RedisCluster
 
 from embedded.redis_server import free_port
-from fraud.contract import Transaction, parse_transaction
-from fraud.entities import ENTITIES
-from fraud.feature_list import VECTOR
-from fraud.observation import observe
-from fraud.profiles import SERVED_PROFILES
-from fraud.redis_layout import (
+from fraud.contract.transaction import Transaction, parse_transaction
+from fraud.features.entities import ENTITIES
+from fraud.features.feature_list import VECTOR
+from fraud.features.profiles import SERVED_PROFILES
+from fraud.state.observation import observe
+from fraud.state.velocity import VERSION, VelocityState
+from stores.redis_layout import (
     encode_bytes,
     encode_double,
     encode_row,
@@ -35,8 +36,7 @@ from fraud.redis_layout import (
     row_field,
     ts_field,
 )
-from fraud.velocity import VERSION, VelocityState
-from streaming.redis_link import connect_cluster, is_cluster
+from streaming.online.redis_link import connect_cluster, is_cluster
 
 NOW = "2026-03-01T12:00:00Z"
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from fraud.settings import settings
-from streaming.batch import PartitionReader
-from streaming.publish import open_writer
+from stores.settings import settings
+from streaming.log.batch import PartitionReader
+from streaming.log.publish import open_writer
+from streaming.log.source import reader_opener
 from streaming.scoring_flow import ScoringPartition
-from streaming.source import reader_opener
 from tests.bentos.running import Service, transaction_json
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.serving_stages import Stopwatch, timed_stages
-from bentos.scorer import Scorer
+from bentos.scoring.scorer import Scorer
 
 
 def test_every_stage_is_where_the_service_calls_it_and_goes_back_there() -> None:

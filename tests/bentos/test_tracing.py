@@ -12,12 +12,12 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from bentos.edge import Edge, EdgeService
-from bentos.engine import Engine
+from bentos.api.edge import Edge, EdgeService
+from bentos.scoring.engine import Engine
 from bentos.service import _service_class
 from bentos.tracing import TracedScorer, TracedService, traced, tracer_provider
 from embedded.redis_server import RedisServer
-from fraud.settings import load_settings, settings
+from stores.settings import load_settings, settings
 from tests.bentos.running import save_model, transaction_json
 
 CALLER = "4bf92f3577b34da6a3ce929d0e0e4736"

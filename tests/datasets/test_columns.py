@@ -16,9 +16,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from datasets.importer import convert
-from datasets.lake import transactions_from_table
 from datasets.mapping import Mapping
-from fraud.contract import ContractError, check, encode_transaction, parse_transaction
+from fraud.contract.transaction import ContractError, check, encode_transaction, parse_transaction
+from stores.lake import transactions_from_table
 
 CARD_NUMBER = "4" + "1" * 15
 

@@ -16,8 +16,8 @@ import pytest
 from datasets import importer
 from datasets.folder import read_dataset_labels, read_dataset_transactions, read_info
 from datasets.importer import import_data, main
-from datasets.lake import transactions_from_table
 from datasets.mapping import Mapping, MappingError, load_mapping
+from stores.lake import transactions_from_table
 
 HANDBOOK = Path(importer.__file__).parent / "mappings" / "handbook.yaml"
 CARD_NUMBER = "4" + "1" * 15

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from datasets.lake import read_labels, read_transactions
 from datasets.load import load, main
 from datasets.synthetic import Plan, write
-from fraud.settings import settings
+from stores.lake import read_labels, read_transactions
+from stores.settings import settings
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from datasets.folder import read_dataset_labels, read_dataset_transactions, read_info
-from datasets.lake import LABEL_SCHEMA, TRANSACTION_SCHEMA, epoch_us, transactions_from_table
 from datasets.synthetic import KINDS, Drift, Plan, generate, write
 from datasets.synthetic.__main__ import main
 from datasets.synthetic.generate import Dataset
-from fraud.contract import check, encode_transaction, parse_transaction
+from fraud.contract.transaction import check, encode_transaction, parse_transaction
+from stores.lake import LABEL_SCHEMA, TRANSACTION_SCHEMA, epoch_us, transactions_from_table
 
 DAY_US = 86_400_000_000
 

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from embedded.document_settings import settings_table
-from fraud.settings import REPOSITORY, SettingsError, load_settings
+from stores.settings import REPOSITORY, SettingsError, load_settings
 
 
 def test_the_settings_document_is_the_one_that_the_command_writes() -> None:

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from embedded.redis_server import free_port, start_redis
-from fraud.feature_list import VECTOR
-from fraud.settings import REPOSITORY
+from fraud.features.feature_list import VECTOR
 from monitoring.decisions import read_decisions
+from stores.settings import REPOSITORY
 from tests.monitoring.looking import looked_at, need_browser
 
 pytestmark = pytest.mark.slow
@@ -119,7 +119,7 @@ def test_the_sampled_parity_of_the_schedule_rebuilds_the_last_hours(loop: Loop) 
     times = read_decisions(loop.home / "decisions", columns=["event_timestamp"])["event_timestamp"]
     until = max(times.to_pylist()) + timedelta(seconds=1)
     done = subprocess.run(
-        [sys.executable, "-m", "monitoring.skew", "--until", until.isoformat(), "--sample", "40", "--no-docs"],
+        [sys.executable, "-m", "jobs.velocity", "--until", until.isoformat(), "--sample", "40", "--no-docs"],
         cwd=REPOSITORY, env=loop.environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]

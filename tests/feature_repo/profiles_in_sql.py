@@ -12,8 +12,8 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from fraud.entities import ENTITIES, PROFILE_DAYS, Entity
-from fraud.profiles import AMOUNT_AGAINST
+from fraud.features.entities import ENTITIES, PROFILE_DAYS, Entity
+from fraud.features.profiles import AMOUNT_AGAINST
 
 _MATURITY_DAYS = 7
 

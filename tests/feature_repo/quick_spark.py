@@ -8,7 +8,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from feature_repo.spark import spark_session
-from fraud.settings import settings
+from stores.settings import settings
 
 
 def quick_spark(home: Path) -> SparkSession:

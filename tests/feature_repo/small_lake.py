@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from datasets.lake import LABEL_SCHEMA, TIMESTAMP, TRANSACTION_SCHEMA, write_labels, write_transactions
+from stores.lake import LABEL_SCHEMA, TIMESTAMP, TRANSACTION_SCHEMA, write_labels, write_transactions
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
 DAY_US = 86_400_000_000

@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
-from datasets.lake import write_labels, write_transactions
 from feature_repo.aggregates.grid import NOTHING, cut_number, cut_time, cuts_between, largest
 from feature_repo.aggregates.run import cut_folder, profile_schema, run_cuts
-from fraud.entities import ENTITIES, ENTITY_BY_NAME, Entity
-from fraud.settings import settings
+from fraud.features.entities import ENTITIES, ENTITY_BY_NAME, Entity
+from stores.lake import write_labels, write_transactions
+from stores.settings import settings
 from tests.feature_repo.profiles_in_sql import oracle_profiles
 from tests.feature_repo.small_lake import START, small_labels, small_transactions, write_lake
 

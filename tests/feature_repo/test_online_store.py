@@ -24,8 +24,8 @@ from embedded.redis_server import RedisServer
 from feature_repo.online_store import NewestWinsRedisOnlineStore, NewestWinsRedisOnlineStoreConfig
 from feature_repo.redis_client import parse_redis_url
 from feature_repo.sources import BY_CUT, lake_source
-from fraud.profiles import SERVED_PROFILES
-from fraud.redis_layout import row_field
+from fraud.features.profiles import SERVED_PROFILES
+from stores.redis_layout import row_field
 from tests.bentos.redis_cluster_processes import cluster, url_of
 from tests.bentos.redis_process import Server
 from tests.either_server import redis_server

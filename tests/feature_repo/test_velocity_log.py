@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
-from datasets.lake import transactions_from_table
 from feature_repo.velocity_log import build_velocity_log, newest_states
-from fraud.entities import ENTITIES, Entity
-from fraud.observation import observe
-from fraud.settings import settings
-from fraud.velocity import VelocityState
+from fraud.features.entities import ENTITIES, Entity
+from fraud.state.observation import observe
+from fraud.state.velocity import VelocityState
+from stores.lake import transactions_from_table
+from stores.settings import settings
 from tests.feature_repo.small_lake import START, small_labels, small_transactions, write_lake
 
 DAYS = 12

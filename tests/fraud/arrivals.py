@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hypothesis import strategies as st
 
-from fraud.observation import Observation, observe_values, pack_location
+from fraud.state.observation import Observation, observe_values, pack_location
 
 START_MS = 1_772_323_200_000  # 2026-03-01
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000

@@ -10,8 +10,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fraud.entities import ENTITIES, WINDOWS
-from fraud.observation import Observation
+from fraud.features.entities import ENTITIES, WINDOWS
+from fraud.state.observation import Observation
 
 DAY_MS = 86_400_000
 TTL_MS = 30 * DAY_MS

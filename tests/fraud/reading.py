@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from fraud.entities import ENTITIES, VELOCITY_TTL, WINDOWS
-from fraud.observation import Observation
-from fraud.velocity import DISTINCT_LIMIT, EXACT_EVENTS, VelocityState
-from fraud.windows import WindowRead, read_windows
+from fraud.features.entities import ENTITIES, VELOCITY_TTL, WINDOWS
+from fraud.state.observation import Observation
+from fraud.state.velocity import DISTINCT_LIMIT, EXACT_EVENTS, VelocityState
+from fraud.state.windows import WindowRead, read_windows
 from tests.fraud.oracle import Answer, Oracle
 
 TTL_MS = int(VELOCITY_TTL.total_seconds() * 1000)

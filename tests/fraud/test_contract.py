@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fraud.contract import (
+from fraud.contract.money import MINOR_DIGITS
+from fraud.contract.transaction import (
     CHANNELS,
     EXPECTED,
     FIELDS,
@@ -22,7 +23,6 @@ from fraud.contract import (
     encode_transaction,
     parse_transaction,
 )
-from fraud.money import MINOR_DIGITS
 
 SECRET = "zzz-not-to-be-repeated"
 WHOLE: dict[str, Any] = {

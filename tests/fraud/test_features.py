@@ -10,12 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fraud.entities import ENTITIES
-from fraud.feature_list import PROFILE_INPUTS, TRANSACTION_FEATURES
-from fraud.features import on_demand, packed_rows, transaction_features, transaction_matrix
-from fraud.observation import NO_LOCATION, stable_hash
-from fraud.request import REQUEST_FIELDS
-from fraud.windows import joined
+from fraud.features.entities import ENTITIES
+from fraud.features.feature_list import PROFILE_INPUTS, TRANSACTION_FEATURES
+from fraud.features.on_demand import on_demand, packed_rows, transaction_features, transaction_matrix
+from fraud.features.request import REQUEST_FIELDS
+from fraud.state.observation import NO_LOCATION, stable_hash
+from fraud.state.windows import joined
 from tests.fraud import version_2
 from tests.fraud.arrivals import DAY, HOUR, START_MS, Stream, pack_location
 from tests.fraud.reading import built

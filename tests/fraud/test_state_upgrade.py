@@ -9,12 +9,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from fraud.entities import ENTITIES
-from fraud.observation import Observation
-from fraud.state_layout import OLD_VERSION
-from fraud.state_upgrade import readable, upgraded
-from fraud.velocity import StateError, VelocityState
-from fraud.windows import read_windows
+from fraud.features.entities import ENTITIES
+from fraud.state.layout import OLD_VERSION
+from fraud.state.observation import Observation
+from fraud.state.upgrade import readable, upgraded
+from fraud.state.velocity import StateError, VelocityState
+from fraud.state.windows import read_windows
 from tests.fraud import version_2
 from tests.fraud.arrivals import DAY, START_MS, Stream, scripts, streams
 from tests.fraud.reading import TTL_MS, assert_as_told, built, read_times, told

@@ -5,10 +5,10 @@ from __future__ import annotations
 import struct
 from base64 import b64decode
 
-from fraud import buckets as bucket_list
-from fraud.last_seen import NEVER, entries
-from fraud.state_layout import FIRST, SEEDED, TIME1, VERSION
-from fraud.velocity import VelocityState
+from fraud.state import buckets as bucket_list
+from fraud.state.last_seen import NEVER, entries
+from fraud.state.layout import FIRST, SEEDED, TIME1, VERSION
+from fraud.state.velocity import VelocityState
 from tests.fraud.arrivals import Stream
 
 #: Per entity: arrivals, and the bytes that the last program with version 2 packed after them.

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from datasets.lake import TRANSACTION_SCHEMA
-from fraud.money import reference_cents
+from fraud.contract.money import reference_cents
+from stores.lake import TRANSACTION_SCHEMA
 
 DAY = datetime(2018, 8, 10, tzinfo=UTC)
 

@@ -23,8 +23,8 @@ import pytest
 import yaml
 
 from embedded.redis_server import free_port
-from fraud.settings import REPOSITORY
 from monitoring.alerts.__main__ import DOCUMENT, with_table
+from stores.settings import REPOSITORY
 
 ALERTS = REPOSITORY / "monitoring" / "alerts"
 

@@ -12,16 +12,16 @@ import pytest
 import yaml
 from prometheus_client import REGISTRY
 
-from fraud.settings import REPOSITORY
+from jobs.schedule import JobState, exposition
 from monitoring.dashboards.__main__ import FOLDER, main
 from monitoring.dashboards.boards import BOARDS
-from monitoring.drift import drift_report
-from monitoring.drift_page import to_prometheus
+from monitoring.drift.page import to_prometheus
+from monitoring.drift.report import drift_report
 from monitoring.gates.run import publish_state
 from monitoring.gauges import folder
-from monitoring.parity import ParityReport
-from monitoring.parity import to_prometheus as parity_gauges
-from monitoring.schedule import JobState, exposition
+from monitoring.parity.report import ParityReport
+from monitoring.parity.report import to_prometheus as parity_gauges
+from stores.settings import REPOSITORY
 
 METRIC = re.compile(r"\btollgate_[a-z0-9_]+")
 RULES = REPOSITORY / "monitoring" / "alerts" / "rules.yaml"
@@ -40,7 +40,7 @@ def names(text: str) -> set[str]:
 def exported(home: Path, make_decisions, tmp_path: Path) -> set[str]:  # type: ignore[no-untyped-def]
     """Everything that service, stream and runs export, as they export it."""
     import streaming.metrics  # noqa: F401  # registers the flow's metrics
-    from bentos.metrics import COUNTERS, GAUGES, HISTOGRAMS
+    from bentos.base.metrics import COUNTERS, GAUGES, HISTOGRAMS
 
     service = {f"tollgate_{name}" for name in (*COUNTERS, *GAUGES)}
     for name in HISTOGRAMS:

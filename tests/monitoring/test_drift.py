@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from monitoring.drift import DriftInputError, DriftResult, drift_report
-from monitoring.drift_command import main
-from monitoring.evidently_report import LARGEST_PAGE
+from monitoring.drift.command import main
+from monitoring.drift.evidently_report import LARGEST_PAGE
+from monitoring.drift.report import DriftInputError, DriftResult, drift_report
 
 MakeDecisions = Callable[..., pd.DataFrame]
 NOT_IN_REFERENCE = ["decision", "amount_reference", "customer_id", "channel"]
@@ -68,7 +68,7 @@ def test_a_model_that_ranks_worse_on_matured_labels_is_to_be_retrained(
 def test_halved_amounts_of_frauds_are_seen_in_matured_labels(
     make_decisions: MakeDecisions, tmp_path: Path
 ) -> None:
-    from monitoring.performance import performance
+    from monitoring.drift.performance import performance
 
     before = make_decisions(30_000, seed=5)
     baseline = {name: e.value for name, e in performance(before, replicates=5).statistics.items()}
@@ -118,9 +118,9 @@ def test_the_page_opens_with_words_and_holds_evidently_in_under_five_megabytes(
 
 
 def test_a_week_that_is_reported_again_replaces_itself_in_the_workspace(tmp_path: Path) -> None:
-    from monitoring.evidently_report import keep, run
-    from monitoring.measures import measure
-    from monitoring.thresholds import Thresholds
+    from monitoring.drift.evidently_report import keep, run
+    from monitoring.drift.measures import measure
+    from monitoring.drift.thresholds import Thresholds
 
     generator = np.random.default_rng(3)
     earlier, later = (pd.DataFrame({"amount": generator.random(500)}) for _ in range(2))
@@ -207,7 +207,7 @@ def test_segments_tell_where_the_score_moved(
 def test_the_shares_of_reasons_move_when_an_input_does(make_decisions: MakeDecisions, tmp_path: Path) -> None:
     import lightgbm
 
-    from monitoring.attribution import attribution_drift
+    from monitoring.drift.attribution import attribution_drift
 
     names = ["txn_amount", "customer_txn_count_1h", "customer_amount_sum_24h"]
     frame = make_decisions(5_000, seed=3)
@@ -224,7 +224,7 @@ def test_the_shares_of_reasons_move_when_an_input_does(make_decisions: MakeDecis
 def test_weeks_side_by_side_link_to_their_reports(
     reference: pd.DataFrame, make_decisions: MakeDecisions, tmp_path: Path
 ) -> None:
-    from monitoring.trend import write_trend
+    from monitoring.drift.trend import write_trend
 
     for place, amounts in enumerate((1.0, 1.0, 1.5)):
         week = f"2018-W{36 + place}"
@@ -236,7 +236,7 @@ def test_weeks_side_by_side_link_to_their_reports(
 
 
 def test_a_thinned_reference_is_weighed_back_before_it_is_compared(make_decisions: MakeDecisions) -> None:
-    from monitoring.drift_command import representative
+    from monitoring.drift.command import representative
 
     whole = make_decisions(40_000, seed=1)
     genuine = whole["is_fraud"] == 0

@@ -10,15 +10,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from datasets.lake import LABEL_SCHEMA, TRANSACTION_SCHEMA
-from fraud.entities import ENTITY_BY_NAME
-from fraud.money import reference_cents
-from fraud.profiles import PROFILE_FEATURES
-from fraud.state_layout import LEAST_BYTES, READ_VERSIONS
+from fraud.contract.money import reference_cents
+from fraud.features.entities import ENTITY_BY_NAME
+from fraud.features.profiles import PROFILE_FEATURES
+from fraud.state.layout import LEAST_BYTES, READ_VERSIONS
 from monitoring.gates.__main__ import main
 from monitoring.gates.checks import GateBlockedError, GateResult
 from monitoring.gates.facts import History
 from monitoring.gates.run import run_gate
+from stores.lake import LABEL_SCHEMA, TRANSACTION_SCHEMA
 from tests.monitoring.made_days import DAY, rows, write
 
 AS_OF = datetime(2018, 9, 1, tzinfo=UTC)

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from fraud.settings import REPOSITORY, Settings
-from monitoring.schedule import JOBS
+from jobs.schedule import JOBS
+from stores.settings import REPOSITORY, Settings
 
 DEPLOY = REPOSITORY / "deploy"
 CRON_DAYS = {"mon": "1"}

@@ -9,12 +9,12 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from fraud.settings import settings
-from monitoring.drift import drift_report
+from monitoring.drift.report import drift_report
 from monitoring.gates.run import run_gate
 from monitoring.page import write as write_page
-from monitoring.parity import compare, write_report
-from monitoring.status import status_page
+from monitoring.parity.report import compare, write_report
+from monitoring.status.page import status_page
+from stores.settings import settings
 from tests.monitoring.looking import looked_at, need_browser
 from tests.monitoring.made_days import rows, write
 

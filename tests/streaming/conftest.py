@@ -14,11 +14,11 @@ import pytest
 import redis
 
 from embedded.redis_server import RedisServer
-from fraud.settings import Settings, settings
-from streaming.disk import Disk
-from streaming.redo_files import RedoFiles
-from streaming.shards import ShardLogic
-from streaming.state_bases import StateBases
+from stores.settings import Settings, settings
+from streaming.states.disk import Disk
+from streaming.states.redo_files import RedoFiles
+from streaming.states.shards import ShardLogic
+from streaming.states.state_bases import StateBases
 from tests.streaming.broker import Broker, free_ports, start_broker
 from tests.streaming.one_shard import Start
 

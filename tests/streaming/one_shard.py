@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from fraud.contract import Transaction
-from fraud.entities import ENTITIES
-from fraud.observation import observe
-from fraud.velocity import VelocityState
-from streaming.load import Load, events
-from streaming.shard_batch import ShardBatch, Writes
-from streaming.shards import ShardLogic
+from fraud.contract.transaction import Transaction
+from fraud.features.entities import ENTITIES
+from fraud.state.observation import observe
+from fraud.state.velocity import VelocityState
+from streaming.log.load import Load, events
+from streaming.states.shard_batch import ShardBatch, Writes
+from streaming.states.shards import ShardLogic
 
 CUSTOMER = ENTITIES[0]
 Start = Callable[..., ShardLogic]

@@ -6,14 +6,14 @@ from collections.abc import Iterable
 
 import redis
 
-from fraud.contract import Transaction
-from fraud.entities import ENTITIES
-from fraud.last_seen import entries
-from fraud.observation import observe
-from fraud.redis_layout import decode_bytes, decode_timestamp, entity_key, field, ts_field
-from fraud.settings import Settings
-from fraud.state_layout import FIRST, TIME1
-from fraud.velocity import VelocityState
+from fraud.contract.transaction import Transaction
+from fraud.features.entities import ENTITIES
+from fraud.state.last_seen import entries
+from fraud.state.layout import FIRST, TIME1
+from fraud.state.observation import observe
+from fraud.state.velocity import VelocityState
+from stores.redis_layout import decode_bytes, decode_timestamp, entity_key, field, ts_field
+from stores.settings import Settings
 
 Key = tuple[int, str]
 

@@ -12,18 +12,18 @@ from collections.abc import Callable
 import pytest
 import redis
 
-from datasets.lake import read_transactions
 from embedded.redis_server import free_port
-from fraud.contract import ContractError, Transaction
-from fraud.entities import ENTITIES
-from fraud.event_log import partition_of
-from fraud.settings import Settings, settings
-from fraud.velocity import VelocityState
-from streaming.dead_letters import LetterBox, dead_letter, letters_folder, read_letters
-from streaming.dead_letters import main as replay_letters
-from streaming.ingest import encode_seed
-from streaming.load import Event, Load, events
-from streaming.publish import open_writer
+from fraud.contract.transaction import ContractError, Transaction
+from fraud.features.entities import ENTITIES
+from fraud.state.velocity import VelocityState
+from stores.event_log import partition_of
+from stores.lake import read_transactions
+from stores.settings import Settings, settings
+from streaming.ingest.dead_letters import LetterBox, dead_letter, letters_folder, read_letters
+from streaming.ingest.dead_letters import main as replay_letters
+from streaming.ingest.ingest import encode_seed
+from streaming.log.load import Event, Load, events
+from streaming.log.publish import open_writer
 from tests.streaming.conftest import FlowProcess, eventually
 from tests.streaming.oracle import differences, plain_loop, stored_states
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from fraud.settings import Settings, settings
-from streaming.dead_letters import letters_folder, read_letters
-from streaming.load import Load, events
-from streaming.publish import open_writer
+from stores.settings import Settings, settings
+from streaming.ingest.dead_letters import letters_folder, read_letters
+from streaming.log.load import Load, events
+from streaming.log.publish import open_writer
+from streaming.log.source import reader_opener
 from streaming.scoring_flow import ScoringPartition
-from streaming.source import reader_opener
 
 
 class Service(ThreadingHTTPServer):

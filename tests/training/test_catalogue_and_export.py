@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.quality import handbook_test
-from fraud.feature_list import VECTOR
+from fraud.features.feature_list import VECTOR
 from training import explain
 from training.catalogue import entries, markdown
 from training.constraints import direction

@@ -15,14 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
-from datasets.lake import read_transactions, write_labels, write_transactions
 from feature_repo.aggregates.grid import cuts_between
 from feature_repo.aggregates.run import cut_folder, run_cuts
 from feature_repo.store import apply_definitions, open_store
 from feature_repo.velocity_log import build_velocity_log
-from fraud.entities import ENTITY_BY_NAME
-from fraud.feature_list import VECTOR
-from fraud.settings import settings
+from fraud.features.entities import ENTITY_BY_NAME
+from fraud.features.feature_list import VECTOR
+from stores.lake import read_transactions, write_labels, write_transactions
+from stores.settings import settings
 from tests.feature_repo.quick_spark import quick_spark
 from tests.feature_repo.small_lake import START, small_labels, small_transactions, write_lake
 from training import dataset

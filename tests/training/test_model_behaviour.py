@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fraud.contract import Transaction, parse_transaction
-from fraud.entities import ENTITIES
-from fraud.feature_list import PROFILE_INPUTS, TRANSACTION_FEATURES
-from fraud.features import transaction_matrix
-from fraud.observation import observe
-from fraud.request import request_row
-from fraud.velocity import VelocityState
+from fraud.contract.transaction import Transaction, parse_transaction
+from fraud.features.entities import ENTITIES
+from fraud.features.feature_list import PROFILE_INPUTS, TRANSACTION_FEATURES
+from fraud.features.on_demand import transaction_matrix
+from fraud.features.request import request_row
+from fraud.state.observation import observe
+from fraud.state.velocity import VelocityState
 from training.model import Model, Sample, fit, text_of
 
 NAMES = tuple(feature.name for feature in TRANSACTION_FEATURES)

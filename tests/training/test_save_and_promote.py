@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bentos.deployment import _decode
-from bentos.model import Model as ServedModel
-from monitoring.drift_command import representative
+from bentos.models.deployment import _decode
+from bentos.models.model import Model as ServedModel
+from monitoring.drift.command import representative
 from training import promote, tracking
 from training.evidence import gather, with_fraud_types, write_evidence
 from training.gates import card_path, replay_gate

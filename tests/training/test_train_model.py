@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fraud.profiles import USUAL_PLACE
+from fraud.features.profiles import USUAL_PLACE
 from training.columns import left_out
 from training.ensemble import SECOND, judge_ensemble, log_odds, merged
 from training.folds import folds_of, grow, sample_of

@@ -1,0 +1,115 @@
+"""The contract as pydantic models: OpenAPI, BentoML clients, and the bulk route's own codec."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from time import time_ns
+from typing import Any, Literal, cast
+
+from _bentoml_sdk.io_models import IORootModel
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from bentos.api.edge import split_bulk
+from bentos.base.problem import Problem, refused
+from fraud.contract.transaction import Channel, ContractError, Transaction, parse_transaction
+
+
+class ScoreRequest(BaseModel):
+    """One card transaction; `fraud.contract.transaction.Transaction` is its definition."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    transaction_id: str = Field(min_length=1, max_length=64)
+    event_time: datetime = Field(description="RFC 3339 with an offset")
+    customer_id: str = Field(min_length=1, max_length=64)
+    card_id: str = Field(min_length=1, max_length=64, description="a token, never a card number")
+    merchant_id: str = Field(min_length=1, max_length=64)
+    amount: Decimal = Field(ge=0, description="exact, with no more decimals than the currency has")
+    currency: str = Field(min_length=3, max_length=3, description="ISO 4217")
+    channel: Channel
+    terminal_id: str | None = Field(None, min_length=1, max_length=64)
+    device_id: str | None = Field(None, min_length=1, max_length=64)
+    ip: str | None = Field(None, min_length=1, max_length=64)
+    merchant_category: str | None = Field(None, min_length=1, max_length=64)
+    country: str | None = Field(None, pattern="^[A-Z]{2}$", description="ISO 3166 alpha-2")
+    latitude: float | None = Field(None, ge=-90, le=90)
+    longitude: float | None = Field(None, ge=-180, le=180)
+
+
+class ScoreAnswer(BaseModel):
+    """The decision on one transaction; `fraud.contract.answer.Answer` is its definition."""
+
+    transaction_id: str
+    fraud_score: float | None
+    decision: Literal["APPROVE", "REVIEW", "BLOCK"]
+    risk_factors: list[str]
+    rules: list[str]
+    model_version: str | None
+    variant: str
+    feature_status: dict[str, Literal["fresh", "stale", "missing", "timeout"]]
+    degraded: list[str]
+    latency_ms: float
+
+
+class LabelRequest(BaseModel):
+    """One report on a transaction."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    transaction_id: str = Field(min_length=1, max_length=64)
+    event_time: datetime = Field(description="the transaction's event time, with an offset")
+    is_fraud: bool
+    source: Literal["chargeback", "analyst"]
+    known_at: datetime | None = Field(
+        None, description="when it became known; the receiver's clock if absent"
+    )
+
+
+class LabelAnswer(BaseModel):
+    """How many labels were kept."""
+
+    accepted: int
+
+
+class ErrorDetail(BaseModel):
+    """What is wrong: the field, and what it should be."""
+
+    field: str
+    reason: str
+
+
+class ErrorAnswer(BaseModel):
+    """A refusal."""
+
+    error: ErrorDetail
+
+
+class BulkRequest(IORootModel[list[ScoreRequest]]):  # type: ignore[misc]
+    """Up to 1,024 transactions. Decoded by the contract, so that one bad item fails alone."""
+
+    @classmethod
+    async def from_http_request(cls, request: Request, serde: Any) -> BulkRequest:
+        """Transactions, and a `Problem` in the place of each item that breaks the contract."""
+        now_ms = time_ns() // 1_000_000
+        items: list[Transaction | Problem] = []
+        for raw in split_bulk(await request.body()):
+            try:
+                items.append(parse_transaction(bytes(raw), now_ms=now_ms))
+            except ContractError as error:
+                items.append(refused(error))
+        return cast("BulkRequest", cls.model_construct(root=items))
+
+
+BulkRequest.__root_input__ = True
+
+
+class BulkAnswer(IORootModel[list[ScoreAnswer | ErrorAnswer]]):  # type: ignore[misc]
+    """Per transaction its answer or its error, in the order of the request."""
+
+    @classmethod
+    async def to_http_response(cls, obj: list[bytes], serde: Any) -> Response:
+        """The items are JSON already."""
+        return Response(b"[" + b",".join(obj) + b"]", media_type="application/json")

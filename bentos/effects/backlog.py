@@ -1,0 +1,98 @@
+"""Effects that wait for a sink which is away: on disk, in order, beyond the life of their worker."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from stores.spool import SpoolFile, SpoolFull, orphaned, read_frames, read_part
+
+#: Effects that wait in memory when the disk refuses too, before transactions are refused.
+MOST_IN_MEMORY: Final = 50_000
+#: Bytes that are read at once: the requests of the moment must not wait for a long backlog.
+_PART: Final = 256 << 10
+
+
+class Effect(Struct, frozen=True, array_like=True):
+    """What one decision writes: `answer` under `key`, `event` to `partition` of the event log."""
+
+    key: bytes
+    answer: bytes
+    partition: int
+    event: bytes
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Effect).decode
+
+
+class Backlog:
+    """One file in `folder`. One event loop owns it.
+
+    To deliver: `part` gives the next effects until `delivered` says that they are out; when there
+    are none left, `clear`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+        name = f"{stamp}-{os.getpid()}-{secrets.token_hex(3)}.open"
+        self._spool = SpoolFile(folder / name, limit=MOST_IN_MEMORY)
+        self._delivered = 0
+        self._part_ends = 0
+
+    @property
+    def waiting(self) -> int:
+        """How many effects wait, on disk or in memory."""
+        return self._spool.written + self._spool.held
+
+    @property
+    def full(self) -> bool:
+        return self._spool.full
+
+    def keep(self, effects: Sequence[Effect]) -> None:
+        """Let `effects` wait behind the others. Raises `SpoolFull`, having kept none."""
+        self._spool.append([_encode(effect) for effect in effects])
+
+    def retry_disk(self) -> None:
+        """Write what waits in memory, if the disk takes it."""
+        self._spool.flush()
+
+    def part(self) -> list[Effect]:
+        """The next few hundred effects on disk; none when all of them were delivered."""
+        records, self._part_ends = read_part(self._spool.path, self._delivered, _PART)
+        return [_decode(record) for record in records]
+
+    def delivered(self) -> None:
+        """The effects of the last `part` are out."""
+        self._delivered = self._part_ends
+
+    def clear(self) -> None:
+        """Forget what is on disk: all of it was delivered."""
+        self._spool.truncate()
+        self._delivered = self._part_ends = 0
+
+    def adopt(self) -> None:
+        """Take over what workers that are gone could not deliver."""
+        for path in sorted(self._folder.glob("*.open")):
+            if path == self._spool.path or not orphaned(path):
+                continue
+            records = list(read_frames(path))
+            try:
+                kept = not records or self._spool.append(records)
+            except SpoolFull:
+                return
+            if kept:  # on disk; otherwise the old file stays, and delivering twice does no harm
+                path.unlink()
+
+    def close(self) -> None:
+        """Leave what still waits to the next worker."""
+        self._spool.flush()
+        self._spool.close(remove=not self.waiting)

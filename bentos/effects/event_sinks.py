@@ -1,0 +1,243 @@
+"""Where the effects of a decision go: answers to the online Redis, events to the event log.
+
+Events enter Redis Streams exactly once per transaction id (`bentos.effects.outbox`). Kafka and JSONL have
+no such script: an event may stand there twice after a crash, and readers drop the second by its
+transaction id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from bentos.effects.backlog import Backlog, Effect
+from bentos.effects.outbox import Outbox
+from bentos.wire.redis_connection import parse_url
+from stores.event_log import stream_name
+from stores.settings import Settings
+from stores.spool import SpoolFull
+
+#: Events in the memory of a producer, or before a disk that refuses, until transactions are refused.
+_HELD: Final = 50_000
+#: Seconds after which an event that Kafka has not acknowledged makes others wait on disk.
+_OVERDUE: Final = 1.0
+#: Seconds between two looks at Kafka's acknowledgements, and for taking back what has none.
+_POLL: Final = 0.005
+_RECALL: Final = 0.2
+
+
+class Sink(Protocol):
+    """Takes effects without waiting; keeps what it cannot deliver, up to a bound."""
+
+    @property
+    def spooled(self) -> int: ...
+    @property
+    def accepting(self) -> bool: ...
+    async def start(self) -> None: ...
+    def send(self, effects: Sequence[Effect]) -> bool: ...
+    async def tick(self) -> None: ...
+    async def close(self) -> None: ...
+
+
+def open_sinks(chosen: Settings) -> tuple[Outbox, list[Sink]]:
+    """The outbox that remembers answers, and all sinks that the settings name, that one first."""
+    streams = [stream_name(chosen.topic, place).encode() for place in range(chosen.partitions)]
+    one = chosen.event_log == "redis" and chosen.event_log_redis == chosen.redis_url
+    if one and not parse_url(chosen.redis_url).seeds:  # in a cluster a script cannot write to both
+        both = Outbox(chosen.redis_url, chosen.home, streams)
+        return both, [both]
+    answers = Outbox(chosen.redis_url, chosen.home, name="answers")
+    if chosen.event_log == "redis":
+        return answers, [answers, Outbox(chosen.event_log_redis, chosen.home, streams, name="events")]
+    if chosen.event_log == "kafka":
+        return answers, [answers, KafkaSink(chosen.kafka_bootstrap, chosen.topic, chosen.home)]
+    return answers, [answers, JsonlSink(chosen.home / "events", chosen.topic, chosen.partitions)]
+
+
+class JsonlSink:
+    """One file per partition, a line an event, written before the answer leaves."""
+
+    def __init__(self, folder: Path, topic: str, partitions: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._files = [
+            os.open(
+                folder / f"{topic}-{place}.jsonl",
+                os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC,
+                0o600,
+            )
+            for place in range(partitions)
+        ]
+        self._held: deque[Effect] = deque()
+
+    @property
+    def spooled(self) -> int:
+        return len(self._held)
+
+    @property
+    def accepting(self) -> bool:
+        return len(self._held) < _HELD
+
+    async def start(self) -> None:
+        return None
+
+    def send(self, effects: Sequence[Effect]) -> bool:
+        if len(self._held) + len(effects) > _HELD:
+            raise SpoolFull("the event log's disk refuses and memory is full")
+        self._held.extend(effects)
+        return self._flush()
+
+    def _flush(self) -> bool:
+        while self._held:
+            effect = self._held[0]
+            line = effect.event + b"\n"
+            file = self._files[effect.partition]
+            try:
+                done = os.write(file, line)
+                if done < len(line):  # a full disk took half a line: take it back
+                    os.ftruncate(file, os.fstat(file).st_size - done)
+                    return False
+            except OSError:
+                return False
+            self._held.popleft()
+        return True
+
+    async def tick(self) -> None:
+        self._flush()
+
+    async def close(self) -> None:
+        self._flush()
+        for file in self._files:
+            os.close(file)
+
+
+class KafkaSink:
+    """An idempotent producer. What Kafka does not acknowledge waits on disk, and is produced again.
+
+    Once an event is overdue, new ones wait behind it instead of filling the producer's memory.
+    """
+
+    def __init__(self, bootstrap: str, topic: str, home: Path) -> None:
+        from confluent_kafka import Producer
+
+        self._topic = topic
+        self._producer: Any = Producer(
+            {
+                "bootstrap.servers": bootstrap,
+                "enable.idempotence": True,
+                "linger.ms": 2,
+                "message.timeout.ms": 10_000,
+                "queue.buffering.max.messages": _HELD,
+                "log_level": 2,
+            }
+        )
+        self._backlog = Backlog(home / "outbox" / "kafka")
+        self._number = 0
+        # In the order of production, with the moment: the first is the oldest.
+        self._under_way: dict[int, tuple[float, Effect]] = {}
+        self._failed = False
+        self._draining: asyncio.Task[None] | None = None
+
+    @property
+    def spooled(self) -> int:
+        return self._backlog.waiting
+
+    @property
+    def accepting(self) -> bool:
+        return not self._backlog.full
+
+    async def start(self) -> None:
+        self._backlog.adopt()
+
+    @property
+    def _overdue(self) -> bool:
+        first = next(iter(self._under_way.values()), None)
+        return first is not None and time.monotonic() - first[0] > _OVERDUE
+
+    def send(self, effects: Sequence[Effect]) -> bool:
+        self._producer.poll(0)  # what was acknowledged meanwhile is not overdue
+        if not self._backlog.waiting and self._overdue:
+            self._recall()
+        for place, effect in enumerate(effects):
+            # Behind others that wait: one customer's events keep their order.
+            if self._backlog.waiting or not self._produce(effect, self._settled):
+                self._backlog.keep(effects[place:])
+                return False
+        return True
+
+    def _recall(self) -> None:
+        """Take back what is under way; an event that reached Kafka all the same will be there twice."""
+        self._producer.purge()
+        self._producer.flush(_RECALL)
+
+    def _produce(self, effect: Effect, settled: Callable[[int, bool], None]) -> bool:
+        number = self._number
+        try:
+            self._producer.produce(
+                self._topic,
+                effect.event,
+                partition=effect.partition,
+                on_delivery=lambda error, _: settled(number, error is None),
+            )
+        except BufferError:
+            return False
+        self._number += 1
+        self._under_way[number] = (time.monotonic(), effect)
+        return True
+
+    def _settled(self, number: int, delivered: bool) -> None:
+        _, effect = self._under_way.pop(number)
+        if not delivered:
+            # When memory is full too, the decision log still has it; nothing else can be done here.
+            with suppress(SpoolFull):
+                self._backlog.keep([effect])
+
+    def _redelivered(self, number: int, delivered: bool) -> None:
+        del self._under_way[number]
+        self._failed = self._failed or not delivered
+
+    async def tick(self) -> None:
+        self._producer.poll(0)
+        self._backlog.retry_disk()
+        if self._backlog.waiting and not self._under_way and self._draining is None:
+            self._draining = asyncio.create_task(self._drain())
+            self._draining.add_done_callback(self._drained)
+
+    def _drained(self, task: asyncio.Task[None]) -> None:
+        self._draining = None
+        if not task.cancelled():
+            task.exception()
+
+    async def _drain(self) -> None:
+        """Produce the backlog in order, part by part."""
+        while part := self._backlog.part():
+            self._failed = False
+            for effect in part:
+                while not self._produce(effect, self._redelivered):
+                    await self._poll()
+            while self._under_way:
+                await self._poll()
+            if self._failed:
+                return
+            self._backlog.delivered()
+        self._backlog.clear()  # no await since the last look: nothing can have been added in between
+
+    async def _poll(self) -> None:
+        await asyncio.sleep(_POLL)
+        self._producer.poll(0)
+
+    async def close(self) -> None:
+        """Wait up to five seconds for what is under way, and leave the rest to the next worker."""
+        await self.tick()
+        until = time.monotonic() + 5.0
+        while (self._under_way or self._draining) and not self._overdue and time.monotonic() < until:
+            await self._poll()
+        if self._draining is not None:
+            self._draining.cancel()
+        self._recall()
+        self._backlog.close()

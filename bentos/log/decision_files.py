@@ -1,0 +1,232 @@
+"""From the decision log's journal to hourly parquet, off the serving path.
+
+`python -m bentos.log.decision_files` converts every closed segment, and every segment whose writer is
+gone, into `<home>/decisions/date=YYYY-MM-DD/hour=HH/<segment>.parquet` (date and hour of the
+*event*, UTC), then deletes the segment. Names are deterministic and files appear whole, so
+converting twice changes nothing. With `--follow PID` it does so until its parent PID is gone,
+while a processor is idle or after 20 seconds in which none was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import gc
+import hashlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bentos.log.decision_log import RECORD, journal_folder
+from bentos.log.labels import convert_labels
+from fraud.features.feature_list import VECTOR
+from machine.spare_time import Patience
+from stores.settings import settings
+from stores.spool import orphaned, read_frames
+
+_TIME: Final = pa.timestamp("us", tz="UTC")
+_TYPES: Final[dict[str, pa.DataType]] = {
+    "sequence": pa.int64(),
+    "event_timestamp": _TIME,
+    "created_timestamp": _TIME,
+    "amount_minor": pa.int64(),
+    "amount_reference": pa.int64(),
+    "latitude": pa.float64(),
+    "longitude": pa.float64(),
+    "score": pa.float64(),
+    "rules": pa.list_(pa.string()),
+    "degraded": pa.list_(pa.string()),
+    "feature_status": pa.map_(pa.string(), pa.string()),
+    "view_timestamps": pa.map_(pa.string(), _TIME),
+    "shadow_scores": pa.map_(pa.string(), pa.float64()),
+    "latency_ms": pa.float64(),
+    "decided_at": _TIME,
+    "previous_hash": pa.binary(32),
+}
+_VECTOR_AT: Final = RECORD.index("vector")
+
+#: The decision log's columns: RECORD with one float64 column per feature in place of the
+#: vector, and the record's own hash at the end.
+SCHEMA: Final = pa.schema(
+    [
+        *((name, _TYPES.get(name, pa.string())) for name in RECORD[:_VECTOR_AT]),
+        *((name, pa.float64()) for name in VECTOR),
+        *((name, _TYPES.get(name, pa.string())) for name in RECORD[_VECTOR_AT + 1 :]),
+        ("hash", pa.binary(32)),
+    ]
+)
+
+_REPEATING: Final = [
+    field.name for field in SCHEMA if pa.types.is_string(field.type) and field.name != "transaction_id"
+]
+_HOUR_US: Final = 3_600_000_000
+#: Closed segments wait so long for an idle processor: what they take is missing to requests.
+_PATIENCE_S: Final = 20.0
+#: Decisions that are decoded at once.
+_PIECE: Final = 512
+
+_decode = msgspec.msgpack.Decoder(list[Any]).decode
+
+
+def decisions_table(records: Sequence[bytes]) -> pa.Table:
+    """Journal records as rows of `SCHEMA`; raises ValueError for a vector of another length."""
+    return _table(records, [_decode(record) for record in records])
+
+
+def _table(records: Sequence[bytes], rows: Sequence[list[Any]]) -> pa.Table:
+    columns = dict(zip(RECORD, zip(*rows, strict=True), strict=True))
+    vectors = np.frombuffer(b"".join(columns.pop("vector")), "<f8")
+    if len(vectors) != len(rows) * len(VECTOR):
+        raise ValueError(f"vectors do not hold {len(VECTOR)} features; were they written by another version?")
+    features = dict(zip(VECTOR, np.ascontiguousarray(vectors.reshape(len(rows), -1).T), strict=True))
+    for name in ("feature_status", "view_timestamps", "shadow_scores"):
+        columns[name] = tuple([tuple(pair) for pair in pairs] for pairs in columns[name])
+    columns["hash"] = tuple(hashlib.sha256(record).digest() for record in records)
+    return pa.table(
+        [
+            pa.array(features[field.name])
+            if field.name in features
+            else pa.array(columns[field.name], field.type)
+            for field in SCHEMA
+        ],
+        schema=SCHEMA,
+    )
+
+
+class _Hour:
+    """The decisions of one hour of events, made rows of `SCHEMA` a piece at a time.
+
+    Of a whole segment, what is decoded would be millions of small objects, too many for the processor's
+    caches.
+    """
+
+    def __init__(self) -> None:
+        self._records: list[bytes] = []
+        self._rows: list[list[Any]] = []
+        self._pieces: list[pa.Table] = []
+
+    def add(self, record: bytes, row: list[Any]) -> None:
+        self._records.append(record)
+        self._rows.append(row)
+        if len(self._rows) >= _PIECE:
+            self._close()
+
+    def table(self) -> pa.Table:
+        if self._rows:
+            self._close()
+        return pa.concat_tables(self._pieces)
+
+    def _close(self) -> None:
+        self._pieces.append(_table(self._records, self._rows))
+        self._records, self._rows = [], []
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """What is decoded has no cycles: Python's collector would go through it again and again for nothing."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@_without_collections()
+def convert(segment: Path, root: Path) -> int:
+    """Write one segment as hourly files under `root`, delete it, return its number of decisions."""
+    by_hour: dict[int, _Hour] = {}
+    place = RECORD.index("event_timestamp")
+    for record in read_frames(segment):
+        row = _decode(record)
+        by_hour.setdefault(row[place] // _HOUR_US, _Hour()).add(record, row)
+    decisions = 0
+    for hour, found in by_hour.items():
+        table = found.table()
+        decisions += table.num_rows
+        moment = datetime.fromtimestamp(hour * _HOUR_US / 1e6, UTC)
+        folder = root / f"date={moment:%Y-%m-%d}" / f"hour={moment:%H}"
+        folder.mkdir(parents=True, exist_ok=True)
+        final = folder / f"{segment.stem}.parquet"
+        unfinished = final.with_name(f".{final.name}.{os.getpid()}")
+        # Numbers hardly repeat: a dictionary of each would only be built to be thrown away.
+        pq.write_table(table, unfinished, compression="zstd", use_dictionary=_REPEATING)
+        unfinished.rename(final)
+    segment.unlink()
+    return decisions
+
+
+def convert_all(home: Path) -> int:
+    """Convert every segment that is closed or has lost its writer; return how many decisions.
+
+    Processes take turns: one that finds another at it waits for that to finish.
+    """
+    folder = journal_folder(home)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".turn").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        return _convert_all(home, folder)
+
+
+def _convert_all(home: Path, folder: Path) -> int:
+    for segment in sorted(folder.glob("*.open")):
+        if orphaned(segment):
+            segment.rename(segment.with_suffix(".ready"))
+    total = 0
+    for segment in sorted(folder.glob("*.ready")):
+        try:
+            total += convert(segment, home / "decisions")
+        except (ValueError, msgspec.DecodeError) as error:
+            # Of another version: it stays for the audit, and must not hold up the others.
+            segment.rename(segment.with_suffix(".foreign"))
+            print(f"decision log: {segment.name} stays in the journal: {error}", file=sys.stderr)
+    return total
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m bentos.log.decision_files", description=__doc__.split("\n\n")[0]
+    )
+    # The worker names itself: asking for the parent here would come too late if it died meanwhile.
+    parser.add_argument(
+        "--follow", type=int, metavar="PID", help="keep converting until the parent PID is gone"
+    )
+    options = parser.parse_args(arguments)
+    home = settings().home
+    if options.follow is not None:
+        # The supervisor signals a worker's children with it: stay for what the worker closes last.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    patience = Patience(_PATIENCE_S)
+    while True:
+        last = options.follow is None or os.getppid() != options.follow
+        try:
+            converted = convert_all(home)
+            convert_labels(home)
+        except OSError as error:  # a full disk: what is in the journal stays there until it has room
+            print(f"decision log: cannot write parquet: {error.strerror}", file=sys.stderr)
+            converted = 0
+        if last:
+            if options.follow is None:
+                print(f"{converted} decisions converted")
+            return 0
+        while True:
+            time.sleep(1.0)
+            if patience.over() or os.getppid() != options.follow:
+                break
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,151 @@
+"""The decision log's writer: every decision is on disk before its answer leaves.
+
+Each worker writes one *series*: segments of `<home>/decisions/journal/`, one frame a decision,
+one `write` a batch (microseconds, into the page cache; a background thread asks for fdatasync).
+`bentos.log.decision_files` turns closed segments into hourly parquet in another process, off the
+serving path. A killed worker loses nothing that it answered: its last segment is adopted.
+
+A record is a msgpack array in `RECORD` order, and ends in the hash of the record before it
+(SHA-256), so that a series is a chain: `python -m bentos.tools.audit` recomputes it from the parquet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from bentos.base.work import Work
+from fraud.contract.answer import Answer
+from stores.spool import SpoolFile
+
+#: Fields of a record, in order. Times are microseconds since 1970 UTC; `vector` is float64
+#: little-endian in `fraud.features.feature_list.VECTOR` order; maps are lists of pairs sorted by key.
+RECORD: Final = (
+    "series", "sequence", "transaction_id", "event_timestamp", "created_timestamp", "customer_id",
+    "card_id", "merchant_id", "terminal_id", "device_id", "ip", "amount_minor", "currency",
+    "amount_reference", "channel", "merchant_category", "country", "latitude", "longitude", "vector",
+    "score", "decision", "variant", "model_version", "rules", "rules_version", "feature_status",
+    "view_timestamps", "degraded", "shadow_scores", "latency_ms", "decided_at", "previous_hash",
+)  # fmt: skip
+GENESIS: Final = b"\0" * 32
+SEGMENT_ROWS: Final = 20_000
+SEGMENT_SECONDS: Final = 5.0
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def journal_folder(home: Path) -> Path:
+    return home / "decisions" / "journal"
+
+
+class DecisionLog:
+    """The series of one worker. One event loop owns it."""
+
+    def __init__(self, home: Path) -> None:
+        self.folder = journal_folder(home)
+        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+        self.series = f"{stamp}-{os.getpid()}-{secrets.token_hex(3)}"
+        self.sequence = 0
+        self._hash = GENESIS
+        self._segment = 0
+        self._opened = time.monotonic()
+        self._file = self._open()
+
+    def _open(self) -> SpoolFile:
+        return SpoolFile(self.folder / f"{self.series}-{self._segment:08d}.open")
+
+    @property
+    def held(self) -> int:
+        """Decisions that wait in memory because the disk refuses."""
+        return self._file.held
+
+    @property
+    def accepting(self) -> bool:
+        return not self._file.full
+
+    def append(self, rows: Sequence[tuple[object, ...]]) -> bool:
+        """Keep decisions: the fields of `RECORD` between `sequence` and `previous_hash`.
+
+        False when the disk refused and they wait in memory. Raises `SpoolFull`, having kept
+        none of them.
+        """
+        records = []
+        previous, sequence = self._hash, self.sequence
+        for row in rows:
+            record = _encode((self.series, sequence, *row, previous))
+            previous = hashlib.sha256(record).digest()
+            sequence += 1
+            records.append(record)
+        written = self._file.append(records)
+        self._hash, self.sequence = previous, sequence
+        if self._file.written >= SEGMENT_ROWS:
+            self.rotate()
+        return written
+
+    def tick(self) -> None:
+        """Once a second or so: retry the disk, close a segment that is old enough."""
+        self._file.flush()
+        if self._file.written and time.monotonic() - self._opened >= SEGMENT_SECONDS:
+            self.rotate()
+
+    def rotate(self) -> None:
+        """Close the segment for conversion and begin the next; does nothing while records wait."""
+        if self._file.held or not self._file.written:
+            return
+        old, path = self._file, self._file.path
+        self._segment += 1
+        try:
+            self._file = self._open()
+        except OSError:  # no room even for a name: keep the segment open
+            self._segment -= 1
+            return
+        old.finish(path.with_suffix(".ready"))
+        self._opened = time.monotonic()
+
+    def sync(self) -> None:
+        """Block until the disk has everything; call it from a thread."""
+        # A segment that was closed meanwhile, or a disk that refuses: the next second tries again.
+        with suppress(OSError):
+            self._file.sync()
+
+    def close(self) -> None:
+        """Drain and close the series; an empty segment leaves no file."""
+        self._file.flush()
+        if self._file.written:
+            self._file.finish(self._file.path.with_suffix(".ready"))
+        else:
+            self._file.close(remove=True)
+
+
+def log_row(
+    work: Work,
+    row: npt.NDArray[np.float64],
+    answer: Answer,
+    timestamps: dict[str, int],
+    shadows: dict[str, float],
+    rules_version: str,
+    wall_us: int,
+) -> tuple[object, ...]:
+    """One decision as the log's fields, from transaction_id to decided_at. Statuses and timestamps are in
+    order of their views' names."""
+    transaction, event_us = work.transaction, work.event_us
+    return (
+        transaction.transaction_id, event_us, event_us, transaction.customer_id, transaction.card_id,
+        transaction.merchant_id, transaction.terminal_id, transaction.device_id, transaction.ip,
+        work.amount_minor, transaction.currency, work.amount_reference, transaction.channel,
+        transaction.merchant_category, transaction.country, transaction.latitude, transaction.longitude,
+        row.tobytes(), answer.fraud_score, answer.decision, answer.variant, answer.model_version,
+        answer.rules, rules_version, list(answer.feature_status.items()),
+        list(timestamps.items()), answer.degraded,
+        sorted(shadows.items()), answer.latency_ms, wall_us,
+    )  # fmt: skip

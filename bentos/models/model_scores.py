@@ -1,0 +1,110 @@
+"""The scores of a batch: of each transaction's variant, and of the shadows that decide nothing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bentos.base.work import Work
+from bentos.models.deployment import LineUp, ModelRoom, Scoring
+from bentos.models.model import Floats, ModelError
+from bentos.wire.breaker import CircuitBreaker
+from fraud.decision.experiment import Variant
+from stores.settings import Settings
+
+if TYPE_CHECKING:
+    from bentos.models.remote_model import RemoteModel
+
+_log = logging.getLogger("tollgate.scoring")
+
+
+@dataclass(slots=True)
+class Scored:
+    """Scores of a batch; `models` names who gave each, `degraded` why there are none."""
+
+    variants: list[Variant]
+    scores: list[float | None]
+    models: list[Scoring | None]
+    shadows: list[dict[str, float]]
+    degraded: str | None = None
+
+
+class ModelScores:
+    """The models in service behind a breaker; a model server may give the champion's raw scores."""
+
+    def __init__(self, chosen: Settings) -> None:
+        self.room = ModelRoom(chosen.home)
+        self.breaker = CircuitBreaker()
+        self._remote: RemoteModel | None = None
+        if chosen.remote_model_url is not None:
+            from bentos.models.remote_model import RemoteModel
+
+            self._remote = RemoteModel(chosen.remote_model_url, chosen.remote_model_timeout_ms)
+
+    async def ask(self, matrix: Floats, shortfalls: list[str]) -> tuple[str, Floats] | None:
+        """The champion's version and its raw scores from the model server, if there is one to ask."""
+        champion = self.room.current.champion
+        if self._remote is None or champion is None:
+            return None
+        version = champion.version
+        raw = await self._remote.scores(version, champion.rows(matrix))
+        if raw is None:
+            shortfalls.append("model:local")
+            return None
+        return version, raw
+
+    def of(self, batch: Sequence[Work], matrix: Floats, remote: tuple[str, Floats] | None = None) -> Scored:
+        """Scores by each transaction's variant, and those of the shadows.
+
+        `remote` holds a version with its raw scores, used if it is champion still.
+        """
+        line: LineUp = self.room.current
+        variants: list[Variant] = ["champion"] * len(batch)
+        if line.challenger is not None:
+            key = line.experiment.key
+            variants = [line.experiment.variant(getattr(work.transaction, key)) for work in batch]
+        result = Scored(variants, [None] * len(batch), [None] * len(batch), [{} for _ in batch])
+        if line.champion is None:
+            result.degraded = "model:none"
+            return result
+        if not self.breaker.allows():
+            result.degraded = "model:breaker_open"
+            return result
+        try:
+            for variant in dict.fromkeys(variants):
+                scoring = line.of(variant)
+                assert scoring is not None
+                places = [place for place, mine in enumerate(variants) if mine == variant]
+                rows = matrix if len(places) == len(batch) else matrix[places]
+                if remote is not None and variant == "champion" and scoring.version == remote[0]:
+                    scores = scoring.model.calibrated(remote[1][places])
+                else:
+                    scores = scoring.score(rows)
+                if not np.isfinite(scores).all():
+                    raise ModelError(f"{scoring.version}: a score is not finite")
+                for place, score in zip(places, scores.tolist(), strict=True):
+                    result.scores[place] = score
+                    result.models[place] = scoring
+        except ModelError as error:
+            self.breaker.failed()
+            _log.error("a model failed", extra={"reason": str(error)})
+            result.scores = [None] * len(batch)
+            result.models = [None] * len(batch)
+            result.degraded = "model:failed"
+            return result
+        self.breaker.succeeded()
+        for shadow in line.shadows:
+            try:
+                for place, score in enumerate(shadow.score(matrix).tolist()):
+                    result.shadows[place][shadow.version] = score
+            except ModelError as error:
+                _log.error("a shadow model failed", extra={"reason": str(error)})
+        return result
+
+    async def close(self) -> None:
+        if self._remote is not None:
+            await self._remote.close()

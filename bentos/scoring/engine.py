@@ -1,0 +1,256 @@
+"""One worker of the scoring service: what the routes call, and what runs beside them."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from time import perf_counter
+
+from bentos.api.access import Access
+from bentos.base.metrics import Metrics, MetricsFolder, exposition
+from bentos.base.problem import Problem, refused
+from bentos.base.work import Work, conflict
+from bentos.log.labels import LabelStore, parse_labels
+from bentos.scoring.batcher import IN_TIME, MicroBatcher, Overloaded
+from bentos.scoring.scorer import Scorer
+from fraud.contract.transaction import ContractError, Transaction, parse_measured
+from machine.beside import start_beside
+from machine.processors import OwnProcessor, own_processor
+from stores.settings import Settings
+
+_log = logging.getLogger("tollgate.service")
+#: Told of an answer that is there, or of the `Problem` in its place.
+Tell = Callable[[asyncio.Future[bytes]], None]
+#: Seconds between two looks at connections that are down; the rest is looked at every second.
+_TICK = 0.25
+#: Transactions in one bulk request, and in all that wait.
+LARGEST_BULK_ITEMS = 1024
+BULK_QUEUE = 8 * LARGEST_BULK_ITEMS
+#: New objects that are there at once before Python looks for cycles among them.
+_YOUNG_OBJECTS = 50_000
+
+
+def _scorer(chosen: Settings, metrics: Metrics) -> Scorer:
+    if chosen.serve_tracing:
+        from bentos.tracing import TracedScorer  # OpenTelemetry is loaded only when it is asked for
+
+        return TracedScorer(chosen, metrics)
+    return Scorer(chosen, metrics)
+
+
+def _overloaded(error: Overloaded) -> Problem:
+    return Problem(503, "(service)", str(error), retry_after=1)
+
+
+class Engine:
+    """Parses, batches, scores. `start` in the event loop that serves; `stop` drains."""
+
+    def __init__(self, chosen: Settings) -> None:
+        self.settings = chosen
+        self.metrics = Metrics()
+        self.access = Access(chosen.tokens_file, chosen.client_rate)
+        self.scorer = _scorer(chosen, self.metrics)
+        self.labels = LabelStore(chosen.home)
+        self.batcher: MicroBatcher[Work] = MicroBatcher(
+            self.scorer.run,
+            size=chosen.serve_batch,
+            in_flight=chosen.serve_in_flight,
+            queue=chosen.serve_queue,
+            longest_wait=chosen.serve_wait_ms / 1000,
+            turn_away=self._turn_away,
+        )
+        # Bulk has a queue of its own, so that single requests pass between its batches.
+        self.bulk: MicroBatcher[Work] = MicroBatcher(
+            self.scorer.run, size=max(128, chosen.serve_batch), in_flight=1, queue=BULK_QUEUE
+        )
+        self._folder = MetricsFolder(chosen.home)
+        self._parse_stage = self.metrics.histogram("stage_seconds", "parse")
+        self._ticker: asyncio.Task[None] | None = None
+        self._converter: subprocess.Popen[bytes] | None = None
+        self._processor: OwnProcessor | None = None
+
+    async def start(self) -> None:
+        if self.settings.serve_pin:
+            self._processor = own_processor(self.settings.home, self.settings.serve_workers)
+        await self.scorer.start()
+        self._ticker = asyncio.create_task(self._tick())
+        self._convert()
+        # What start-up made stays for good: keep it out of every later collection. And a request's objects
+        # go by themselves: a collection each 700 of them looks through a batch under way, for nothing.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(_YOUNG_OBJECTS)
+
+    async def stop(self) -> None:
+        """Finish what is queued, then drain the log and the outbox."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+        await self.batcher.drain()
+        await self.bulk.drain()
+        await self.scorer.close()
+        self.labels.close()
+        self._folder.write(self.metrics)
+        if self._processor is not None:
+            self._processor.close()
+
+    @property
+    def in_flight(self) -> int:
+        """Transactions and batches that are queued or being scored."""
+        return self.batcher.waiting + self.batcher.under_way + self.bulk.waiting + self.bulk.under_way
+
+    @property
+    def bulk_full(self) -> bool:
+        """Whether the queue of bulk requests has no room for another one."""
+        return self.bulk.waiting > BULK_QUEUE - LARGEST_BULK_ITEMS
+
+    @property
+    def ready(self) -> bool:
+        """Whether this worker can take transactions (with or without Redis and a model)."""
+        return self._ticker is not None and not self._ticker.done()
+
+    def parse(self, raw: bytes) -> tuple[Transaction, tuple[int, int]]:
+        """A valid transaction and its `measures`, as `Work` takes them; raise `Problem`."""
+        try:
+            transaction, event_ms, minor = parse_measured(raw, now_ms=time.time_ns() // 1_000_000)
+        except ContractError as error:
+            raise refused(error) from None
+        return transaction, (event_ms, minor)
+
+    def submit(
+        self,
+        transaction: Transaction,
+        arrived: float,
+        batcher: MicroBatcher[Work] | None = None,
+        tell: Tell | None = None,
+        measures: tuple[int, int] | None = None,
+    ) -> asyncio.Future[bytes]:
+        """Queue a transaction; the future is its answer's JSON or raises `Problem`.
+
+        `arrived` is `perf_counter` when its request did. A repeated request that is under way
+        joins the first one. `tell` is called with the future once it is done, perhaps before this
+        returns; if this raises, it is not. `measures` as in `Work`.
+        """
+        work = Work(transaction, asyncio.get_running_loop().create_future(), arrived, measures)
+        work.tell = tell
+        self._parse_stage.observe(perf_counter() - arrived)
+        memory, name = self.scorer.memory, transaction.transaction_id
+        known = memory.answer(name)
+        if known is not None:
+            if known[0] != work.digest:
+                self.metrics.count("repeated_total", "conflict")
+                raise conflict()
+            self.metrics.count("repeated_total", "answered")
+            work.answer(known[1])
+            return work.future
+        under_way = memory.under_way(name)
+        if under_way is not None:
+            if under_way[0] != work.digest:
+                self.metrics.count("repeated_total", "conflict")
+                raise conflict()
+            joined = asyncio.shield(under_way[1])  # one caller's leaving must not cancel the other's
+            if tell is not None:
+                joined.add_done_callback(tell)
+            return joined
+        try:
+            (batcher or self.batcher).submit(work)
+        except Overloaded as error:
+            raise _overloaded(error) from None
+        memory.begin(name, work.digest, work.future)
+        return work.future
+
+    def _turn_away(self, work: Work) -> None:
+        """Refuse a work that waits: a surge has come upon it."""
+        self.scorer.memory.finished(work.transaction.transaction_id)
+        work.refuse(_overloaded(Overloaded(IN_TIME)))
+
+    async def score(self, raw: bytes, arrived: float) -> bytes:
+        """The answer's JSON to one transaction's JSON; raise `Problem`."""
+        return await self.begin(raw, arrived)
+
+    def begin(self, raw: bytes, arrived: float, tell: Tell | None = None) -> asyncio.Future[bytes]:
+        """Queue one transaction's JSON; the future is its answer's, and it or this call raises `Problem`.
+
+        In a surge it is turned away unparsed. `tell` as in `submit`.
+        """
+        try:
+            self.batcher.check()
+        except Overloaded as error:
+            raise _overloaded(error) from None
+        transaction, measures = self.parse(raw)
+        return self.submit(transaction, arrived, tell=tell, measures=measures)
+
+    async def score_many(self, items: Sequence[Transaction | Problem]) -> list[bytes]:
+        """Per item the answer's JSON, or the error's: no item fails its neighbours."""
+        arrived = perf_counter()
+        futures: list[asyncio.Future[bytes] | Problem] = []
+        for item in items:
+            if isinstance(item, Problem):
+                futures.append(item)
+                continue
+            try:
+                futures.append(self.submit(item, arrived, self.bulk))
+            except Problem as problem:
+                futures.append(problem)
+        results = []
+        for future in futures:
+            if isinstance(future, Problem):
+                results.append(future.json())
+                continue
+            try:
+                results.append(await future)
+            except Problem as problem:
+                results.append(problem.json())
+        return results
+
+    async def take_labels(self, raw: bytes) -> int:
+        """Keep labels; return how many. Raises `Problem`."""
+        try:
+            labels = parse_labels(raw, datetime.now(UTC))
+        except ContractError as error:
+            raise refused(error) from None
+        if not await asyncio.to_thread(self.labels.append, labels):
+            raise Problem(503, "(service)", "cannot keep labels now; send them again", retry_after=5)
+        for label in labels:
+            self.metrics.count("labels_total", label.source)
+        return len(labels)
+
+    def metrics_text(self) -> str:
+        self.metrics.gauge("in_flight", self.in_flight)
+        return exposition(self.metrics, self._folder.others())
+
+    # -- beside the requests ---------------------------------------------------------------
+
+    async def _tick(self) -> None:
+        turn = 0
+        while True:
+            await asyncio.sleep(_TICK)
+            turn += 1
+            try:
+                for sink in self.scorer.sinks:
+                    await sink.tick()
+                if turn % 4 == 0:
+                    await self._second()
+            except Exception:  # noqa: BLE001  # the ticker must outlive whatever it stumbles on
+                _log.exception("a periodic task failed")
+
+    async def _second(self) -> None:
+        self.access.refresh()
+        await self.scorer.tick()
+        self.labels.tick()
+        self.metrics.gauge("in_flight", self.in_flight)
+        self._folder.write(self.metrics)
+        if self._converter is not None and self._converter.poll() is not None:
+            self._convert()
+        await asyncio.to_thread(self.scorer.log.sync)
+
+    def _convert(self) -> None:
+        """Run the conversion to parquet in a process of its own, with this worker's life."""
+        self._converter = start_beside(
+            self.settings.home, "bentos.log.decision_files", "--follow", str(os.getpid())
+        )

@@ -1,0 +1,305 @@
+"""One micro-batch from transactions to answers: features, vector, models, rules, log, effects.
+
+Order matters: claim and features in one Redis round trip; then everything without waiting; then
+the decision log takes the batch; then the effects are sent; only then do answers leave. Each
+stage that fails is replaced by the next best thing, and the answer says so in `degraded`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import cast
+
+import msgspec
+import numpy as np
+
+from bentos.base.metrics import Metrics
+from bentos.base.problem import Problem
+from bentos.base.work import Work
+from bentos.effects import outbox as effects
+from bentos.effects.event_sinks import Sink, open_sinks
+from bentos.effects.outbox import Effect
+from bentos.features.online_features import OnlineRows
+from bentos.features.online_reader import OnlineReader
+from bentos.features.warm_up import warm_up
+from bentos.log.decision_log import DecisionLog, log_row
+from bentos.models.deployment import Scoring
+from bentos.models.model import Floats
+from bentos.models.model_scores import ModelScores, Scored
+from bentos.models.risk_factors import in_words
+from bentos.once.memory import Memory
+from bentos.once.shared_answers import open_shared
+from bentos.rules.rule_room import RuleRoom
+from bentos.wire.breaker import STATES
+from fraud.contract.answer import Answer, Decision
+from fraud.decision.decide import decide
+from fraud.decision.rules import Rule
+from fraud.features.on_demand import packed_rows
+from fraud.features.request import request_values
+from stores.event_log import partition_of
+from stores.settings import Settings
+from stores.spool import SpoolFull
+
+_log = logging.getLogger("tollgate.scoring")
+_encode_answer = msgspec.json.Encoder().encode
+
+
+class Scorer:
+    """Everything one worker needs to decide. One event loop owns it."""
+
+    def __init__(self, chosen: Settings, metrics: Metrics) -> None:
+        self._partitions = chosen.partitions
+        self.metrics = metrics
+        self.memory = Memory()
+        self.reader = OnlineReader(chosen, metrics, self.memory)
+        self.scores = ModelScores(chosen)
+        self.rules = RuleRoom(Path(chosen.rules_file) if chosen.rules_file else None)
+        self.log = DecisionLog(chosen.home)
+        self.sinks: list[Sink]
+        self._answers, self.sinks = open_sinks(chosen)
+        self.shared = open_shared(chosen.home, chosen.serve_workers)
+        self._stages = {
+            name: metrics.histogram("stage_seconds", name)
+            for name in ("parse", "queue", "features", "vector", "model", "rules", "finish", "total")
+        }
+        # The label pairs of feature_status_total are counted in C, a row at a time.
+        self._statuses: Counter[tuple[str, str]] = Counter()
+        metrics.counters["feature_status_total"] = cast("dict[tuple[str, ...], int]", self._statuses)
+        self._batch_sizes = metrics.histogram("batch_size")
+
+    async def start(self) -> None:
+        warm_up()
+        self.rules.refresh()
+        await self.scores.room.refresh()
+        for sink in self.sinks:
+            await sink.start()
+        if self.shared is not None and self._answers.spooled:  # a predecessor's
+            self.shared.owing.owe()
+
+    # -- a batch -------------------------------------------------------------------------
+
+    async def run(self, batch: list[Work]) -> None:
+        """Decide `batch`; every work is answered or refused, whatever happens."""
+        try:
+            await self._run(batch)
+        except Exception:  # noqa: BLE001  # the last resort: no request may hang
+            _log.exception("a batch failed")
+            for work in batch:
+                work.refuse(Problem(503, "(service)", "could not decide; try again", retry_after=1))
+        finally:
+            for work in batch:
+                self.memory.finished(work.transaction.transaction_id)
+
+    async def _run(self, batch: list[Work]) -> None:
+        begun = perf_counter()
+        for work in batch:
+            self._stages["queue"].observe(begun - work.arrived)
+        self._batch_sizes.observe(len(batch))
+        found = await self.reader.claim_and_read(batch)
+        kept, online = found.kept, found.online
+        read = perf_counter()
+        self._stages["features"].observe(read - begun)
+        if not kept:
+            return
+        if not (self.log.accepting and all(sink.accepting for sink in self.sinks)):
+            for work in kept:
+                work.refuse(Problem(503, "(service)", "the decision log takes no more", retry_after=5))
+            return
+
+        shortfalls = [found.shortfall] if found.shortfall else []
+        matrix = vector(kept, online)
+        assembled = perf_counter()
+        self._stages["vector"].observe(assembled - read)
+        remote = await self.scores.ask(matrix, shortfalls)
+        shared = self.shared
+        if shared is None or not (found.unclaimed or shared.owing.anybody):
+            self._decide(kept, online, matrix, remote, shortfalls, assembled)
+            return
+        await shared.catch_up()
+        if found.unclaimed:
+            shared.owing.owe()  # before the last look at what the others have done
+        with shared.turn() as mine:
+            places = shared.undecided(kept, self.memory, self.metrics)
+            if not mine:
+                shortfalls.append("idempotency:this_worker")
+            if remote is not None:
+                remote = remote[0], remote[1][places]
+            if places:
+                kept = [kept[place] for place in places]
+                self._decide(kept, online.take(places), matrix[places], remote, shortfalls, assembled)
+
+    def _decide(
+        self,
+        batch: Sequence[Work],
+        online: OnlineRows,
+        matrix: Floats,
+        remote: tuple[str, Floats] | None,
+        shortfalls: list[str],
+        begun: float,
+    ) -> None:
+        """Model, rules and everything that ends in an answer, without waiting in between."""
+        scored = self.scores.of(batch, matrix, remote)
+        modelled = perf_counter()
+        self._stages["model"].observe(modelled - begun)
+        hits = self._hits(batch, matrix, scored.scores)
+        ruled = perf_counter()
+        self._stages["rules"].observe(ruled - modelled)
+        self._finish(batch, online, matrix, scored, hits, shortfalls)
+        done = perf_counter()
+        self._stages["finish"].observe(done - ruled)
+        total = self._stages["total"]
+        for work in batch:
+            total.observe(done - work.arrived)
+
+    def _hits(
+        self, batch: Sequence[Work], matrix: Floats, scores: Sequence[float | None]
+    ) -> list[list[Rule]]:
+        ruleset, breaker = self.rules.current, self.rules.breaker
+        errors = ruleset.errors
+        every = [
+            ruleset.hits(work.transaction, work.amount_reference, matrix[place], scores[place])
+            for place, work in enumerate(batch)
+        ]
+        if ruleset.errors > errors:
+            self.metrics.count("rule_errors_total", by=ruleset.errors - errors)
+        blocks = Counter(rule.name for hits in every for rule in hits if rule.action == "block")
+        breaker.record(len(batch), blocks)
+        if breaker.open_rules:
+            every = [
+                [rule.softened() if breaker.is_open(rule.name) else rule for rule in hits] for hits in every
+            ]
+        for hits in every:
+            for rule in hits:
+                self.metrics.count("rule_hits_total", rule.name, rule.action)
+        return every
+
+    def _finish(
+        self,
+        batch: Sequence[Work],
+        online: OnlineRows,
+        matrix: Floats,
+        scored: Scored,
+        every: Sequence[list[Rule]],
+        shortfalls: list[str],
+    ) -> None:
+        """Decide, explain, log, send, answer."""
+        wall_us = time.time_ns() // 1000
+        # What every answer of this batch shares.
+        shared = shortfalls + ([scored.degraded] if scored.degraded else [])
+        if self.log.held:
+            shared.append("decision_log:held_in_memory")
+        if any(sink.spooled for sink in self.sinks):
+            shared.append("event_log:spooled")
+        demoted = self.rules.breaker.open_rules
+        shared += [f"rule_demoted:{name}" for name in sorted(demoted)]
+        answers, rows = [], []
+        count = self.metrics.count
+        for place, work in enumerate(batch):
+            scoring, score, hits = scored.models[place], scored.scores[place], every[place]
+            status = online.status[place]
+            decision = decide(score, scoring.model.manifest.thresholds if scoring else None, hits)
+            degraded = shared
+            if "stale" in status.values():
+                degraded = shared + [f"stale:{view}" for view, state in status.items() if state == "stale"]
+            factors = self._factors(scoring, matrix[place : place + 1], hits, decision)
+            variant = scored.variants[place]
+            latency = round((perf_counter() - work.arrived) * 1000, 3)
+            version = scoring.version if scoring else None
+            answer = Answer(
+                work.transaction.transaction_id, score, decision, factors, [rule.name for rule in hits],
+                version, variant, status, degraded, latency,
+            )  # fmt: skip
+            answers.append(_encode_answer(answer))
+            rows.append(
+                log_row(work, matrix[place], answer, online.timestamps[place], scored.shadows[place],
+                        self.rules.current.version, wall_us)
+            )  # fmt: skip
+            count("decisions_total", decision, variant)
+            if score is not None:
+                self.metrics.histogram("score", variant).observe(score)
+            self._statuses.update(status.items())
+            for reason in degraded:
+                count("degraded_total", reason.partition(":")[0])
+        try:
+            self.log.append(rows)
+            batch_effects = [
+                Effect(
+                    work.key, effects.answer_value(work.digest, answer),
+                    partition_of(work.transaction.customer_id, self._partitions), work.canonical,
+                )
+                for work, answer in zip(batch, answers, strict=True)
+            ]  # fmt: skip
+            sent = all([sink.send(batch_effects) for sink in self.sinks])  # noqa: C419  # every one, not until the first
+        except SpoolFull:
+            for work in batch:
+                work.refuse(Problem(503, "(service)", "the decision log takes no more", retry_after=5))
+            return
+        if not sent:
+            count("events_spooled_total", by=len(batch))
+            if self.shared is not None:
+                self.shared.owing.owe()
+        if self.shared is not None:
+            self.shared.publish(batch, answers)
+        for work, encoded in zip(batch, answers, strict=True):
+            self.memory.remember(work.transaction.transaction_id, work.digest, encoded)
+            work.answer(encoded)
+
+    def _factors(
+        self, scoring: Scoring | None, row: Floats, hits: Sequence[Rule], decision: Decision
+    ) -> list[str]:
+        if decision == "APPROVE":
+            return []
+        factors = [f"rule {rule.name}: {rule.reason}" for rule in hits if rule.action in ("block", "review")]
+        if scoring is not None:
+            own = scoring.rows(row)
+            factors += in_words(scoring.model.manifest.features, own[0], scoring.attribution.of(own))
+        return factors
+
+    # -- around the batches --------------------------------------------------------------
+
+    async def tick(self) -> None:
+        """Once a second: notice changes of models and rules, retry what waits, set the gauges."""
+        self.rules.refresh()
+        self.reader.plans.refresh()
+        await self.scores.room.refresh()
+        self.log.tick()
+        for sink in self.sinks:
+            await sink.tick()
+        if self.shared is not None:
+            self.shared.tick(self._answers.late)
+        metrics, line = self.metrics, self.scores.room.current
+        metrics.gauge("breaker_state", STATES.index(self.reader.breaker.state), "redis")
+        metrics.gauge("breaker_state", STATES.index(self.scores.breaker.state), "model")
+        metrics.gauge("log_held", self.log.held)
+        metrics.gauge("events_waiting", sum(sink.spooled for sink in self.sinks))
+        metrics.gauge("model_refused", self.scores.room.error is not None)
+        metrics.gauge("registry_refused", self.reader.plans.error is not None)
+        metrics.gauge("rules_refused", self.rules.error is not None)
+        metrics.gauge("rules_demoted", len(self.rules.breaker.open_rules))
+        metrics.gauges["model_age_seconds"].clear()
+        if line.champion is not None:
+            metrics.gauge("model_age_seconds", time.time() - line.since, line.champion.version)
+
+    async def close(self) -> None:
+        """Drain everything that waits; call it after the last batch."""
+        for sink in self.sinks:
+            await sink.close()
+        if self.shared is not None:
+            self.shared.close(self._answers.spooled > 0)
+        self.log.close()
+        await self.scores.close()
+        await self.reader.close()
+
+
+def vector(batch: Sequence[Work], online: OnlineRows) -> Floats:
+    """The rows of `batch` in VECTOR order."""
+    requests = [
+        request_values(work.transaction, work.event_us // 1000, work.amount_reference) for work in batch
+    ]
+    own = packed_rows(online.words, online.ends, requests, online.inputs)
+    return np.concatenate((online.profiles, own), axis=1)

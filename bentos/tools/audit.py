@@ -1,0 +1,233 @@
+"""Prove that the decision log is whole and unaltered: `python -m bentos.tools.audit`.
+
+Every entry of a series carries the hash of the entry before it, and its own hash covers all of its
+fields. The audit reads the parquet and the journal, encodes each row again, and checks that hashes
+match, that each series counts up from 0 without a gap, and that each entry links to the one
+before. It holds one segment at a time.
+
+What no hash chain can show is an end cut off together with all copies of it. Two lists show that,
+too: `--remembered` takes the answers that Redis remembers for 24 hours and checks that each is in
+the log as it was given (of all services that share the Redis: bring their logs together first),
+and `--answered FILE` (one transaction id a line) takes a caller's list.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, cast
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bentos.effects.outbox import remembered_answers
+from bentos.log.decision_log import GENESIS, RECORD, journal_folder
+from fraud.contract.answer import Answer
+from stores.settings import settings
+from stores.spool import read_frames
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[Any]).decode
+_decode_answer = msgspec.json.Decoder(Answer).decode
+_MAPS = ("feature_status", "view_timestamps", "shadow_scores")
+_TIMES = ("event_timestamp", "created_timestamp", "decided_at")
+_SHOWN: Final = (
+    "series", "sequence", "previous_hash", "transaction_id", "decision", "score", "model_version", "variant",
+)  # fmt: skip
+
+#: What was decided, as far as an answer shows it: decision, score, model version, variant.
+Outcome = tuple[str, float | None, str | None, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What the audit needs of one decision. `hash` is the one that is stored beside it."""
+
+    series: str
+    sequence: int
+    previous: bytes
+    transaction_id: str
+    outcome: Outcome
+    hash: bytes
+    altered: bool
+    where: str
+
+
+@dataclass(slots=True)
+class Findings:
+    """The result: `problems` is empty when the log is whole and unaltered."""
+
+    entries: int = 0
+    series: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def rows_as_records(table: pa.Table) -> Iterator[bytes]:
+    """Each row of a decision file as the bytes that its hash covers.
+
+    The features are the file's own: a version before may have had others.
+    """
+    features = [name for name in table.column_names if name not in RECORD and name != "hash"]
+    vectors = np.ascontiguousarray(
+        np.stack([table.column(name).to_numpy(zero_copy_only=False) for name in features], axis=1), "<f8"
+    )
+    columns: dict[str, list[Any]] = {}
+    for name in RECORD:
+        if name == "vector":
+            continue
+        column = table.column(name)
+        if name in _TIMES:
+            column = column.cast(pa.int64())
+        elif name == "view_timestamps":
+            column = pa.chunked_array(
+                [chunk.cast(pa.map_(pa.string(), pa.int64())) for chunk in column.chunks],
+                pa.map_(pa.string(), pa.int64()),
+            )
+        columns[name] = column.to_pylist()
+    for row in range(table.num_rows):
+        values = [
+            vectors[row].tobytes() if name == "vector"
+            else [tuple(pair) for pair in columns[name][row]] if name in _MAPS
+            else columns[name][row]
+            for name in RECORD
+        ]  # fmt: skip
+        yield _encode(values)
+
+
+def _of_file(path: Path, problems: list[str]) -> Iterator[Entry]:
+    try:
+        table = pq.read_table(path, partitioning=None)
+        rows = zip(*[table.column(name).to_pylist() for name in (*_SHOWN, "hash")], strict=True)
+        records = list(rows_as_records(table))
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        problems.append(f"{path.name}: cannot be read: {type(error).__name__}")
+        return
+    for record, (*shown, stored) in zip(records, rows, strict=True):
+        yield _entry(shown, stored, hashlib.sha256(record).digest() != stored, path)
+
+
+def _of_journal(path: Path) -> Iterator[Entry]:
+    places = [RECORD.index(name) for name in _SHOWN]
+    for record in read_frames(path):
+        fields = _decode(record)
+        yield _entry([fields[place] for place in places], hashlib.sha256(record).digest(), False, path)
+
+
+def _entry(shown: Sequence[Any], stored: bytes, altered: bool, path: Path) -> Entry:
+    series, sequence, previous, transaction, *outcome = shown
+    return Entry(
+        series, sequence, previous, transaction, cast("Outcome", tuple(outcome)), stored, altered, path.name
+    )
+
+
+def _segments(home: Path) -> Iterator[tuple[str, list[list[Path]]]]:
+    """Each series with the files of its segments, in order."""
+    root = home / "decisions"
+    paths = [path for path in root.rglob("*.parquet") if not path.name.startswith(".")]
+    paths += [
+        path for pattern in ("*.ready", "*.open", "*.foreign") for path in journal_folder(home).glob(pattern)
+    ]
+    by_series: dict[str, dict[str, list[Path]]] = {}
+    for path in sorted(paths):
+        series, _, segment = path.stem.rpartition("-")
+        by_series.setdefault(series, {}).setdefault(segment, []).append(path)
+    for series, segments in sorted(by_series.items()):
+        yield series, [segments[name] for name in sorted(segments)]
+
+
+def _read_segment(series: str, paths: Sequence[Path], problems: list[str]) -> list[Entry]:
+    """The entries in a segment's files by sequence; one that stands in file and journal counts once."""
+    found: dict[int, Entry] = {}
+    for path in paths:
+        for entry in _of_file(path, problems) if path.suffix == ".parquet" else _of_journal(path):
+            if entry.series != series:
+                problems.append(f"{path.name}: holds an entry of the series {entry.series}")
+                continue
+            if entry.altered:
+                problems.append(f"{path.name}: entry {entry.sequence} of {series} was altered")
+            known = found.setdefault(entry.sequence, entry)
+            if known.hash != entry.hash:
+                problems.append(f"{path.name}: entry {entry.sequence} of {series} differs from {known.where}")
+    return [found[sequence] for sequence in sorted(found)]
+
+
+def audit(
+    home: Path, answered: Sequence[str] | None = None, remembered: Mapping[str, Outcome] | None = None
+) -> Findings:
+    """Check every series under `home`, and that what was `answered` or is `remembered` is in it."""
+    findings = Findings()
+    problems = findings.problems
+    missing = dict.fromkeys(answered or ())
+    unproven = dict(remembered or {})
+    for series, segments in _segments(home):
+        findings.series += 1
+        following, previous = 0, GENESIS
+        for paths in segments:
+            for entry in _read_segment(series, paths, problems):
+                findings.entries += 1
+                if entry.sequence < following:
+                    problems.append(f"{series}: entry {entry.sequence} is there twice")
+                    continue
+                if entry.sequence > following:
+                    last = entry.sequence - 1
+                    which = f"entry {last} is" if last == following else f"entries {following} to {last} are"
+                    problems.append(f"{series}: {which} missing")
+                elif entry.previous != previous:
+                    problems.append(f"{series}: entry {entry.sequence} does not follow the one before it")
+                following, previous = entry.sequence + 1, entry.hash
+                missing.pop(entry.transaction_id, None)
+                if unproven.get(entry.transaction_id) == entry.outcome:
+                    del unproven[entry.transaction_id]
+    problems += [f"transaction {name} was answered but is not in the log" for name in missing]
+    problems += [f"transaction {name} was answered otherwise than the log says" for name in unproven]
+    return findings
+
+
+def outcomes(answers: Iterator[tuple[str, bytes]]) -> dict[str, Outcome]:
+    """Remembered answers (transaction id and JSON) as what they decided."""
+    found: dict[str, Outcome] = {}
+    for name, encoded in answers:
+        answer = _decode_answer(encoded)
+        found[name] = (answer.decision, answer.fraud_score, answer.model_version, answer.variant)
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m bentos.tools.audit", description=__doc__.split("\n\n")[0]
+    )
+    parser.add_argument("--answered", type=Path, help="file of transaction ids that callers were answered")
+    parser.add_argument(
+        "--remembered", action="store_true", help="check the answers that Redis remembers as well"
+    )
+    options = parser.parse_args(arguments)
+    answered = options.answered.read_text().split() if options.answered else None
+    chosen = settings()
+    # Before the log is read: what is remembered now was logged before.
+    remembered = (
+        outcomes(remembered_answers(chosen.redis_url, chosen.feast_project)) if options.remembered else None
+    )
+    findings = audit(chosen.home, answered, remembered)
+    print(f"{findings.entries:,} decisions in {findings.series} series")
+    for problem in findings.problems[:20]:
+        print(f"  {problem}", file=sys.stderr)
+    if findings.problems:
+        print(f"{len(findings.problems)} problems: the log is not whole", file=sys.stderr)
+        return 1
+    proofs = [
+        f"all {len(names):,} {what} are in it"
+        for names, what in ((answered, "answered transactions"), (remembered, "remembered answers"))
+        if names is not None
+    ]
+    print("; ".join(["whole and unaltered", *proofs]))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,184 @@
+"""What a rule file would have done: `python -m bentos.tools.backtest_rules --rules FILE`.
+
+Runs the rules over the decision log's own vectors and scores, joins what became known since, and
+prints per rule its hits, precision, the fraud value it caught and the genuine customers it
+declined or sent to review; then how the decisions differ from those of the live file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bentos.models.deployment import read_deployment
+from bentos.models.model import ModelError, model_folder, read_manifest
+from bentos.rules.ruleset import DEFAULT_RULES, RuleError, RuleSet, load_rules
+from fraud.contract.money import decimal_amount
+from fraud.contract.transaction import Transaction
+from fraud.decision.decide import Thresholds, decide
+from fraud.features.feature_list import VECTOR
+from stores.lake import read_labels
+from stores.settings import settings
+
+_CEILING = Thresholds(0.5, 0.9)
+_FIELDS = (
+    "transaction_id", "customer_id", "card_id", "merchant_id", "terminal_id", "device_id", "ip", "currency",
+    "channel", "merchant_category", "country", "latitude", "longitude",
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class RuleFigures:
+    """One rule over a period; amounts in reference cents."""
+
+    action: str
+    hits: int = 0
+    labelled_fraud: int = 0
+    caught_value: int = 0
+    genuine_customers: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class Backtest:
+    """The figures of a rule file, and how its decisions differ from the live file's."""
+
+    rows: int = 0
+    frauds: int = 0
+    rules: dict[str, RuleFigures] = field(default_factory=dict)
+    decisions: Counter[str] = field(default_factory=Counter)
+    live: Counter[str] = field(default_factory=Counter)
+    changes: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+
+def _rows(table: pa.Table) -> Iterator[tuple[Transaction, int, float | None, str | None]]:
+    columns = {name: table.column(name).to_pylist() for name in _FIELDS}
+    extra = [
+        table.column(name).to_pylist()
+        for name in ("event_timestamp", "amount_minor", "amount_reference", "score", "model_version")
+    ]
+    for row, (event, minor, reference, score, version) in enumerate(zip(*extra, strict=True)):
+        values = {name: columns[name][row] for name in _FIELDS}
+        amount = decimal_amount(minor, values["currency"])
+        yield Transaction(event_time=event, amount=amount, **values), reference, score, version
+
+
+def _vectors(table: pa.Table) -> npt.NDArray[np.float64]:
+    """The rows in VECTOR order; a feature that a version before did not have is missing."""
+    nothing = np.full(table.num_rows, np.nan)
+    known = set(table.column_names)
+    columns = [
+        table.column(name).to_numpy(zero_copy_only=False) if name in known else nothing for name in VECTOR
+    ]
+    return np.stack(columns, axis=1)
+
+
+def backtest(
+    files: Sequence[Path], candidate: RuleSet, live: RuleSet, frauds: set[str], home: Path
+) -> Backtest:
+    """Run both rule sets over decision files; `frauds` are the transactions known to be fraud."""
+    result = Backtest(rules={rule.name: RuleFigures(rule.action) for rule in candidate.rules})
+    thresholds: dict[str | None, Thresholds | None] = {None: None}
+    for path in files:
+        table = pq.read_table(path, partitioning=None)
+        vectors = _vectors(table)
+        for row, (transaction, reference, score, version) in enumerate(_rows(table)):
+            if version not in thresholds:
+                thresholds[version] = _thresholds(home, version)
+            fraud = transaction.transaction_id in frauds
+            hits = candidate.hits(transaction, reference, vectors[row], score)
+            before = decide(
+                score, thresholds[version], live.hits(transaction, reference, vectors[row], score)
+            )
+            after = decide(score, thresholds[version], hits)
+            result.rows += 1
+            result.frauds += fraud
+            result.decisions[after] += 1
+            result.live[before] += 1
+            if before != after:
+                result.changes[before, after] += 1
+            for rule in hits:
+                figures = result.rules[rule.name]
+                figures.hits += 1
+                if fraud:
+                    figures.labelled_fraud += 1
+                    figures.caught_value += reference
+                elif rule.action in ("block", "review"):
+                    figures.genuine_customers.add(transaction.customer_id)
+    return result
+
+
+def _thresholds(home: Path, version: str | None) -> Thresholds:
+    """The thresholds of a model version; those of the champion if it left the store."""
+    for name in (version, getattr(read_deployment(home), "champion", None)):
+        if name is not None:
+            try:
+                return read_manifest((model_folder(home, name) / "manifest.json").read_text()).thresholds
+            except (OSError, ModelError):
+                continue
+    return _CEILING
+
+
+def report(result: Backtest) -> str:
+    """The figures as text."""
+    lines = [
+        f"{result.rows:,} decisions, {result.frauds:,} known to be fraud",
+        f"{'rule':<32}{'action':<9}{'hits':>8}{'precision':>11}{'value caught':>14}{'genuine customers':>19}",
+    ]
+    for name, figures in result.rules.items():
+        precision = f"{figures.labelled_fraud / figures.hits:.3f}" if figures.hits else "-"
+        lines.append(
+            f"{name:<32}{figures.action:<9}{figures.hits:>8,}{precision:>11}"
+            f"{figures.caught_value / 100:>14,.2f}{len(figures.genuine_customers):>19,}"
+        )
+    lines.append(
+        "decisions      " + ", ".join(f"{key} {value:,}" for key, value in sorted(result.decisions.items()))
+    )
+    lines.append(
+        "live file      " + ", ".join(f"{key} {value:,}" for key, value in sorted(result.live.items()))
+    )
+    changes = ", ".join(f"{a} -> {b} {count:,}" for (a, b), count in sorted(result.changes.items()))
+    lines.append(f"difference     {changes or 'none'}")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    chosen = settings()
+    live_path = chosen.rules_file or DEFAULT_RULES
+    parser = argparse.ArgumentParser(
+        prog="python -m bentos.tools.backtest_rules", description=__doc__.split("\n\n")[0]
+    )
+    parser.add_argument("--rules", type=Path, default=live_path, help="rule file to try")
+    parser.add_argument("--decisions", type=Path, default=chosen.home / "decisions", help="decision log")
+    options = parser.parse_args(arguments)
+    files = [path for path in sorted(options.decisions.rglob("*.parquet")) if not path.name.startswith(".")]
+    if not files:
+        print(f"no decisions under {options.decisions}: score something first (make demo)", file=sys.stderr)
+        return 1
+    try:
+        candidate, live = load_rules(options.rules), load_rules(live_path)
+    except RuleError as error:
+        print("the rule file cannot be used:", *error.problems, sep="\n  ", file=sys.stderr)
+        return 1
+    labels = read_labels(chosen.lake)
+    frauds = {
+        name
+        for name, fraud in zip(
+            labels.column("transaction_id").to_pylist(), labels.column("is_fraud").to_pylist(), strict=True
+        )
+        if fraud
+    }
+    print(report(backtest(files, candidate, live, frauds, chosen.home)))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,217 @@
+"""The request-time features of every row, in one loop that numba compiles."""
+
+from __future__ import annotations
+
+from math import asin, cos, nan, radians, sin, sqrt
+from typing import Final
+
+import numpy as np
+
+from fraud.features.entities import ENTITIES, TRACKED_FIELDS, VELOCITY_TTL, WINDOWS
+from fraud.features.feature_list import (
+    DAY_AT,
+    HOUR_AT,
+    MOMENT_AT,
+    PROFILE_INPUTS,
+    entity_features,
+)
+from fraud.features.profiles import AMOUNT_AGAINST, USUAL_PLACE
+from fraud.features.request import REQUEST_FIELDS
+from fraud.state.last_seen import NEVER
+from fraud.state.observation import NO_LOCATION
+from fraud.state.window_loops import (
+    LOCATED,
+    OLD,
+    PRESENT,
+    TABLE_COUNT,
+    Figures,
+    Floats,
+    Ints,
+    new_figures,
+    read_state,
+    seconds_since,
+)
+from machine.compiled import compiled
+
+HORIZON_MS: Final = int(VELOCITY_TTL.total_seconds() * 1000)
+#: The age of an entity counts up to this, so that it means the same however long the log is.
+OLDEST_SECONDS: Final = 30 * 86_400.0
+DAY_MS: Final = 86_400_000
+EARTH_KM: Final = 6371.0088
+
+# Columns of the requests.
+_FIELDS: Final = tuple(REQUEST_FIELDS)
+_AT, _AMOUNT, _LOCATION = (_FIELDS.index(name) for name in ("event_ms", "amount_reference", "location"))
+_CHANNEL, _CATEGORY, _COUNTRY, _CURRENCY = (
+    _FIELDS.index(f"{name}_code") for name in ("channel", "category", "country", "currency")
+)
+_DEVICE: Final = _FIELDS.index("device_hash")
+_HAS_IP, _HAS_TERMINAL = _FIELDS.index("has_ip"), _FIELDS.index("has_terminal")
+#: By entity, the columns of the hashes that its tables are asked for.
+_TRACKED: Final = tuple(
+    tuple(_FIELDS.index(f"{name}_hash") for name in entity.tracked)
+    + (-1,) * (TABLE_COUNT - len(entity.tracked))
+    for entity in ENTITIES
+)
+# Columns of the profiles: four per entity that the amount is held against, two of the category, two of
+# the customer's usual place.
+_COMPARED: Final = len(AMOUNT_AGAINST)
+_CATEGORY_MEAN: Final = 4 * _COMPARED
+_LATITUDE, _LONGITUDE = (PROFILE_INPUTS.index(name) for name in USUAL_PLACE)
+# What entities differ in.
+_ENTITIES: Final = len(ENTITIES)
+_COUNTERPARTIES: Final = tuple(len(entity.counterparties) for entity in ENTITIES)
+_TABLES: Final = tuple(len(entity.tracked) for entity in ENTITIES)
+_WIDTHS: Final = tuple(len(entity_features(entity)) for entity in ENTITIES)
+_WINDOWS: Final = len(WINDOWS)
+
+assert tuple(TRACKED_FIELDS) == tuple(
+    name.removesuffix("_hash") for name in _FIELDS if name.endswith("_hash")
+)
+assert PROFILE_INPUTS[_CATEGORY_MEAN : _CATEGORY_MEAN + 2] == (
+    "merchant_category_amount_mean_30d", "merchant_category_amount_std_30d",
+)  # fmt: skip
+assert tuple(entity.name for entity in ENTITIES[:_COMPARED]) == AMOUNT_AGAINST
+
+
+@compiled
+def fill_features(words: Ints, ends: Ints, requests: Ints, profiles: Floats, matrix: Floats) -> bool:
+    """Compute the features of every row into `matrix`: (rows, len(TRANSACTION_FEATURES)).
+
+    The state of row r's entity at place p stands in `words[ends[i] : ends[i + 1]]` for i = p * rows + r.
+    `requests` has the columns of `REQUEST_FIELDS` and `profiles` those of `PROFILE_INPUTS`. Returns
+    whether a state is of the old version; it counts as missing.
+    """
+    rows = len(requests)
+    figures = new_figures()
+    asked = np.empty(TABLE_COUNT, dtype=np.int64)
+    counts = np.empty((_ENTITIES, 2))
+    old = False
+    for row in range(rows):
+        request, known, out = requests[row], profiles[row], matrix[row]
+        column = _own(request, out)
+        for place in range(_ENTITIES):
+            for table in range(TABLE_COUNT):
+                field = _TRACKED[place][table]
+                asked[table] = request[field] if field >= 0 else 0
+            begin = ends[place * rows + row]
+            size = ends[place * rows + row + 1] - begin
+            found, last, first, where, located = read_state(
+                words, begin, size, place, request[_AT], asked, HORIZON_MS, figures
+            )
+            if found == PRESENT:
+                _entity(place, request, asked, figures, last, first, where, located, out, column)
+                counts[place, 0] = figures.counts[HOUR_AT]
+                counts[place, 1] = figures.counts[DAY_AT]
+            else:
+                old |= found == OLD
+                out[column : column + _WIDTHS[place]] = nan
+                counts[place] = nan
+            column += _WIDTHS[place]
+        _against(request, known, counts, out, column)
+    return old
+
+
+@compiled
+def _own(request: Ints, out: Floats) -> int:
+    at_ms = request[_AT]
+    hour = (at_ms % DAY_MS) / 3_600_000
+    weekday = (at_ms // DAY_MS + 3) % 7  # 1970-01-01 was a Thursday
+    out[0] = request[_AMOUNT]
+    out[1] = request[_CHANNEL]
+    out[2] = request[_CATEGORY]
+    out[3] = request[_COUNTRY]
+    out[4] = request[_CURRENCY]
+    out[5] = hour
+    out[6] = weekday
+    out[7] = hour < 6
+    out[8] = weekday >= 5
+    out[9] = request[_DEVICE] != 0
+    out[10] = request[_HAS_IP]
+    out[11] = request[_HAS_TERMINAL]
+    return 12
+
+
+@compiled
+def _entity(
+    place: int, request: Ints, asked: Ints, figures: Figures, last: int, first: int, where: int, located: int,
+    out: Floats, column: int,
+) -> None:  # fmt: skip
+    at_ms = request[_AT]
+    out[column : column + _WINDOWS] = figures.counts
+    column += _WINDOWS
+    out[column : column + _WINDOWS] = figures.totals
+    column += _WINDOWS
+    mean = deviation = nan
+    for moment in range(len(MOMENT_AT)):
+        window = MOMENT_AT[moment]
+        number = figures.counts[window]
+        mean = ratio(figures.totals[window], number)
+        variance = ratio(figures.squares[window], number) - mean * mean
+        deviation = 0.0 if variance < 0 else sqrt(variance)
+        out[column + moment] = mean
+        out[column + len(MOMENT_AT) + moment] = deviation
+    column += 2 * len(MOMENT_AT)
+    for table in range(_COUNTERPARTIES[place]):
+        for moment in range(len(MOMENT_AT)):
+            out[column] = figures.distinct[table, MOMENT_AT[moment]]
+            column += 1
+    out[column] = seconds_since(at_ms, last)
+    age = seconds_since(at_ms, first)
+    out[column + 1] = OLDEST_SECONDS if age > OLDEST_SECONDS else age
+    out[column + 2] = ratio(request[_AMOUNT] - mean, deviation)
+    column += 3
+    for table in range(_TABLES[place]):
+        out[column] = 1.0 - figures.seen[table] if asked[table] != 0 else nan
+        column += 1
+    if LOCATED[place]:
+        away = nan
+        if located != NEVER and request[_LOCATION] != NO_LOCATION:
+            latitude, longitude = _degrees(where)
+            away = _kilometres(latitude, longitude, request[_LOCATION])
+        out[column] = away
+        out[column + 1] = away / ((at_ms - located) / 3_600_000.0)
+
+
+@compiled
+def _against(request: Ints, known: Floats, counts: Floats, out: Floats, column: int) -> None:
+    """The amount, the rate and the place held against the entity's own profile."""
+    amount = request[_AMOUNT]
+    for place in range(_COMPARED):
+        mean, deviation = known[4 * place], known[4 * place + 1]
+        most, month = known[4 * place + 2], known[4 * place + 3]
+        out[column] = ratio(amount - mean, deviation)
+        out[column + 1] = ratio(amount, mean)
+        out[column + 2] = ratio(amount, most)
+        out[column + 3] = ratio(counts[place, 0] * 720.0, month)
+        out[column + 4] = ratio(counts[place, 1] * 30.0, month)
+        column += 5
+    out[column] = ratio(amount - known[_CATEGORY_MEAN], known[_CATEGORY_MEAN + 1])
+    away = nan
+    if request[_LOCATION] != NO_LOCATION:
+        away = _kilometres(known[_LATITUDE], known[_LONGITUDE], request[_LOCATION])
+    out[column + 1] = away
+
+
+@compiled
+def ratio(above: float, below: float) -> float:
+    """`above / below`, NaN where there is nothing above 0 to divide by."""
+    return above / below if below > 0 else nan
+
+
+@compiled
+def _degrees(packed: int) -> tuple[float, float]:
+    """Latitude and longitude of a packed location."""
+    return (packed >> 32) / 1e6, ((packed << 32) >> 32) / 1e6
+
+
+@compiled
+def _kilometres(latitude: float, longitude: float, there: int) -> float:
+    """Great-circle distance (haversine) from degrees to a packed location."""
+    to_latitude, to_longitude = _degrees(there)
+    north = sin((radians(to_latitude) - radians(latitude)) / 2)
+    east = sin((radians(to_longitude) - radians(longitude)) / 2)
+    half = north * north + cos(radians(latitude)) * cos(radians(to_latitude)) * (east * east)
+    if half > 1:
+        half = 1.0
+    return 2 * EARTH_KM * asin(sqrt(half)) if half >= 0 else nan  # below 0: damaged latitudes

@@ -1,0 +1,197 @@
+"""What one transaction tells the states of its entities: hashes and integers, ready to add."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from hashlib import blake2b
+from struct import Struct as Layout
+from typing import Final
+
+from msgspec import Struct
+
+from fraud.contract.money import REFERENCE_CAP, reference_cents
+from fraud.contract.transaction import Transaction
+from fraud.features.entities import ENTITIES
+from fraud.state.last_seen import KEY_BYTES
+
+_SIGN = 1 << 63
+#: Hashes keep this bit set: so none is 0, and none is mistaken for a time.
+_MARK = 1 << 62
+_HIGH_HALF: Final = ~0xFFFFFFFF
+#: In place of the hash bytes that tables do not keep.
+_LOW_BYTES: Final = bytes(8 - KEY_BYTES)
+#: In place of a location where there is none: outside what `pack_location` gives.
+NO_LOCATION: Final = -(1 << 63)
+#: In place of a key where there is none, in a record.
+_NO_KEY: Final = bytes(KEY_BYTES)
+#: Keys in a record: those of an entity's tables stand in the order of its tables.
+_RECORD_KEYS: Final = ("card", "customer", "merchant", "device", "country")
+_RECORD: Final = Layout("<qqq" + f"{KEY_BYTES}s" * len(_RECORD_KEYS))
+#: What each entity reads of a record: the keys of other entities are passed over.
+_OF_ENTITY: Final = tuple(
+    Layout("<qqq" + "".join([f"{KEY_BYTES}{'s' if key in entity.tracked else 'x'}" for key in _RECORD_KEYS]))
+    for entity in ENTITIES
+)
+
+
+def _hash(text: str) -> int:
+    value = int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little") | _MARK
+    return value - (1 << 64) if value & _SIGN else value
+
+
+#: A 64-bit signed hash of a text, the same in every process and on every machine, never 0.
+stable_hash = lru_cache(maxsize=1 << 18)(_hash)
+
+
+class _Keys(dict[str | None, bytes]):
+    """The hash bytes that tables keep of a text, and none of None: computed once, for so many texts.
+
+    (An `lru_cache` keeps its entries in a list, which every look relinks: three far places in memory.)
+    """
+
+    def __missing__(self, text: str | None) -> bytes:
+        if len(self) >= _MOST_KEYS:
+            self.clear()
+        whole = b"" if text is None else _hash(text).to_bytes(8, "little", signed=True)
+        key = self[text] = whole[8 - KEY_BYTES :]
+        return key
+
+
+_MOST_KEYS: Final = 1 << 18
+_keys: Final = _Keys()
+
+
+class Observation(Struct, frozen=True, gc=False):
+    """One transaction as velocity states see it.
+
+    `event_ms` is event time (UTC milliseconds), `word` holds the high half of the transaction
+    id's hash and the amount in reference cents, `record` is all that states look at as bytes of one
+    size, of which `event_ms` is the first 8 (`read_records`), `ids` the entities' values in `ENTITIES`
+    order (None where absent), `keys` one tuple per entity with the hashes its last-seen tables take
+    (the high 6 bytes of `stable_hash`, or none where absent), `location` micro-degrees packed by
+    `pack_location`, or None.
+    """
+
+    event_ms: int
+    transaction_key: int
+    word: int
+    record: bytes
+    ids: tuple[str | None, ...]
+    keys: tuple[tuple[bytes, ...], ...]
+    location: int | None
+
+    @property
+    def amount(self) -> int:
+        """Reference cents."""
+        return self.word & 0xFFFFFFFF
+
+    @property
+    def tracked(self) -> tuple[tuple[int, ...], ...]:
+        """`keys` as integers, which a read takes for those of `stable_hash`; 0 where absent."""
+        return tuple(
+            [
+                tuple([int.from_bytes(_LOW_BYTES + key, "little", signed=True) for key in keys])
+                for keys in self.keys
+            ]
+        )
+
+
+def pack_location(latitude: float, longitude: float) -> int:
+    """Both coordinates, rounded to micro-degrees, in one signed 64-bit integer."""
+    return (round(latitude * 1e6) << 32) | (round(longitude * 1e6) & 0xFFFFFFFF)
+
+
+def observe(transaction: Transaction) -> Observation:
+    """The observation that `transaction` adds to each of its entities."""
+    return observe_measured(transaction, transaction.event_ms, transaction.amount_minor)
+
+
+def observe_measured(transaction: Transaction, event_ms: int, amount_minor: int) -> Observation:
+    """As `observe`, where `parse_measured` has computed its time and amount already."""
+    return observe_values(
+        event_ms,
+        reference_cents(amount_minor, transaction.currency),
+        transaction.transaction_id,
+        (
+            transaction.customer_id, transaction.card_id, transaction.merchant_id,
+            transaction.terminal_id, transaction.device_id, transaction.ip,
+        ),
+        transaction.country,
+        transaction.latitude,
+        transaction.longitude,
+    )  # fmt: skip
+
+
+def observe_values(
+    event_ms: int,
+    amount_reference: int,
+    transaction_id: str,
+    ids: tuple[str | None, ...],
+    country: str | None,
+    latitude: float | None,
+    longitude: float | None,
+) -> Observation:
+    """The observation of a transaction that is at hand in parts, such as a row of the lake.
+
+    `ids` are the entities' values in `ENTITIES` order; customer, card and merchant are never
+    None. Raises ValueError for an amount below 0 or above the cap of reference cents.
+    """
+    if not 0 <= amount_reference <= REFERENCE_CAP:
+        raise ValueError(f"an amount in reference cents is between 0 and {REFERENCE_CAP}")
+    customer, card, merchant, _, device, _ = ids
+    keys = _keys
+    card_key, customer_key, merchant_key = keys[card], keys[customer], keys[merchant]
+    device_key, country_key = keys[device], keys[country]
+    used = merchant_key, device_key, country_key
+    served = (card_key,)
+    shared = card_key, customer_key
+    transaction_key = _hash(transaction_id)
+    word = transaction_key & _HIGH_HALF | amount_reference
+    location = pack_location(latitude, longitude) if latitude is not None and longitude is not None else None
+    return Observation(
+        event_ms,
+        transaction_key,
+        word,
+        _RECORD.pack(
+            event_ms, word, NO_LOCATION if location is None else location,
+            card_key, customer_key, merchant_key, device_key, country_key,
+        ),
+        ids,
+        (used, used, served, served, shared, shared),
+        location,
+    )  # fmt: skip
+
+
+def entity_record(
+    place: int, event_ms: int, word: int, keys: tuple[bytes, ...], location: int | None
+) -> bytes:
+    """The record of an observation of which is known only what the entity at `place` looks at."""
+    return _OF_ENTITY[place].pack(event_ms, word, NO_LOCATION if location is None else location, *keys)
+
+
+def read_records(place: int, records: bytes) -> Iterator[Observation]:
+    """The observations with these records, one after the other, without `ids` and with the keys of the
+    entity at `place` in `ENTITIES` only: good for adding to its states."""
+    before: tuple[tuple[bytes, ...], ...] = ((),) * place
+    at, size = 0, _RECORD.size
+    for time, word, location, *keys in _OF_ENTITY[place].iter_unpack(records):
+        used = tuple(keys)
+        if _NO_KEY in used:
+            used = tuple([b"" if key == _NO_KEY else key for key in used])
+        record = records[at : at + size]
+        at += size
+        yield Observation(
+            time, 0, word, record, (), (*before, used), None if location == NO_LOCATION else location
+        )
+
+
+assert [(entity.key, entity.tracked) for entity in ENTITIES] == [
+    ("customer_id", ("merchant", "device", "country")),
+    ("card_id", ("merchant", "device", "country")),
+    ("merchant_id", ("card",)),
+    ("terminal_id", ("card",)),
+    ("device_id", ("card", "customer")),
+    ("ip", ("card", "customer")),
+], "observe_values is written in this order"
+assert all(sorted(entity.tracked, key=_RECORD_KEYS.index) == list(entity.tracked) for entity in ENTITIES)

@@ -1,0 +1,248 @@
+"""What a packed state says at a time, in loops that numba compiles.
+
+A read at time t sees only what happened before t: the window is ``[t - length, t)``, and a
+last use at or after t is replaced by the one before it. So the transaction being scored never
+counts itself, and the answer is the same whether or not its own update has arrived.
+
+Counts, sums and sums of squares are added exactly, as integers (squares in two halves of 31
+bits), and rounded once: so a row's figures do not depend on the order of additions.
+"""
+
+from __future__ import annotations
+
+from math import nan
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fraud.features.entities import ENTITIES, WINDOWS
+from fraud.state.buckets import SUM_BITS, SUM_MASK
+from fraud.state.last_seen import NEVER, SPAN_MS
+from fraud.state.layout import (
+    BUCKETS_MASK,
+    BUCKETS_SHIFT,
+    DISTINCT_LIMIT,
+    EVENTS_MASK,
+    EVENTS_SHIFT,
+    FIRST,
+    HABIT_RETENTION_MS,
+    HEADER_WORDS,
+    KIND,
+    LEAST_BYTES,
+    OLD_VERSION,
+    PLACE1,
+    PLACE2,
+    STATE_VERSION,
+    TABLE_BITS,
+    TABLE_MASK,
+    TABLES_SHIFT,
+    TIME1,
+    TIME2,
+    VERSION,
+)
+from machine.compiled import compiled
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+LENGTHS: Final = tuple(window.milliseconds for window in WINDOWS)
+TABLE_COUNT: Final = max(len(entity.tracked) for entity in ENTITIES)
+#: Novelty looks this far back: counterparties over the longest window, habits over 30 days.
+NOVELTY: Final = tuple(
+    tuple(
+        LENGTHS[-1] if index < len(entity.counterparties) else HABIT_RETENTION_MS
+        for index in range(TABLE_COUNT)
+    )
+    for entity in ENTITIES
+)
+LOCATED: Final = tuple(entity.located for entity in ENTITIES)
+LEAST_WORDS: Final = LEAST_BYTES // 8
+#: What `read_state` found.
+ABSENT, PRESENT, OLD = range(3)
+
+#: Bits of an entry's words that are not the key's hash or the last use; and those of a hash that are.
+_KEY_REST: Final = 16
+_KEY_HASH: Final = ~0xFFFF
+_HALF_BITS: Final = 31
+_HALF: Final = (1 << _HALF_BITS) - 1
+_HALF_SCALE: Final = float(1 << _HALF_BITS)
+
+
+class Figures(NamedTuple):
+    """Figures of one state. `counts`, `totals` and `squares` are by window, `distinct` by table and window;
+    `seen` is by table: 1.0 where the value asked for was used before, else 0.0. In `sums` and `halves`
+    they are added up: by slot (the shortest window) count, sum and both halves of the squares."""
+
+    counts: Floats
+    totals: Floats
+    squares: Floats
+    distinct: Floats
+    seen: Floats
+    sums: Ints
+    halves: Floats
+
+
+@compiled
+def new_figures() -> Figures:
+    """Room for the figures of one state, and for what they are added up in."""
+    windows = len(LENGTHS)
+    return Figures(
+        np.empty(windows), np.empty(windows), np.empty(windows), np.empty((TABLE_COUNT, windows)),
+        np.empty(TABLE_COUNT), np.empty((windows, 4), np.int64), np.empty((windows, 4)),
+    )  # fmt: skip
+
+
+@compiled
+def _slot(age: int) -> int:
+    """The shortest window that holds what is so many milliseconds old; none beyond the longest."""
+    slot = 0
+    while slot < len(LENGTHS) and age > LENGTHS[slot]:
+        slot += 1
+    return slot
+
+
+@compiled
+def read_state(
+    words: Ints, start: int, size: int, place: int, at_ms: int, asked: Ints, horizon_ms: int, into: Figures
+) -> tuple[int, int, int, int, int]:
+    """What the state in `words[start : start + size]`, the entity at `place`'s, says at `at_ms`, `into`
+    figures; and whether there is one, its last event's time before then and its first event's, its last
+    location and when that was (NEVER: none).
+
+    `asked[table]` is the hash whose novelty is asked (0: not asked). A state whose version is more
+    than `horizon_ms` old is missing, and so are bytes that are no state. `into` is zero then.
+    """
+    into.counts[:] = 0.0
+    into.totals[:] = 0.0
+    into.squares[:] = 0.0
+    into.distinct[:] = 0.0
+    into.seen[:] = 0.0
+    if size < LEAST_WORDS:
+        return ABSENT, NEVER, NEVER, 0, NEVER
+    kind = words[start + KIND]
+    if kind & 0xFF == OLD_VERSION:
+        return OLD, NEVER, NEVER, 0, NEVER
+    begin = HEADER_WORDS[place]
+    events = kind >> EVENTS_SHIFT & EVENTS_MASK
+    buckets = kind >> BUCKETS_SHIFT & BUCKETS_MASK
+    uses = 0
+    for table in range(TABLE_COUNT):
+        uses += kind >> TABLES_SHIFT + TABLE_BITS * table & TABLE_MASK
+    if (
+        kind & 0xFFFF != STATE_VERSION | place << 8
+        or events == 0
+        or size != begin + 2 * events + 3 * buckets + (1 if buckets else 0) + 2 * uses
+        or words[start + VERSION] < 1000 * (at_ms - horizon_ms)
+    ):
+        return ABSENT, NEVER, NEVER, 0, NEVER
+
+    begin += start
+    last = _add_events(words, begin, events, at_ms, into.sums)
+    into.halves[:] = 0.0
+    if buckets:
+        _add_buckets(words, begin + 2 * events, buckets, at_ms, into.halves)
+    _sum_up(into)
+    _read_tables(words, start + size - 2 * uses, kind, place, at_ms, asked, into)
+
+    location, located = 0, NEVER
+    if LOCATED[place]:
+        if words[start + TIME1] < at_ms:
+            location, located = words[start + PLACE1], words[start + TIME1]
+        else:
+            location, located = words[start + PLACE2], words[start + TIME2]
+            if located >= at_ms:
+                located = NEVER
+    return PRESENT, last, words[start + FIRST], location, located
+
+
+@compiled
+def _add_events(words: Ints, begin: int, events: int, at_ms: int, sums: Ints) -> int:
+    """Count, sum and squares in halves, by slot; returns the last event's time before `at_ms`."""
+    sums[:] = 0
+    last = NEVER
+    slot = 0
+    for event in range(events - 1, -1, -1):  # they are in order of time
+        time = words[begin + 2 * event]
+        age = at_ms - time
+        if age <= 0:
+            continue
+        if last == NEVER:
+            last = time
+        while slot < len(LENGTHS) and age > LENGTHS[slot]:
+            slot += 1
+        if slot == len(LENGTHS):
+            break
+        amount = words[begin + 2 * event + 1] & 0xFFFFFFFF
+        power = amount * amount
+        sums[slot, 0] += 1
+        sums[slot, 1] += amount
+        sums[slot, 2] += power >> _HALF_BITS
+        sums[slot, 3] += power & _HALF
+    return last
+
+
+@compiled
+def _add_buckets(words: Ints, at: int, buckets: int, at_ms: int, halves: Floats) -> None:
+    """Buckets, by slot: half of each where its newest event falls, half where its oldest does."""
+    since_base = at_ms - words[at]
+    for bucket in range(buckets):
+        place = at + 1 + 3 * bucket
+        span, load = words[place], words[place + 1]
+        squares = words[place + 2 : place + 3].view(np.float64)[0]
+        high = np.floor(squares / _HALF_SCALE)
+        low = squares - high * _HALF_SCALE
+        for age in (since_base - (span >> 32), since_base - (span & 0xFFFFFFFF)):
+            slot = _slot(age)
+            if age > 0 and slot < len(LENGTHS):
+                halves[slot, 0] += (load >> SUM_BITS) * 0.5
+                halves[slot, 1] += (load & SUM_MASK) * 0.5
+                halves[slot, 2] += high * 0.5
+                halves[slot, 3] += low * 0.5
+
+
+@compiled
+def _sum_up(into: Figures) -> None:
+    """A window holds what the shorter ones hold, and its own slot."""
+    sums, halves = into.sums, into.halves
+    for window in range(len(LENGTHS)):
+        if window:
+            for figure in range(4):
+                sums[window, figure] += sums[window - 1, figure]
+                halves[window, figure] += halves[window - 1, figure]
+        into.counts[window] = sums[window, 0] + halves[window, 0]
+        into.totals[window] = sums[window, 1] + halves[window, 1]
+        high, low = sums[window, 2] + halves[window, 2], sums[window, 3] + halves[window, 3]
+        into.squares[window] = high * _HALF_SCALE + low
+
+
+@compiled
+def _read_tables(words: Ints, at: int, kind: int, place: int, at_ms: int, asked: Ints, into: Figures) -> None:
+    """Distinct values per table and window, and whether the value asked for was seen."""
+    for table in range(TABLE_COUNT):
+        distinct = into.distinct[table]
+        for _ in range(kind >> TABLES_SHIFT + TABLE_BITS * table & TABLE_MASK):
+            key, use = words[at], words[at + 1]
+            at += 2
+            last = use >> _KEY_REST
+            age = at_ms - last
+            if age <= 0:  # the use before the last one (`fraud.state.last_seen`)
+                apart = (last - ((key >> 48 & 0xFFFF) | (use & 0xFFFF) << 16)) & SPAN_MS - 1
+                age = at_ms - (last - apart if apart else NEVER)
+            if age > 0:
+                slot = _slot(age)
+                if slot < len(LENGTHS):
+                    distinct[slot] += 1.0
+                if key << _KEY_REST == asked[table] & _KEY_HASH and age <= NOVELTY[place][table]:
+                    into.seen[table] = 1.0
+        for window in range(len(LENGTHS)):
+            if window:
+                distinct[window] += distinct[window - 1]
+        for window in range(len(LENGTHS)):
+            distinct[window] = min(distinct[window], DISTINCT_LIMIT)
+
+
+@compiled
+def seconds_since(at_ms: int, time: int) -> float:
+    """Seconds from `time` to `at_ms`; NaN for never, and for what is not before then."""
+    return (at_ms - time) / 1000.0 if NEVER < time < at_ms else nan

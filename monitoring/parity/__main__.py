@@ -1,0 +1,4 @@
+from monitoring.parity.report import main
+
+if __name__ == "__main__":
+    raise SystemExit(main())

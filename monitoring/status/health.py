@@ -1,0 +1,273 @@
+"""What each part of the platform looks like right now, for the status page.
+
+Ages of data are measured on the event-time clock (the newest event known), so that a replay of
+2018 reads as 2018 did; whether processes answer, and when runs ended, is wall time.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow.parquet as pq
+
+from fraud.features.entities import CUT_INTERVAL, ENTITIES, PROFILE_TTL
+from monitoring.page import Tone
+from stores.event_log import stream_name
+from stores.settings import Settings
+
+_TIMEOUT: Final = 1.5
+_SAMPLE: Final = re.compile(r"^(\w+)(?:\{(.*)\})? ([0-9.eE+-]+|NaN)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part: its name, how it is, one figure, and lines of detail."""
+
+    name: str
+    tone: Tone
+    figure: str
+    lines: list[str] = field(default_factory=list)
+    todo: str = ""
+
+
+def parts(config: Settings) -> list[Part]:
+    """Every part, in the order data flows through them. Never raises for a part that is away."""
+    clock = event_clock(config)
+    looks: list[Callable[[], Part]] = [
+        lambda: lake(config, clock),
+        lambda: profiles(config, clock),
+        lambda: redis_part(config),
+        lambda: event_log(config),
+        lambda: stream(config),
+        lambda: model(config),
+        lambda: service(config),
+        lambda: decisions(config),
+    ]
+    return [look() for look in looks]
+
+
+def newest(folder: Path, pattern: str) -> Path | None:
+    """The last match of a pattern by name."""
+    return max(folder.glob(pattern), default=None)
+
+
+def event_clock(config: Settings) -> datetime | None:
+    """The newest event time in the lake or the decision log, or None before there is any."""
+    found = []
+    for root in (config.lake / "transactions", config.home / "decisions"):
+        day = newest(root, "date=*")
+        files = sorted(day.rglob("*.parquet")) if day else []
+        for file in files[-24:]:
+            value = _largest(file, "event_timestamp")
+            if value is not None:
+                found.append(value)
+    return max(found, default=None)
+
+
+def _largest(file: Path, column: str) -> datetime | None:
+    try:
+        metadata = pq.read_metadata(file)
+    except (OSError, ValueError):
+        return None
+    if column not in metadata.schema.names:
+        return None
+    place = metadata.schema.names.index(column)
+    values = []
+    for group in range(metadata.num_row_groups):
+        statistics = metadata.row_group(group).column(place).statistics
+        if statistics is not None and statistics.has_min_max:
+            values.append(statistics.max)
+    moment = max(values, default=None)
+    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
+
+
+def _rows(folder: Path) -> int:
+    return sum(pq.read_metadata(file).num_rows for file in folder.rglob("[!._]*.parquet"))
+
+
+def lake(config: Settings, clock: datetime | None) -> Part:
+    root = config.lake / "transactions"
+    days = sorted(root.glob("date=*"))
+    if not days:
+        return Part("Lake", "quiet", "empty", [], "load a dataset: `make load DATA=…`")
+    labels = newest(config.lake / "labels", "date=*")
+    return Part(
+        "Lake", "good", f"{len(days)} days",
+        [
+            f"{days[0].name[5:]} to {days[-1].name[5:]}",
+            f"{_rows(days[-1]):,} transactions on the last day",
+            f"labels known up to {labels.name[5:]}" if labels else "no label yet",
+            f"newest event {clock:%Y-%m-%d %H:%M} UTC" if clock else "",
+        ],
+    )  # fmt: skip
+
+
+def profiles(config: Settings, clock: datetime | None) -> Part:
+    cuts = {entity.name: newest(config.lake / "profiles" / entity.name, "cut=*") for entity in ENTITIES}
+    named = [cut.name[4:] for cut in cuts.values() if cut]
+    if not named:
+        return Part("Profiles", "quiet", "no cut yet", [], "compute one: `make materialize CUT=…`")
+    oldest = datetime.strptime(min(named), "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+    age = clock - oldest if clock else CUT_INTERVAL
+    late, stale = age > 2 * CUT_INTERVAL, age > PROFILE_TTL
+    tone: Tone = "bad" if stale else "watch" if late else "good"
+    todo = "run `make materialize` and read what its gate says" if late else ""
+    hours = age.total_seconds() / 3600
+    lines = [
+        f"{len(named)} of {len(ENTITIES)} entities",
+        f"{hours:.0f} h behind the newest event, stale after 48",
+    ]
+    return Part("Profiles", tone, f"cut {oldest:%m-%d %H:%M}", lines, todo)
+
+
+def redis_part(config: Settings) -> Part:
+    import redis
+
+    try:
+        with redis.Redis.from_url(
+            config.redis_url, socket_timeout=_TIMEOUT, socket_connect_timeout=_TIMEOUT
+        ) as client:
+            keys: Any = client.dbsize()
+            memory: Any = client.info("memory")
+            clients: Any = client.info("clients")
+    except (redis.RedisError, OSError, ValueError):
+        return Part("Redis", "bad", "away", ["the online store does not answer"], "start it: `make up`")
+    lines = [f"{memory['used_memory_human']} in use", f"{clients['connected_clients']} connections"]
+    return Part("Redis", "good", f"{keys:,} keys", lines)
+
+
+def event_log(config: Settings) -> Part:
+    if config.event_log == "kafka":
+        return Part("Event log", "quiet", "Kafka", [config.kafka_bootstrap, f"topic {config.topic}"])
+    if config.event_log == "jsonl":
+        size = sum(file.stat().st_size for file in (config.home / "events").glob(f"{config.topic}-*.jsonl"))
+        return Part("Event log", "good" if size else "quiet", f"{size / 1e6:.1f} MB", ["JSONL files"])
+    import redis
+
+    names = [stream_name(config.topic, place) for place in range(config.partitions)]
+    try:
+        with redis.Redis.from_url(config.event_log_redis, socket_timeout=_TIMEOUT) as client:
+            length = sum(int(client.xlen(name)) for name in names)
+    except (redis.RedisError, OSError, ValueError):
+        return Part("Event log", "bad", "away", ["Redis Streams do not answer"], "start it: `make up`")
+    return Part(
+        "Event log",
+        "good" if length else "quiet",
+        f"{length:,} events",
+        [f"{config.partitions} Redis Streams"],
+    )
+
+
+def stream(config: Settings) -> Part:
+    port = config.stream_metrics_port or _embedded_metrics_port(config)
+    text = _fetch(f"http://127.0.0.1:{port}/metrics") if port else None
+    if text is None:
+        log = config.home / "lake" / "transactions"
+        seen = "it does not answer" if port else "its metrics port is off"
+        return Part(
+            "Stream",
+            "quiet",
+            "unknown",
+            [seen, f"arrival log {'present' if log.exists() else 'absent'}"],
+            "start it: `make up`",
+        )
+    values = samples(text)
+    lag, dead = (
+        max(values.get("tollgate_stream_lag", [0.0])),
+        sum(values.get("tollgate_stream_dead_letters_total", [0.0])),
+    )
+    tone: Tone = "bad" if lag > 30 else "watch" if dead else "good"
+    lines = [
+        f"{sum(values.get('tollgate_stream_events_total', [0.0])):,.0f} events since its start",
+        f"{dead:,.0f} dead letters",
+    ]
+    return Part("Stream", tone, f"{lag:.1f} s behind", lines, "look at the dead letters" if dead else "")
+
+
+def _embedded_metrics_port(config: Settings) -> int:
+    """Where the stream that `make up` started shows its metrics; 0 if it started none."""
+    state = config.home / "platform.json"
+    return int(json.loads(state.read_bytes()).get("stream_metrics_port", 0)) if state.exists() else 0
+
+
+def model(config: Settings) -> Part:
+    store = config.home / "bentoml" / "models"
+    saved = sorted(store.glob("*/*/manifest.json"), key=lambda path: path.stat().st_mtime)
+    if not saved:
+        return Part("Model", "quiet", "none yet", [], "train one: `make training-set`, then `make train`")
+    deployment = config.home / "deployment.json"
+    line_up = json.loads(deployment.read_bytes()) if deployment.exists() else {}
+    champion = line_up.get("champion")
+    chosen = next((path for path in saved if path.parent.name == champion), saved[-1])
+    facts = json.loads(chosen.read_bytes())
+    figures = facts.get("metrics") or {}
+    lines = (
+        [f"average precision {figures['average_precision']:.3f}, AUC {figures['auc']:.3f}"]
+        if "auc" in figures
+        else []
+    )
+    lines.append(f"{len(saved)} version{'s' if len(saved) > 1 else ''} kept")
+    if line_up.get("challenger"):
+        lines.append(f"challenger {line_up['challenger']}")
+    return Part("Model", "good", chosen.parent.name, lines)
+
+
+def service(config: Settings) -> Part:
+    base = f"http://{config.serve_host}:{config.serve_port}"
+    text = _fetch(f"{base}/metrics")
+    if text is None:
+        return Part("Service", "bad", "away", [f"{base} does not answer"], "start it: `make up`")
+    values = samples(text)
+    total = sum(values.get("tollgate_decisions_total", [0.0]))
+    degraded = sum(values.get("tollgate_degraded_total", [0.0]))
+    open_breakers = max(values.get("tollgate_breaker_state", [0.0])) >= 2
+    share = degraded / total if total else 0.0
+    tone: Tone = "bad" if open_breakers else "watch" if share > 0.01 else "good"
+    lines = [
+        f"{share:.2%} of answers degraded",
+        "a circuit breaker is open" if open_breakers else "circuit breakers closed",
+    ]
+    return Part(
+        "Service",
+        tone,
+        f"{total:,.0f} decisions",
+        lines,
+        "look at Redis and the model" if open_breakers else "",
+    )
+
+
+def decisions(config: Settings) -> Part:
+    root = config.home / "decisions"
+    day = newest(root, "date=*")
+    if day is None:
+        return Part("Decision log", "quiet", "empty", [], "score something: the log appears within seconds")
+    return Part(
+        "Decision log",
+        "good",
+        f"{_rows(day):,} decisions",
+        [f"on {day.name[5:]}", f"{len(list(root.glob('date=*')))} days kept"],
+    )
+
+
+def samples(text: str) -> dict[str, list[float]]:
+    """Values of each metric of a Prometheus text, whatever their labels."""
+    found: dict[str, list[float]] = {}
+    for name, _, value in _SAMPLE.findall(text):
+        found.setdefault(name, []).append(float(value))
+    return found
+
+
+def _fetch(url: str) -> str | None:
+    try:
+        with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer:
+            return str(answer.read().decode())
+    except (urllib.error.URLError, OSError, ValueError):
+        return None

@@ -1,0 +1,15 @@
+"""Names of the event log's streams and the partition a transaction belongs to."""
+
+from __future__ import annotations
+
+from fraud.state.observation import stable_hash
+
+
+def stream_name(topic: str, partition: int) -> str:
+    """The Redis stream (one per partition) of a topic."""
+    return f"tollgate:{topic}:{partition}"
+
+
+def partition_of(customer_id: str, partitions: int) -> int:
+    """The partition of a customer's transactions: one customer's events keep their order."""
+    return stable_hash(customer_id) % partitions

@@ -1,0 +1,209 @@
+"""The arrival log: every accepted event as a row of lake/transactions, in arrival order.
+
+Rows become files every second and at the source partition's own snapshot, one per partition and event
+date, named by the first and last ingest sequence. A thread makes and writes them; until a file is
+safe on disk, snapshots hold its events, and a run that resumes from one writes it again. After a crash
+the replay repeats the rows since the last snapshot; files that start at or after the first
+repeated row were written by the crashed run beyond that snapshot, and are removed before the
+replay writes them again.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from concurrent.futures import Future
+from datetime import date, timedelta
+from functools import partial
+from io import BytesIO
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import pyarrow as pa
+import pyarrow.json as pj
+import pyarrow.parquet as pq
+
+from fraud.contract.transaction import parse_measured, parse_transaction
+from fraud.state.observation import observe_measured
+from stores.lake import TIMESTAMP, TRANSACTION_SCHEMA, TRANSACTIONS
+from streaming.ingest.ingest import Arrivals
+from streaming.states.disk import Disk
+
+_TEXT: Final = (
+    "transaction_id", "customer_id", "card_id", "merchant_id", "terminal_id", "device_id", "ip", "currency",
+    "channel", "merchant_category", "country", "latitude", "longitude",
+)  # fmt: skip
+_texts: Final = attrgetter(*_TEXT)
+_TEXT_SCHEMA: Final = pa.schema([TRANSACTION_SCHEMA.field(name) for name in _TEXT])
+_AS_IN_THE_LOG: Final = pj.ParseOptions(
+    explicit_schema=_TEXT_SCHEMA, newlines_in_values=True, unexpected_field_behavior="ignore"
+)
+#: Columns whose values repeat, and those that readers filter by: the others only cost time.
+_REPEATING: Final = ["merchant_id", "terminal_id", "currency", "channel", "merchant_category", "country"]
+_TIMES: Final = ["event_timestamp", "created_timestamp"]
+_EPOCH: Final = date(1970, 1, 1)
+_DAY_MS: Final = 86_400_000
+ARRIVAL_FILE: Final = re.compile(r"arrival-(?P<partition>\d{3})-(?P<first>\d{20})-(?P<last>\d{20})\.parquet")
+
+#: Rows that are flushed without waiting for a snapshot, so that a backlog is bounded in memory.
+MOST_ROWS: Final = 100_000
+#: Seconds of rows that become a file without waiting for a snapshot, so that it has few left to hold.
+_ROLL_S: Final = 1.0
+
+
+class Unwritten(NamedTuple):
+    """A file that is not yet on disk: its name under the lake's transactions, and its events."""
+
+    name: str
+    payloads: tuple[bytes, ...]
+    sequences: tuple[int, ...]
+    known_us: tuple[int, ...]
+
+    def rows(self) -> Arrivals:
+        rows = Arrivals.none()
+        for payload in self.payloads:
+            transaction, event_ms, minor = parse_measured(payload)
+            rows.seen.append(observe_measured(transaction, event_ms, minor))
+            rows.minor.append(minor)
+        rows.sequences.extend(self.sequences)
+        rows.known_us.extend(self.known_us)
+        rows.payloads.extend(self.payloads)
+        return rows
+
+
+class ArrivalLog:
+    """The rows of one partition, buffered until `roll` or `flush`.
+
+    `unwritten` are the files that the snapshot resumed from holds.
+    """
+
+    def __init__(
+        self,
+        lake: Path,
+        partition: int,
+        disk: Disk,
+        unwritten: tuple[tuple[Any, ...], ...] = (),
+    ) -> None:
+        self._folder = lake / TRANSACTIONS
+        self._partition = partition
+        self._disk = disk
+        self._rows = Arrivals.none()
+        self._rolled_at = time.monotonic()
+        self._stale_removed = False
+        self._under_way: list[tuple[Unwritten, Future[None]]] = []
+        for file in unwritten:
+            if len(file) == 2:  # before version 3 of snapshots: its name and content
+                self._disk.write(self._folder / file[0], partial(bytes, file[1])).result()
+            else:
+                self._write(file[0], Unwritten(*file).rows())
+
+    def __len__(self) -> int:
+        return len(self._rows.sequences)
+
+    def add(self, arrivals: Arrivals) -> None:
+        """Buffer accepted events."""
+        columns: tuple[list[Any], ...] = self._rows
+        more: tuple[list[Any], ...] = arrivals
+        for column, added in zip(columns, more, strict=True):
+            column.extend(added)
+        if len(self) >= MOST_ROWS:
+            self.flush()
+        elif time.monotonic() - self._rolled_at >= _ROLL_S:
+            self.roll()
+
+    def roll(self) -> tuple[tuple[Any, ...], ...]:
+        """Begin to write the buffered rows; return the fields of each `Unwritten` file."""
+        rows = self._rows
+        self._rolled_at = time.monotonic()
+        if rows.sequences:
+            first, last = rows.sequences[0], rows.sequences[-1]
+            if not self._stale_removed:
+                self._remove_from(first)
+                self._stale_removed = True
+            name = f"arrival-{self._partition:03d}-{first:020d}-{last:020d}.parquet"
+            for day, part in _by_day(rows):
+                self._write(f"date={_EPOCH + timedelta(days=day):%Y-%m-%d}/{name}", part)
+            self._rows = Arrivals.none()
+        waiting = []
+        for item in self._under_way:
+            if item[1].done():
+                item[1].result()
+            else:
+                waiting.append(item)
+        self._under_way = waiting
+        return tuple([tuple(file) for file, _ in waiting])
+
+    def flush(self) -> None:
+        """Write the buffered rows and wait until all files are on disk."""
+        self.roll()
+        for _, writing in self._under_way:
+            writing.result()
+        self._under_way.clear()
+
+    def _write(self, name: str, rows: Arrivals) -> None:
+        file = Unwritten(name, tuple(rows.payloads), tuple(rows.sequences), tuple(rows.known_us))
+        self._under_way.append((file, self._disk.write(self._folder / name, partial(_content, rows))))
+
+    def _remove_from(self, first: int) -> None:
+        """Remove this partition's files that start at or after sequence `first`."""
+        for path in self._folder.glob(f"date=*/arrival-{self._partition:03d}-*.parquet"):
+            named = ARRIVAL_FILE.fullmatch(path.name)
+            if named and int(named["first"]) >= first:
+                path.unlink()
+
+
+def _by_day(rows: Arrivals) -> list[tuple[int, Arrivals]]:
+    """The rows of each UTC day of event time (days since 1970), in arrival order; mostly it is one."""
+    days = [one.event_ms // _DAY_MS for one in rows.seen]
+    if min(days) == max(days):
+        return [(days[0], rows)]
+    parts: dict[int, Arrivals] = {}
+    for day, *row in zip(days, *rows, strict=True):
+        part: tuple[list[Any], ...] = parts.setdefault(day, Arrivals.none())
+        for column, value in zip(part, row, strict=True):
+            column.append(value)
+    return sorted(parts.items())
+
+
+def _content(rows: Arrivals) -> bytes:
+    """The parquet file of `rows`."""
+    buffer = BytesIO()
+    pq.write_table(
+        arrival_table(rows), buffer, compression="zstd", use_dictionary=_REPEATING, write_statistics=_TIMES
+    )
+    return buffer.getvalue()
+
+
+def arrival_table(rows: Arrivals) -> pa.Table:
+    """`rows` in TRANSACTION_SCHEMA; known-at is the partition's event-time clock plus 1 us."""
+    seen, minor, sequences, known, payloads = rows
+    texts = _read_texts(payloads)
+    columns: dict[str, Any] = {name: texts[name] for name in _TEXT}
+    columns["event_timestamp"] = pa.array([row.event_ms * 1000 for row in seen], pa.int64()).cast(TIMESTAMP)
+    columns["created_timestamp"] = pa.array(known, pa.int64()).cast(TIMESTAMP)
+    columns["amount_minor"] = minor
+    columns["amount_reference"] = [row.amount for row in seen]
+    columns["ingest_seq"] = sequences
+    return pa.table({name: columns[name] for name in TRANSACTION_SCHEMA.names}, schema=TRANSACTION_SCHEMA)
+
+
+def _read_texts(payloads: list[bytes]) -> pa.Table:
+    """The `_TEXT` columns of accepted events, parsed again by Arrow: it works without the interpreter,
+    which the flow needs meanwhile."""
+    data = b"\n".join(payloads)
+    try:
+        texts = pj.read_json(
+            BytesIO(data),
+            read_options=pj.ReadOptions(use_threads=False, block_size=len(data) + 1),
+            parse_options=_AS_IN_THE_LOG,
+        )
+    except pa.ArrowInvalid:  # such as a field that is given twice, of which the contract takes the last
+        return parsed_texts(payloads)
+    return texts if len(texts) == len(payloads) else parsed_texts(payloads)
+
+
+def parsed_texts(payloads: list[bytes]) -> pa.Table:
+    """The same by the contract's own parser."""
+    columns = zip(*[_texts(parse_transaction(payload)) for payload in payloads], strict=True)
+    return pa.table(dict(zip(_TEXT, map(list, columns), strict=True)), schema=_TEXT_SCHEMA)

@@ -1,0 +1,169 @@
+"""Dead letters: events that broke the contract, kept with the reason and the original bytes.
+
+A letter is named by partition and position, so a replay of the log writes the same letter, not
+a second one. Digits of anything that looks like a card number are masked before a letter is
+kept: the platform holds no card number, not even in what it refuses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from fraud.contract.cards import looks_like_card_number, luhn_valid
+from fraud.contract.transaction import ContractError
+from stores.settings import Settings, settings
+
+_DIGIT_RUN: Final = re.compile(rb"(?<![0-9])[0-9](?:[ -]?[0-9]){12,18}(?![0-9])")
+_ESCAPE: Final = re.compile(r"\\u([0-9a-fA-F]{4})")
+
+
+class DeadLetter(Struct, frozen=True):
+    """One refused event. `original` is base64 of its bytes; with `masked`, card-number digits
+    in them were replaced by ``*`` and the letter cannot be replayed as it was."""
+
+    partition: int
+    position: str
+    field: str
+    reason: str
+    original: str
+    masked: bool
+
+
+_encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder(DeadLetter).decode
+
+
+def dead_letter(partition: int, position: str, error: ContractError, payload: bytes) -> DeadLetter:
+    """The letter for `payload`, which `error` refused."""
+    kept = mask_card_numbers(payload)
+    return DeadLetter(
+        partition, position, error.field, error.reason, base64.b64encode(kept).decode(), kept != payload
+    )
+
+
+def mask_card_numbers(payload: bytes) -> bytes:
+    """`payload` with every digit of every card number in it replaced by ``*``."""
+    kept = _DIGIT_RUN.sub(_masked, payload)
+    # Escapes, other scripts' digits, other groupings: what is left in doubt loses every digit.
+    text = _ESCAPE.sub(lambda match: chr(int(match.group(1), 16)), kept.decode(errors="replace"))
+    return re.sub(r"\d", "*", text).encode(errors="replace") if looks_like_card_number(text) else kept
+
+
+def _masked(match: re.Match[bytes]) -> bytes:
+    digits = re.sub(rb"[ -]", b"", match.group()).decode()
+    return re.sub(rb"[0-9]", b"*", match.group()) if luhn_valid(digits) else match.group()
+
+
+class LetterBox:
+    """The letters of one partition, buffered until `flush` writes them as one file.
+
+    A file is named by the log sequence of its first letter: what a crashed run wrote beyond
+    its last snapshot is removed when the replay reaches that sequence again.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._letters: list[DeadLetter] = []
+
+    def add(self, letters: list[DeadLetter]) -> None:
+        self._letters.extend(letters)
+
+    def flush(self) -> None:
+        """Write what is buffered; the positions in the name make a second flush of it harmless."""
+        if not self._letters:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / f"{_file_safe(self._letters[0].position)}.jsonl"
+        unfinished = path.with_name(f".{path.name}.tmp")
+        unfinished.write_bytes(b"".join(_encode(letter) + b"\n" for letter in self._letters))
+        unfinished.replace(path)
+        self._letters.clear()
+
+
+def letters_folder(configured: Settings, topic: str | None = None) -> Path:
+    """Where the letters of `topic` (default: transactions) are kept."""
+    return configured.home / "dead_letters" / (topic or configured.topic)
+
+
+def read_letters(folder: Path) -> Iterator[tuple[Path, DeadLetter]]:
+    """Letters under `folder` that were not replayed, with the file of each; every position once."""
+    known = {
+        (letter.partition, letter.position)
+        for path in folder.glob("*/*.replayed")
+        for letter in _letters(path)
+    }
+    for path in sorted(folder.glob("*/*.jsonl")):
+        for letter in _letters(path):
+            if (letter.partition, letter.position) not in known:
+                known.add((letter.partition, letter.position))
+                yield path, letter
+
+
+def _letters(path: Path) -> Iterator[DeadLetter]:
+    for line in path.read_bytes().splitlines():
+        yield _decode(line)
+
+
+def _file_safe(position: str) -> str:
+    milliseconds, _, sequence = position.partition("-")
+    return f"{int(milliseconds):020d}-{int(sequence or 0):010d}"
+
+
+def replay(configured: Settings, topic: str) -> tuple[int, int]:
+    """Publish every unmasked letter to the event log again; return (published, kept back).
+
+    A file whose letters were published is renamed to ``.replayed``. Run it after a fix: what
+    still breaks the contract comes back as a new letter at its new position.
+    """
+    from streaming.log.publish import open_writer
+
+    published = masked = 0
+    done: set[Path] = set()
+    with open_writer(configured, topic) as writer:
+        for path, letter in read_letters(letters_folder(configured, topic)):
+            done.add(path)
+            if letter.masked:
+                masked += 1
+                continue
+            writer.publish_raw(letter.partition, base64.b64decode(letter.original))
+            published += 1
+        writer.flush()
+    for path in done:
+        path.rename(path.with_suffix(".replayed"))
+    return published, masked
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """`python -m streaming.ingest.dead_letters list|replay`."""
+    parser = argparse.ArgumentParser(prog="python -m streaming.ingest.dead_letters", description=main.__doc__)
+    parser.add_argument("command", choices=("list", "replay"))
+    parser.add_argument("--topic", help="default: TOLLGATE_TOPIC")
+    chosen = parser.parse_args(arguments)
+    configured = settings()
+    topic = chosen.topic or configured.topic
+    if chosen.command == "replay":
+        published, masked = replay(configured, topic)
+        print(f"{published} letters published to {topic} again")
+        if masked:
+            print(f"{masked} were not: they held a card number, which was masked")
+        return 0
+    count = 0
+    for _, letter in read_letters(letters_folder(configured, topic)):
+        count += 1
+        note = "  (card number masked)" if letter.masked else ""
+        print(f"{letter.partition}  {letter.position}  {letter.field}: {letter.reason}{note}")
+    print(f"{count} dead letters of topic {topic}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

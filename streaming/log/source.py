@@ -1,0 +1,208 @@
+"""The flow's source: partitions of the event log, read and ingested in one place.
+
+Ingestion lives in the source partition, so that one snapshot holds the log position and all
+that was derived up to it, and so that an event crosses processes only after it is grouped.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
+
+from machine.timers import wake_on_time
+from stores.settings import Settings
+from streaming import metrics
+from streaming.backoff import Backoff
+from streaming.ingest.arrival_log import ArrivalLog
+from streaming.ingest.dead_letters import LetterBox, letters_folder
+from streaming.ingest.ingest import Ingest, Ingested, IngestSnapshot
+from streaming.ingest.recent_ids import IdSegments
+from streaming.log.batch import Batch, LogAwayError, PartitionReader
+from streaming.log.redis_source import RedisStreamReader
+from streaming.states.disk import Disk
+from streaming.states.snapshots import SNAPSHOT_VERSION, check_version
+
+#: Time to the next read of an empty partition, and once it has been empty for `_QUIET_S`.
+_IDLE: Final = timedelta(milliseconds=2)
+_IDLE_LONG: Final = timedelta(milliseconds=10)
+_QUIET_S: Final = 1.0
+_LAG_EVERY_S: Final = 1.0
+#: What a snapshot may take, in which the disk's thread rests.
+_SNAPSHOT_S: Final = 0.05
+_log = logging.getLogger(__name__)
+
+OpenReader = Callable[[int, str | None], PartitionReader]
+
+
+def reader_opener(configured: Settings) -> OpenReader:
+    """How to open a partition of the configured event log at a position (None: its start)."""
+    if configured.event_log == "kafka":
+        from streaming.log.kafka_source import KafkaReader
+
+        return lambda partition, position: KafkaReader(
+            configured.kafka_bootstrap, configured.topic, partition, position, configured.stream_batch
+        )
+    if configured.event_log == "jsonl":
+        from streaming.log.jsonl_source import JsonlReader
+
+        return lambda partition, position: JsonlReader(
+            configured.home / "events", configured.topic, partition, position, configured.stream_batch
+        )
+    return lambda partition, position: RedisStreamReader(
+        configured.event_log_redis, configured.topic, partition, position, configured.stream_batch
+    )
+
+
+class IngestPartition(StatefulSourcePartition[Ingested, tuple[Any, ...]]):
+    """One partition: reads, ingests, and flushes its arrival log and dead letters by snapshot."""
+
+    def __init__(
+        self, configured: Settings, open_reader: OpenReader, partition: int, resume: tuple[Any, ...] | None,
+        stopping: threading.Event, disk: Disk, when_empty: Callable[[], None], *, drain: bool,
+        keep_log: bool = True,
+    ) -> None:  # fmt: skip
+        position, ingested, unwritten = None, None, ()
+        if resume is not None:
+            check_version("source", resume[0])
+            position, ingested, unwritten = resume[1], IngestSnapshot(*resume[2]), resume[3]
+        self._disk = disk
+        self._most = configured.stream_batch
+        self._reader = open_reader(partition, position)
+        _log.info("partition %s is read from %s", partition, position or "its start")
+        self._ingest = Ingest(
+            partition, configured.stream_dedupe_ids, int(configured.stream_dedupe_hours * 3_600_000),
+            ingested, IdSegments(configured.home / "stream" / "ids" / f"{partition:03d}", disk),
+        )  # fmt: skip
+        self._arrivals = ArrivalLog(configured.lake, partition, disk, unwritten) if keep_log else None
+        self._letters = LetterBox(letters_folder(configured) / f"{partition:03d}")
+        self._stopping = stopping
+        self._when_empty = when_empty
+        self._drain = drain
+        self._label = str(partition)
+        self._backoff = Backoff(configured.stream_patience_seconds, "the event log")
+        self._awake: datetime | None = None
+        self._lag_at = self._read_at = 0.0
+        self._tail: str | None = None
+        self._replaying = True
+        self._behind = False
+        self._releasable: list[str] | None = [] if configured.stream_trim else None
+
+    def next_batch(self) -> list[Ingested]:
+        if self._stopping.is_set():
+            self._finish()
+        try:
+            if self._tail is None:
+                self._tail = self._reader.end()
+            self._observe_lag()  # before reading: nothing may fail between a read and its use
+            batch = self._reader.read()
+        except LogAwayError:
+            metrics.READ_RETRIES.inc()
+            if not self._backoff.waiting:
+                _log.warning("the event log is away; partition %s waits for it", self._label)
+            self._awake = _now() + timedelta(seconds=self._backoff.next_delay())
+            return []
+        self._backoff.reset()
+        more = len(batch.payloads) >= self._most
+        taken = [self._taken(batch, more)] if batch.payloads else []
+        if self._behind and not more:
+            taken.append(self._ingest.caught_up())
+        self._behind = more
+        if self._replaying and self._reader.reached(self._tail):
+            self._replaying = False
+            taken.append(self._ingest.replayed(more))
+        if not taken:
+            self._when_empty()
+            if self._drain and not self._replaying:
+                self._finish()
+            idle = time.monotonic() - self._read_at > _QUIET_S
+            self._awake = _now() + (_IDLE_LONG if idle else _IDLE)
+            return []
+        self._read_at = time.monotonic()
+        self._awake = None
+        return taken
+
+    def next_awake(self) -> datetime | None:
+        return self._awake
+
+    def snapshot(self) -> tuple[Any, ...]:
+        self._disk.rest(_SNAPSHOT_S)  # events wait for a snapshot, and nobody for the files
+        unwritten = self._arrivals.roll() if self._arrivals is not None else ()
+        self._letters.flush()
+        position = self._reader.position()
+        self._release(position)
+        return (SNAPSHOT_VERSION, position, tuple(self._ingest.snapshot()), unwritten)
+
+    def close(self) -> None:
+        self._reader.close()
+
+    def _taken(self, batch: Batch, more: bool) -> Ingested:
+        ingested = self._ingest.take(batch, more)
+        if self._arrivals is not None:
+            self._arrivals.add(ingested.arrivals)
+        self._letters.add(ingested.letters)
+        return ingested
+
+    def _finish(self) -> None:
+        if self._arrivals is not None:
+            self._arrivals.flush()
+        self._letters.flush()
+        raise StopIteration
+
+    def _release(self, position: str) -> None:
+        """Trim behind the snapshot before the last: Bytewax has surely stored that one."""
+        if self._releasable is None:
+            return
+        self._releasable.append(position)
+        if len(self._releasable) > 4:
+            try:
+                self._reader.release(self._releasable.pop(0))
+            except LogAwayError:
+                _log.info("trimming waits: the event log is away")
+
+    def _observe_lag(self) -> None:
+        now = time.monotonic()
+        if now - self._lag_at >= _LAG_EVERY_S:
+            self._lag_at = now
+            metrics.LAG.labels(self._label).set(self._reader.lag())
+
+
+class EventLogSource(FixedPartitionedSource[Ingested, tuple[Any, ...]]):
+    """All partitions of the configured event log.
+
+    With `drain` each partition ends once it has read all that its log holds; otherwise it ends
+    when `stopping` is set. `when_empty` is called when a partition has nothing to read.
+    """
+
+    def __init__(
+        self, configured: Settings, stopping: threading.Event, disk: Disk,
+        when_empty: Callable[[], None] = lambda: None, *, drain: bool = False, keep_log: bool = True,
+    ) -> None:  # fmt: skip
+        self._configured = configured
+        self._disk = disk
+        self._open = reader_opener(configured)
+        self._stopping = stopping
+        self._when_empty = when_empty
+        self._drain = drain
+        self._keep_log = keep_log
+
+    def list_parts(self) -> list[str]:
+        return [f"{partition:03d}" for partition in range(self._configured.partitions)]
+
+    def build_part(
+        self, step_id: str, for_part: str, resume_state: tuple[Any, ...] | None
+    ) -> IngestPartition:
+        wake_on_time()  # this is the worker's thread
+        return IngestPartition(
+            self._configured, self._open, int(for_part), resume_state, self._stopping, self._disk,
+            self._when_empty, drain=self._drain, keep_log=self._keep_log,
+        )  # fmt: skip
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,378 @@
+"""The flow's sink: newest states into the online store, in Feast's bytes, newest wins."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any, Final, NamedTuple
+
+import hiredis
+import redis
+from bytewax.outputs import DynamicSink, StatelessSinkPartition
+
+from fraud.features.entities import ENTITIES
+from stores.redis_layout import (
+    NEWEST_WINS,
+    decode_timestamp,
+    field,
+    ts_field,
+)
+from stores.settings import Settings
+from streaming import metrics
+from streaming.backoff import Backoff
+from streaming.online.cluster_link import ClusterLink
+from streaming.online.online_rows import KeyEncoder, timestamp
+from streaming.online.online_rows import value as value_bytes
+from streaming.online.redis_link import AWAY, connect, is_cluster
+from streaming.states.shard_batch import SHARDS, Writes
+
+#: Most keys in one script call: long calls would hold up the scoring service's reads.
+MOST_KEYS: Final = 256
+#: Most calls sent before their replies are read, so that neither side's buffer fills. (A reply is one
+#: number: a thread that sends many at once need not stop for them.)
+_MOST_CALLS: Final = 64
+#: States in one write from which on a thread sends them: the socket's buffers do not hold them, and the
+#: flow would wait for the server to read them.
+_MANY: Final = 2_000
+#: Seconds of writes that are written again after an outage: a crashed server syncs once a second.
+REWRITE_S: Final = 3.0
+_MOST_READS: Final = 1_000
+#: Keys of an entity that are remembered.
+_KEYS_KEPT: Final = 1 << 15
+_SHA: Final = hashlib.sha1(NEWEST_WINS.encode(), usedforsecurity=False).hexdigest()
+_log = logging.getLogger(__name__)
+
+
+class Call(NamedTuple):
+    """Rows of one view: key, version and packed state of each."""
+
+    place: int
+    keys: list[bytes]
+    versions: list[int]
+    states: list[bytes]
+
+
+class OnlineWriter:
+    """Writes packed states of any entity; remembers nothing but its connection."""
+
+    def __init__(self, url: str, project: str) -> None:
+        self._cluster = ClusterLink(url) if is_cluster(url) else None
+        self._client = None if self._cluster else connect(url)
+        self._connection: Any = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="online")
+        self._sending: Future[None] | None = None
+        self._unread: deque[Call] = deque()
+        self._unknown: list[Call] = []
+        self._written = 0
+        self._key = KeyEncoder(project).key
+        self._keys: list[dict[str, bytes]] = [{} for _ in ENTITIES]
+        self._fixed = [
+            (ts_field(entity.velocity_view), b"1", field(entity.velocity_view, entity.state_feature))
+            for entity in ENTITIES
+        ]
+
+    def write(self, writes: list[Writes]) -> int:
+        """Write every state; return how many were newer than what was stored.
+
+        Raises what redis-py raises when the server is away; writing again is harmless.
+        """
+        self.send(writes)
+        return self.settle()
+
+    def send(self, writes: list[Writes]) -> None:
+        """Write every state without waiting for the server, which works while the flow does."""
+        if self._cluster is not None:
+            self._written += self._write_cluster(writes)
+            return
+        self._sent()
+        calls = list(self._calls(writes, MOST_KEYS))
+        if sum([len(call.keys) for call in calls]) >= _MANY:
+            while self._unread:
+                self._read_reply()
+            commands = [self._command(("EVALSHA", _SHA), call) for call in calls]
+            self._sending = self._thread.submit(self._connected().send_packed_command, commands)
+            self._unread.extend(calls)
+            return
+        for call in calls:
+            if len(self._unread) >= _MOST_CALLS:
+                self._read_reply()
+            self._connected().send_packed_command([self._command(("EVALSHA", _SHA), call)])
+            self._unread.append(call)
+
+    def settle(self) -> int:
+        """Wait for the answers to all that was sent; return how many states were newer."""
+        self._sent()
+        while self._unread:
+            self._read_reply()
+        for call in self._unknown:  # a restarted server has forgotten the script: EVAL loads it again
+            connection = self._connected()
+            connection.send_packed_command([self._command(("EVAL", NEWEST_WINS), call)])
+            self._written += connection.read_response()
+        self._unknown.clear()
+        written, self._written = self._written, 0
+        return written
+
+    def disconnect(self) -> None:
+        """Drop the connection and what was not answered; the next write opens another."""
+        self._unread.clear()
+        self._unknown.clear()
+        self._written = 0
+        if self._connection is not None:
+            self._connection.disconnect()
+        sending, self._sending = self._sending, None
+        if sending is not None:
+            wait([sending])  # the socket is closed under it
+            self._connection.disconnect()  # should it have connected anew
+        if self._cluster is not None:
+            self._cluster.disconnect()
+
+    def close(self) -> None:
+        self.disconnect()
+        self._thread.shutdown()
+        if self._client is not None:
+            self._client.close()
+
+    def _calls(self, writes: list[Writes], most: int) -> Iterator[Call]:
+        """Calls of at most so many rows; a key written twice keeps its newest state only."""
+        by_shard: dict[int, list[Writes]] = {}
+        for batch in writes:
+            by_shard.setdefault(batch.shard, []).append(batch)
+        by_place: dict[int, Call] = {}
+        for shard, batches in by_shard.items():
+            if len(batches) == 1:
+                values, versions, states = batches[0].values, batches[0].versions, batches[0].states
+            else:
+                newest = {
+                    value: (version, state)
+                    for batch in batches
+                    for value, version, state in zip(batch.values, batch.versions, batch.states, strict=True)
+                }
+                values = list(newest)
+                versions = [version for version, _ in newest.values()]
+                states = [state for _, state in newest.values()]
+            place = shard // SHARDS
+            rows = by_place.setdefault(place, Call(place, [], [], []))
+            rows.keys.extend(self._encoded(place, values))
+            rows.versions.extend(versions)
+            rows.states.extend(states)
+        for place, keys, versions, states in by_place.values():
+            for at in range(0, len(keys), most):
+                end = at + most
+                yield Call(place, keys[at:end], versions[at:end], states[at:end])
+
+    def _encoded(self, place: int, values: list[str]) -> list[bytes]:
+        """The Redis keys of `values`: most have been written before."""
+        known = self._keys[place]
+        if len(known) > _KEYS_KEPT:
+            known.clear()
+        encoded = []
+        for value in values:
+            key = known.get(value)
+            if key is None:
+                key = known[value] = self._key(place, value)
+            encoded.append(key)
+        return encoded
+
+    def _command(self, script: tuple[str, str], call: Call) -> bytes:
+        rows: list[Any] = [None] * (3 * len(call.keys))
+        rows[0::3] = call.versions
+        rows[1::3] = map(timestamp, call.versions)
+        rows[2::3] = map(value_bytes, call.states)
+        packed: bytes = hiredis.pack_command(
+            (*script, len(call.keys), *call.keys, *self._fixed[call.place], *rows)
+        )
+        return packed
+
+    def _sent(self) -> None:
+        """Wait until the thread has sent what it was given; raises what redis-py raised there."""
+        sending, self._sending = self._sending, None
+        if sending is not None:
+            sending.result()
+
+    def _connected(self) -> Any:
+        assert self._client is not None
+        if self._connection is None:
+            self._connection = self._client.connection_pool.get_connection()
+        return self._connection
+
+    def _read_reply(self) -> None:
+        """Read the oldest answer that is due."""
+        call = self._unread.popleft()
+        try:
+            self._written += self._connection.read_response()
+        except redis.exceptions.NoScriptError:
+            self._unknown.append(call)
+
+    def _write_cluster(self, writes: list[Writes]) -> int:
+        """One script call per key, since a call may touch one slot only; sent to all nodes at once."""
+        calls = list(self._calls(writes, 1))
+        written = 0
+        for at in range(0, len(calls), MOST_KEYS):
+            part = calls[at : at + MOST_KEYS]
+            replies = self._call_each(("EVALSHA", _SHA), part)
+            unknown = [
+                call
+                for call, reply in zip(part, replies, strict=True)
+                if isinstance(reply, redis.exceptions.NoScriptError)
+            ]
+            if unknown:  # a node is new, or was restarted: EVAL loads the script
+                replies += self._call_each(("EVAL", NEWEST_WINS), unknown)
+            for reply in replies:
+                if isinstance(reply, redis.exceptions.NoScriptError):
+                    continue
+                if isinstance(reply, redis.ResponseError):
+                    raise reply
+                written += reply
+        return written
+
+    def _call_each(self, script: tuple[str, str], calls: list[Call]) -> list[Any]:
+        assert self._cluster is not None
+        return self._cluster.call([(call.keys[0], self._command(script, call)) for call in calls])
+
+    def versions(self, place: int, values: list[str]) -> list[int]:
+        """The stored version (microseconds, 0 if none) of each of `values` of an entity."""
+        name, found = ts_field(ENTITIES[place].velocity_view), []
+        for at in range(0, len(values), _MOST_READS):
+            keys = self._encoded(place, values[at : at + _MOST_READS])
+            found.extend([decode_timestamp(stored) if stored else 0 for stored in self._stored(keys, name)])
+        return found
+
+    def _stored(self, keys: list[bytes], name: bytes) -> list[Any]:
+        if self._cluster is not None:
+            commands: list[tuple[Any, ...]] = [("HGET", key, name) for key in keys]
+            replies = self._cluster.call(
+                [(command[1], hiredis.pack_command(command)) for command in commands]
+            )
+            for reply in replies:
+                if isinstance(reply, redis.ResponseError):
+                    raise reply
+            return replies
+        client: Any = self._client
+        pipeline = client.pipeline(transaction=False)
+        for key in keys:
+            pipeline.hget(key, name)
+        stored: list[Any] = pipeline.execute()
+        return stored
+
+
+def stored_version_reader(
+    configured: Settings, stopping: threading.Event
+) -> Callable[[int, list[str]], list[int]]:
+    """`OnlineWriter.versions`, waiting within bounds for a Redis that is away."""
+    writer = OnlineWriter(configured.redis_url, configured.feast_project)
+
+    def read(place: int, values: list[str]) -> list[int]:
+        backoff = Backoff(configured.stream_patience_seconds, "the online store")
+        while True:
+            try:
+                return writer.versions(place, values)
+            except AWAY:
+                metrics.SINK_RETRIES.inc()
+                backoff.wait(stopping)
+
+    return read
+
+
+class OnlineStorePartition(StatelessSinkPartition[tuple[str, Writes]]):
+    """Writes batches and waits, within bounds, for a Redis that is away.
+
+    The answers to a batch are waited for before the next one is sent, when the source has nothing to
+    read, and at a snapshot if it was sent a while ago: until then the flow works while Redis does.
+    """
+
+    def __init__(self, configured: Settings, stopping: threading.Event) -> None:
+        self._writer = OnlineWriter(configured.redis_url, configured.feast_project)
+        self._backoff = Backoff(configured.stream_patience_seconds, "the online store")
+        self._stopping = stopping
+        self._unsettled: list[Writes] = []
+        self._sent_at = 0.0
+        self._recent: deque[tuple[float, list[Writes]]] = deque()
+
+    def write_batch(self, items: list[tuple[str, Writes]]) -> None:
+        self.settle()
+        writes = [item[1] for item in items]
+        self._unsettled, self._sent_at = writes, time.monotonic()
+        try:
+            self._writer.send(writes)
+        except AWAY as error:
+            self._write_again(error)
+
+    def settle(self) -> None:
+        """Wait until what was written is visible."""
+        if not self._unsettled:
+            return
+        try:
+            written = self._writer.settle()
+        except AWAY as error:
+            self._write_again(error)
+            written = self._writer.settle()
+        writes, self._unsettled = self._unsettled, []
+        self._remember(writes)
+        now_ms = time.time_ns() / 1e6
+        sent = 0
+        for batch in writes:
+            sent += len(batch.values)
+            if batch.appended_ms:
+                metrics.FRESHNESS.observe(max(0.0, now_ms - batch.appended_ms) / 1000)
+        metrics.WRITTEN.inc(written)
+        metrics.REFUSED.inc(max(0, sent - written))
+
+    def settle_older(self) -> None:
+        """Wait until what was sent before `REWRITE_S` / 2 is visible: a snapshot names what is younger."""
+        if time.monotonic() - self._sent_at > REWRITE_S / 2:
+            self.settle()
+
+    def close(self) -> None:
+        self.settle()
+        self._writer.close()
+
+    def _write_again(self, error: Exception) -> None:
+        """Wait for the server; write what it has not answered, and what it may have forgotten."""
+        _log.warning("the online store is away (%s); the flow waits for it", type(error).__name__)
+        recent = [batch for _, writes in self._recent for batch in writes]
+        while True:
+            metrics.SINK_RETRIES.inc()
+            self._writer.disconnect()
+            self._backoff.wait(self._stopping)
+            try:
+                self._writer.write([*recent, *self._unsettled])
+                break
+            except AWAY:
+                continue
+        self._backoff.reset()
+        _log.warning("the online store is back")
+
+    def _remember(self, writes: list[Writes]) -> None:
+        """Keep `writes` for a while: a server that crashes may lose its last second."""
+        now = time.monotonic()
+        self._recent.append((now, writes))
+        while self._recent[0][0] < now - REWRITE_S:
+            self._recent.popleft()
+
+
+class OnlineStoreSink(DynamicSink[tuple[str, Writes]]):
+    """One writer per worker, of which a process has one."""
+
+    def __init__(self, configured: Settings, stopping: threading.Event) -> None:
+        self._configured = configured
+        self._stopping = stopping
+        self._built: list[OnlineStorePartition] = []
+
+    def build(self, step_id: str, worker_index: int, worker_count: int) -> OnlineStorePartition:
+        self._built.append(OnlineStorePartition(self._configured, self._stopping))
+        return self._built[-1]
+
+    def settle(self) -> None:
+        """Wait until what this process has written is visible."""
+        for partition in self._built:
+            partition.settle()
+
+    def settle_older(self) -> None:
+        """The same for what a snapshot made now may not name as unsure."""
+        for partition in self._built:
+            partition.settle_older()

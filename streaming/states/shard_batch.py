@@ -1,0 +1,104 @@
+"""What travels between the steps of the flow: updates for a shard, and states to write."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable
+from itertools import repeat
+from typing import Any, Final, NamedTuple
+from zlib import crc32
+
+import msgspec
+from msgspec import Struct
+
+from fraud.features.entities import ENTITIES
+from fraud.state.observation import Observation, entity_record, read_records
+
+#: Shards per entity: the unit of routing and of snapshots. Changing it orphans snapshots.
+SHARDS: Final = 8
+
+#: Name of each shard, by entity place * SHARDS + shard; its key in the dataflow: `streaming.states.routes`.
+SHARD_KEYS: Final = tuple(f"{entity.name}:{shard}" for entity in ENTITIES for shard in range(SHARDS))
+
+
+def shard_of(value: str) -> int:
+    """The shard of an entity value, the same in every process."""
+    return crc32(value.encode()) % SHARDS
+
+
+class ShardBatch(Struct, gc=False):
+    """Updates for one shard from one read: `values[i]` gets `seen[i]`, in order.
+
+    `shard` is its index in `SHARD_KEYS`, `seeds` are packed states to merge first, `appended_ms` when the
+    oldest event entered the log (wall clock, 0 if unknown), `source` the partition that was read, `replayed`
+    whether it has just come to where its log ended when the flow started, `more` whether the log held more
+    events than were read: a backlog, of which the next read comes at once. A batch that came from another
+    process still has the bytes that it came as, `packed`.
+    """
+
+    shard: int
+    values: list[str]
+    seen: list[Observation]
+    seeds: list[tuple[str, bytes]]
+    appended_ms: int
+    source: int = 0
+    replayed: bool = False
+    more: bool = False
+    packed: bytes = b""
+
+    def __reduce__(self) -> tuple[Callable[[bytes, int, bool], ShardBatch], tuple[bytes, int, bool]]:
+        """Pickle, which Bytewax uses between processes, as one compact message."""
+        return ShardBatch.unpack, (self.pack(), self.source, self.more)
+
+    def pack(self) -> bytes:
+        """The batch as bytes, but `source` and `more`: of each observation what states look at."""
+        records = b"".join([one.record for one in self.seen])
+        replayed = self.source if self.replayed else _NONE
+        return _encode((self.shard, self.values, records, self.seeds, self.appended_ms, replayed))
+
+    @staticmethod
+    def unpack(data: bytes, source: int = 0, more: bool = False) -> ShardBatch:
+        """The batch that `pack` packed, here or before version 5 of snapshots; its observations are good
+        for `VelocityState.add` here only."""
+        if data[:1] == _BEFORE_5:
+            return ShardBatch._unpack_before_5(data)
+        shard, values, records, seeds, appended_ms, replayed = _decode(data)
+        seen = list(read_records(shard // SHARDS, records))
+        if known := replayed != _NONE:
+            source = replayed
+        return ShardBatch(shard, values, seen, seeds, appended_ms, source, known, more, data)
+
+    @staticmethod
+    def _unpack_before_5(data: bytes) -> ShardBatch:
+        shard, values, times, words, keys, locations, seeds, appended_ms, replayed = _decode_before_5(data)
+        place = shard // SHARDS
+        columns = array("q", times), array("q", words), keys, locations or repeat(None, len(keys))
+        records = b"".join([entity_record(place, *row) for row in zip(*columns, strict=True)])
+        seen = list(read_records(place, records))
+        known = replayed != _NONE
+        return ShardBatch(shard, values, seen, seeds, appended_ms, replayed if known else 0, known)
+
+
+_encode: Final[Callable[[Any], bytes]] = msgspec.msgpack.Encoder().encode
+#: In a packed batch, in place of the partition that has been replayed.
+_NONE: Final = -1
+_Seeds = list[tuple[str, bytes]]
+_decode: Final = msgspec.msgpack.Decoder(tuple[int, list[str], bytes, _Seeds, int, int]).decode
+#: An array of nine: how a piece of a snapshot before version 5 begins.
+_BEFORE_5: Final = b"\x99"
+_decode_before_5: Final = msgspec.msgpack.Decoder(
+    tuple[int, list[str], bytes, bytes, list[tuple[bytes, ...]], list[int | None] | None, _Seeds, int, int]
+).decode
+
+
+class Writes(NamedTuple):
+    """Newest states of one shard's touched entities, to be written to the online store.
+
+    `shard` is its index in `SHARD_KEYS`; no value is listed twice.
+    """
+
+    shard: int
+    values: list[str]
+    versions: list[int]
+    states: list[bytes]
+    appended_ms: int

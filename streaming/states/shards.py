@@ -1,0 +1,358 @@
+"""The keyed step: one logic per shard holds the velocity states of its entities."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from datetime import UTC, datetime
+from itertools import compress, repeat
+from typing import Any, Final, cast
+
+from bytewax.operators import StatefulBatchLogic
+
+from fraud.features.entities import ENTITIES, VELOCITY_TTL
+from fraud.state.layout import READ_VERSIONS, STATE_VERSION, VERSION, WHAT_IS_READ
+from fraud.state.observation import Observation
+from fraud.state.velocity import VelocityState
+from stores.settings import Settings
+from streaming import metrics
+from streaming.online.redis_sink import REWRITE_S, stored_version_reader
+from streaming.states.disk import Disk
+from streaming.states.held_states import MOST_HELD, HeldStates
+from streaming.states.redo_files import Piece, PieceRef, RedoFiles
+from streaming.states.shard_batch import SHARD_KEYS, SHARDS, ShardBatch, Writes
+from streaming.states.snapshots import SNAPSHOT_VERSION, SnapshotError, check_version
+from streaming.states.state_bases import StateBases
+
+_TTL_MS: Final = int(VELOCITY_TTL.total_seconds()) * 1000
+#: Event time between two searches for idle entities.
+_SWEEP_MS: Final = 3_600_000
+#: States kept unpacked per shard; the others live as packed bytes and are unpacked on touch.
+MOST_LIVE: Final = 20_000
+#: A base is written at most every so many snapshots (the shards take turns), once there have been
+#: this many updates for each state: one takes about a seventh of a state's bytes.
+_BASE_EVERY: Final = 2
+_BASE_SHARE: Final = 0.5
+
+#: Snapshots whose pieces are kept: a crash resumes from a recent one.
+_KEPT_SNAPSHOTS: Final = 4
+
+#: Updates that are packed at once for `redo`, at least.
+_PIECE: Final = 32
+_add: Final = VelocityState.add
+
+#: Versions (microseconds, 0 if none) that the online store holds for values of an entity place.
+StoredVersions = Callable[[int, list[str]], list[int]]
+#: Values with the packed states that they were given.
+Given = tuple[tuple[str, bytes], ...]
+#: Something that happened to the states: updates (`ShardBatch.pack`), or what was given in their place.
+Redo = Piece | Given
+#: The same in a snapshot.
+RedoSnapshot = bytes | PieceRef | Given
+
+
+class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
+    """States of the entity values of one shard.
+
+    `packed` is the truth, `live` are the states unpacked so far. A snapshot names the last base and
+    what happened since, `redo`, mostly by the file that it lies in: a state's updates are much smaller
+    than the state. `recent` are the updates that are not packed yet, `held` the states of a backlog that
+    are not written yet (of the updates behind them a snapshot knows, as of all others). An entity idle
+    for VELOCITY_TTL of event time (by the shard's clock) is forgotten.
+
+    Writes to the online store are answered later, and a server that crashes may lose its last
+    second: a snapshot settles what was sent a while ago, and names what was written lately (in its own
+    interval, the one before, and those of `REWRITE_S`), answered or not. A run that resumes from it
+    looks these entities up in the store.
+    """
+
+    def __init__(
+        self,
+        partitions: int,
+        stored_versions: StoredVersions,
+        bases: StateBases,
+        files: RedoFiles,
+        settle: Callable[[], None],
+        resume: tuple[Any, ...] | None = None,
+    ) -> None:
+        self._shard = -1
+        self._stored_versions = stored_versions
+        self._bases = bases
+        self._files = files
+        self._settle = settle
+        self._base = 0
+        self._since_base = 0
+        self._base_under_way: Future[None] | None = None
+        self._redo: list[Redo] = []
+        self._in_base = 0  # entries of `redo` that the base under way makes superfluous
+        self._updates = 0
+        self._recent_values: list[str] = []
+        self._recent_seen: list[Observation] = []
+        self._fresh: list[Redo] = []
+        self._unsure: deque[tuple[float, list[Redo]]] = deque()
+        #: Of the last snapshots, the base that the oldest piece in each was made after.
+        self._oldest: deque[int] = deque(maxlen=_KEPT_SNAPSHOTS)
+        self._replaying = set(range(partitions))
+        #: Partitions whose log holds more than has been read.
+        self._behind: set[int] = set()
+        self._replayed: set[str] = set()
+        self._packed: dict[str, bytes] = {}
+        self._live: dict[str, VelocityState] = {}
+        self._held = HeldStates()
+        self._clock = self._swept = 0
+        if resume is not None:
+            check_version("shard", resume[0])
+            if resume[1] not in READ_VERSIONS:
+                raise SnapshotError(
+                    f"a shard's snapshot holds velocity states of version {resume[1]}, this program reads "
+                    f"{WHAT_IS_READ}: start the program that wrote them, or rebuild them by the "
+                    "velocity backfill and send them with `python -m streaming.states.seed`"
+                )
+            self._name(resume[2])
+            self._clock = self._swept = resume[3]
+            self._base = resume[4]
+            if self._base:
+                self._packed = bases.read(SHARD_KEYS[self._shard], self._base)
+            redo: list[RedoSnapshot] = list(resume[5])
+            if resume[0] == 2:  # it held the states that had changed
+                redo = [resume[5]] if resume[5] else []
+            self._redo = [self._again(entry) for entry in redo]
+            # Before version 4 the values written lately stood there themselves.
+            lately = [self._values(entry) for entry in resume[7]] if resume[0] >= 4 else [resume[7]]
+            self._replayed = set(resume[6]).union(*lately)
+
+    @classmethod
+    def builder(
+        cls, configured: Settings, stopping: threading.Event, disk: Disk, settle: Callable[[], None]
+    ) -> Callable[[tuple[Any, ...] | None], ShardLogic]:
+        """What Bytewax calls for each shard, with the shard's snapshot if there is one."""
+        stored_versions = stored_version_reader(configured, stopping)
+        bases = StateBases(configured.home / "stream" / "states", disk)
+        files = RedoFiles(configured.home / "stream" / "redo", disk)
+        return lambda resume: cls(configured.partitions, stored_versions, bases, files, settle, resume)
+
+    def on_batch(self, values: list[ShardBatch]) -> tuple[list[Writes], bool]:
+        if self._shard < 0:
+            self._name(values[0].shard)
+        place, live, held = self._place, self._live, self._held
+        held.begin(len(self._fresh))
+        touched = held.states
+        only_updates = True
+        for batch in values:
+            (self._behind.add if batch.more else self._behind.discard)(batch.source)
+            held.note(batch.appended_ms)
+            for value, packed in batch.seeds:
+                state = self._state(value)
+                if state.merge(VelocityState.unpack(self._entity, packed)):
+                    touched[value] = state
+                    only_updates = False
+            states = [live.get(value) or self._state(value) for value in batch.values]
+            added = list(map(_add, states, batch.seen, repeat(place)))
+            if False in added:
+                touched.update(compress(zip(batch.values, states, strict=True), added))
+            else:
+                touched.update(zip(batch.values, states, strict=True))
+        if self._replaying:
+            self._replayed.update(touched)
+            self._replaying.difference_update([batch.source for batch in values if batch.replayed])
+            if not self._replaying:
+                self._catch_up(touched)
+                only_updates = False
+        if not touched:
+            return [], StatefulBatchLogic.RETAIN
+        if only_updates:
+            for batch in values:
+                if batch.packed and len(batch.values) >= _PIECE:
+                    self._close_recent()
+                    self._add_piece(batch.packed, len(batch.values))
+                else:
+                    self._recent_values.extend(batch.values)
+                    self._recent_seen.extend(batch.seen)
+            if len(self._recent_values) >= _PIECE:  # so that a snapshot has little left to pack
+                self._close_recent()
+            if self._waits_for_more(values) and held.may_stay() and len(live) <= MOST_LIVE:
+                return [], StatefulBatchLogic.RETAIN
+            changed = self._pack_held()
+        else:
+            self._close_recent()
+            changed = self._pack_held()
+            self._remember(tuple(changed.items()), len(changed))
+        return self._release(changed)
+
+    def _waits_for_more(self, values: list[ShardBatch]) -> bool:
+        """Whether some partition has a backlog, and none of these events is of one that has none."""
+        return bool(self._behind) and all(batch.more for batch in values if batch.values)
+
+    def notify_at(self) -> datetime | None:
+        """When what is held has to go, should the log's other events not come."""
+        return datetime.now(UTC) + MOST_HELD if self._held else None
+
+    def on_notify(self) -> tuple[list[Writes], bool]:
+        return self._release(self._pack_held())
+
+    def on_eof(self) -> tuple[list[Writes], bool]:
+        return self._release(self._pack_held())
+
+    def _pack_held(self) -> dict[str, bytes]:
+        """Pack the states that are held; they still are to be written."""
+        changed = {value: state.pack() for value, state in self._held.states.items()}
+        self._packed.update(changed)
+        return changed
+
+    def _release(self, changed: dict[str, bytes]) -> tuple[list[Writes], bool]:
+        """What is held, just packed, to be written now."""
+        if not changed:
+            return [], StatefulBatchLogic.RETAIN
+        states = self._held.take().values()
+        versions = [state.header[VERSION] for state in states]
+        newest = max([state.newest_ms for state in states])
+        if newest > self._clock:
+            self._clock = newest
+            if newest - self._swept > _SWEEP_MS:
+                self._sweep()
+        if len(self._live) > MOST_LIVE:
+            self._live.clear()
+        writes = Writes(self._shard, list(changed), versions, list(changed.values()), self._held.appended_ms)
+        return [writes], StatefulBatchLogic.RETAIN
+
+    def snapshot(self) -> tuple[Any, ...]:
+        self._settle()
+        self._close_recent()
+        self._renew_base()
+        metrics.ENTITIES_HELD.labels(*self._labels).set(len(self._packed))
+        now, unsure = time.monotonic(), self._unsure
+        unsure.append((now, self._fresh))
+        # What is held will be written in the next interval, or a later one: these name it too.
+        self._fresh = self._fresh[self._held.first :] if self._held else []
+        self._held.first = 0
+        while len(unsure) > 2 and unsure[0][0] < now - REWRITE_S:
+            unsure.popleft()
+        lately = list({id(entry): entry for _, entries in unsure for entry in entries}.values())
+        generations = [entry.generation for entry in (*self._redo, *lately) if isinstance(entry, Piece)]
+        self._oldest.append(min(generations, default=self._base))
+        return (
+            SNAPSHOT_VERSION,
+            STATE_VERSION,
+            self._shard,
+            self._clock,
+            self._base,
+            _snapshots(self._redo),
+            tuple(self._replayed),
+            _snapshots(lately),
+        )
+
+    def _renew_base(self) -> None:
+        """Begin the next base if it is time, and continue from it once it is on disk."""
+        if self._since_base % _BASE_EVERY == 0:
+            metrics.STATE_BYTES.labels(*self._labels).set(sum(map(len, self._packed.values())))
+        self._since_base += 1
+        if self._base_under_way is not None:
+            if not self._base_under_way.done():
+                return
+            self._base_under_way.result()
+            self._base_under_way = None
+            self._base += 1
+            self._bases.drop(SHARD_KEYS[self._shard], self._base)
+            self._files.drop(SHARD_KEYS[self._shard], min(self._oldest, default=0))
+            del self._redo[: self._in_base]
+        if self._since_base >= _BASE_EVERY and self._updates > _BASE_SHARE * len(self._packed):
+            self._pack_held()
+            self._base_under_way = self._bases.write(SHARD_KEYS[self._shard], self._base + 1, self._packed)
+            self._in_base, self._updates, self._since_base = len(self._redo), 0, 0
+
+    def _close_recent(self) -> None:
+        """Move the updates that are not packed yet to `redo`, as one piece."""
+        values, seen = self._recent_values, self._recent_seen
+        if values:
+            self._add_piece(ShardBatch(self._shard, values, seen, [], 0).pack(), len(values))
+            self._recent_values, self._recent_seen = [], []
+
+    def _add_piece(self, data: bytes, updates: int) -> None:
+        self._remember(self._files.add(SHARD_KEYS[self._shard], self._base, data), updates)
+
+    def _remember(self, entry: Redo, updates: int) -> None:
+        self._redo.append(entry)
+        self._fresh.append(entry)
+        self._updates += updates
+
+    def _again(self, entry: RedoSnapshot) -> Redo:
+        """Do what `entry` of a snapshot tells to `packed`; return it for the next snapshot."""
+        given = _given(entry)
+        if given is not None:
+            self._updates += len(given)
+            self._packed.update(given)
+            for value, _ in given:
+                self._live.pop(value, None)
+            return given
+        batch = self._batch(entry)
+        self._updates += len(batch.values)
+        touched: dict[str, VelocityState] = {}
+        for value, seen in zip(batch.values, batch.seen, strict=True):
+            touched[value] = state = self._state(value)
+            state.add(seen, self._place)
+        self._packed.update({value: state.pack() for value, state in touched.items()})
+        return Piece(self._base, entry) if isinstance(entry, bytes) else Piece.on_disk(cast(PieceRef, entry))
+
+    def _values(self, entry: RedoSnapshot) -> list[str]:
+        """The values that `entry` of a snapshot is about."""
+        given = _given(entry)
+        return self._batch(entry).values if given is None else [value for value, _ in given]
+
+    def _batch(self, entry: RedoSnapshot) -> ShardBatch:
+        if not isinstance(entry, bytes):
+            entry = self._files.read(SHARD_KEYS[self._shard], cast(PieceRef, entry))
+        return ShardBatch.unpack(entry)
+
+    def _catch_up(self, touched: dict[str, VelocityState]) -> None:
+        """Add to `touched` what the online store holds in another version than we do.
+
+        An older one is from before a crash that cut a write off. A newer one was stored by the
+        crashed run, which may have interleaved partitions differently, so that its version of
+        the same events is a little higher. All it saw has been replayed by now: our state holds
+        at least as much, takes over the stored version and replaces what was stored under it.
+        """
+        # What has been forgotten as idle meanwhile stays forgotten.
+        values = sorted([value for value in self._replayed if value in touched or value in self._packed])
+        self._replayed.clear()
+        for value, stored in zip(values, self._stored_versions(self._place, values), strict=True):
+            state = self._state(value)
+            if stored != state.version:
+                state.raise_version(stored)
+                touched[value] = state
+
+    def _name(self, shard: int) -> None:
+        """Become the shard that the first batch or the snapshot names: Bytewax gives no key."""
+        self._shard = shard
+        self._place = shard // SHARDS
+        self._entity = ENTITIES[self._place]
+        self._labels = (self._entity.name, str(shard % SHARDS))
+        self._since_base = shard % _BASE_EVERY  # so that bases of all shards do not fall together
+
+    def _state(self, value: str) -> VelocityState:
+        state = self._live.get(value)
+        if state is None:
+            packed = self._packed.get(value)
+            state = VelocityState.unpack(self._entity, packed) if packed else VelocityState(self._entity)
+            self._live[value] = state
+        return state
+
+    def _sweep(self) -> None:
+        """Forget entities that nothing has touched for VELOCITY_TTL."""
+        self._swept = self._clock
+        oldest = self._clock - _TTL_MS
+        for value, packed in list(self._packed.items()):
+            if VelocityState.unpack(self._entity, packed).newest_ms < oldest:
+                del self._packed[value]
+                self._live.pop(value, None)
+
+
+def _snapshots(entries: list[Redo]) -> tuple[RedoSnapshot, ...]:
+    return tuple([entry.snapshot() if isinstance(entry, Piece) else entry for entry in entries])
+
+
+def _given(entry: RedoSnapshot) -> Given | None:
+    """`entry` if it is values with states: where a piece lies begins with a file's name."""
+    return entry if isinstance(entry, tuple) and isinstance(entry[0], tuple) else None

@@ -1,0 +1,306 @@
+"""The decision log: kept before the answer, converted, audited."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import hashlib
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import redis
+
+from bentos.base.work import Work
+from bentos.effects.outbox import answer_key, answer_value, claim_value, remembered_answers
+from bentos.log.decision_files import convert_all
+from bentos.log.decision_log import DecisionLog, journal_folder, log_row
+from bentos.log.labels import Label, LabelStore, convert_labels
+from bentos.tools.audit import audit, outcomes, rows_as_records
+from embedded.redis_server import RedisServer
+from fraud.contract.answer import Answer
+from fraud.features.feature_list import VECTOR
+from stores.spool import SpoolFile, SpoolFull, frame, orphaned, read_frames
+from tests.bentos.running import transaction
+
+
+def row(name: str, **changes: Any) -> tuple[object, ...]:
+    """One decision's fields; the vector holds awkward numbers."""
+    loop = asyncio.new_event_loop()
+    work = Work(transaction(transaction_id=name, **changes), loop.create_future(), 0.0)
+    loop.close()
+    vector = np.arange(len(VECTOR), dtype=np.float64)
+    vector[:4] = [np.nan, -0.0, 5e-324, 1e300]
+    answer = Answer(
+        name,
+        0.1 + 0.2,
+        "REVIEW",
+        [],
+        ["some_rule"],
+        "v1",
+        "champion",
+        {"card_profile": "stale", "customer_profile": "fresh"},
+        ["stale:card_profile"],
+        1.25,
+    )
+    return log_row(
+        work,
+        vector,
+        answer,
+        {"customer_profile": 1_700_000_000_000_001},
+        {"v2": 0.5},
+        "rules-1",
+        1_800_000_000_000_000,
+    )
+
+
+def test_decisions_become_hourly_parquet_and_pass_the_audit(tmp_path: Path) -> None:
+    log = DecisionLog(tmp_path)
+    log.append([row("a"), row("b", event_time="2026-03-01T13:30:00Z", ip=None)])
+    log.rotate()
+    log.append([row("c")])
+    log.close()
+    assert convert_all(tmp_path) == 3
+    files = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.parquet"))
+    assert [name.split("/")[1:3] for name in files] == [
+        ["date=2026-03-01", "hour=12"], ["date=2026-03-01", "hour=12"], ["date=2026-03-01", "hour=13"],
+    ]  # fmt: skip
+    table = pq.read_table(tmp_path / files[0], partitioning=None)
+    assert table.column("feature_status")[0].as_py() == [
+        ("card_profile", "stale"),
+        ("customer_profile", "fresh"),
+    ]
+    assert table.column(VECTOR[3])[0].as_py() == 1e300
+    assert np.signbit(table.column(VECTOR[1])[0].as_py())
+    findings = audit(tmp_path, ["a", "b", "c"])
+    assert (findings.entries, findings.series, findings.problems) == (3, 1, [])
+
+
+def test_converting_again_after_a_crash_changes_nothing(tmp_path: Path) -> None:
+    log = DecisionLog(tmp_path)
+    log.append([row("a")])
+    log.close()
+    (segment,) = journal_folder(tmp_path).glob("*.ready")
+    kept = segment.read_bytes()
+    convert_all(tmp_path)
+    segment.write_bytes(kept)  # as if the process had died before it deleted the segment
+    convert_all(tmp_path)
+    assert audit(tmp_path).entries == 1
+    assert not audit(tmp_path).problems
+
+
+@pytest.mark.parametrize("column", ["score", "decision", "amount_minor", VECTOR[7]])
+def test_an_altered_value_is_found(tmp_path: Path, column: str) -> None:
+    log = DecisionLog(tmp_path)
+    log.append([row(f"t{n}") for n in range(5)])
+    log.close()
+    convert_all(tmp_path)
+    (path,) = tmp_path.rglob("*.parquet")
+    table = pq.read_table(path, partitioning=None)
+    values = table.column(column).to_pylist()
+    values[2] = "APPROVE" if column == "decision" else 77
+    index = table.schema.get_field_index(column)
+    pq.write_table(
+        table.set_column(index, table.schema.field(index), pa.array(values, table.schema.field(index).type)),
+        path,
+    )
+    assert audit(tmp_path).problems == [f"{path.name}: entry 2 of {path.name.rsplit('-', 1)[0]} was altered"]
+
+
+def test_a_removed_entry_and_a_missing_answer_are_found(tmp_path: Path) -> None:
+    log = DecisionLog(tmp_path)
+    log.append([row(f"t{n}") for n in range(5)])
+    log.close()
+    convert_all(tmp_path)
+    (path,) = tmp_path.rglob("*.parquet")
+    table = pq.read_table(path, partitioning=None)
+    pq.write_table(pa.concat_tables([table.slice(0, 2), table.slice(3)]), path)
+    problems = audit(tmp_path, ["t0", "t2"]).problems
+    assert any("entry 2 is missing" in problem for problem in problems)
+    assert "transaction t2 was answered but is not in the log" in problems
+
+
+def test_a_forged_entry_breaks_the_chain(tmp_path: Path) -> None:
+    log = DecisionLog(tmp_path)
+    log.append([row(f"t{n}") for n in range(5)])
+    log.close()
+    convert_all(tmp_path)
+    (path,) = tmp_path.rglob("*.parquet")
+    table = pq.read_table(path, partitioning=None)
+    scores = table.column("score").to_pylist()
+    scores[2] = 0.01
+    table = table.set_column(table.schema.get_field_index("score"), "score", pa.array(scores))
+    forged = [hashlib.sha256(record).digest() for record in rows_as_records(table)]
+    at = table.schema.get_field_index("hash")
+    pq.write_table(table.set_column(at, table.schema.field(at), pa.array(forged, pa.binary(32))), path)
+    series = path.stem.rpartition("-")[0]
+    assert audit(tmp_path).problems == [f"{series}: entry 3 does not follow the one before it"]
+
+
+def test_a_forged_journal_and_a_moved_file_are_found(tmp_path: Path) -> None:
+    log = DecisionLog(tmp_path)
+    log.append([row(f"t{n}") for n in range(4)])
+    log.close()
+    (segment,) = journal_folder(tmp_path).glob("*.ready")
+    records = list(read_frames(segment))
+    whole = segment.read_bytes()
+    segment.write_bytes(b"".join(frame(record.replace(b"REVIEW", b"APPROV")) for record in records[:1])
+                        + b"".join(map(frame, records[1:])))  # fmt: skip
+    assert audit(tmp_path).problems == [f"{log.series}: entry 1 does not follow the one before it"]
+    segment.write_bytes(whole)
+    segment.rename(segment.with_name("elsewhere-00000000.ready"))
+    assert len([problem for problem in audit(tmp_path).problems if "holds an entry of" in problem]) == 4
+
+
+def test_an_end_that_was_cut_off_shows_against_what_redis_remembers(
+    tmp_path: Path, redis_server: RedisServer
+) -> None:
+    url = f"redis://127.0.0.1:{redis_server.port}/6"
+    client = redis.Redis.from_url(url)
+    client.flushdb()
+    log = DecisionLog(tmp_path)
+    log.append([row("kept"), row("cut")])
+    log.close()
+    convert_all(tmp_path)
+    for name, decision in (("kept", "REVIEW"), ("cut", "REVIEW"), ("told-otherwise", "APPROVE")):
+        answer = Answer(name, 0.1 + 0.2, decision, [], [], "v1", "champion", {}, [], 1.0)  # type: ignore[arg-type]
+        client.set(answer_key("p", name), answer_value(b"d" * 16, msgspec.json.encode(answer)))
+    client.set(answer_key("p", "claimed"), claim_value(b"d" * 16, b"n" * 8))
+    remembered = outcomes(remembered_answers(url, "p"))
+    assert set(remembered) == {"kept", "cut", "told-otherwise"}
+    del remembered["told-otherwise"]
+    assert audit(tmp_path, remembered=remembered).problems == []
+    (path,) = tmp_path.rglob("*.parquet")
+    pq.write_table(pq.read_table(path, partitioning=None).slice(0, 1), path)
+    assert audit(tmp_path).problems == []
+    assert audit(tmp_path, remembered=remembered).problems == [
+        "transaction cut was answered otherwise than the log says"
+    ]
+    remembered["kept"] = ("APPROVE", *remembered["kept"][1:])
+    assert len(audit(tmp_path, remembered=remembered).problems) == 2
+
+
+def test_labels_sent_at_once_are_all_kept(tmp_path: Path) -> None:
+    store = LabelStore(tmp_path)
+    now = datetime(2026, 3, 2, tzinfo=UTC)
+    labels = [Label(f"t{n}", now, True, "analyst", now) for n in range(200)]
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(lambda label: store.append([label]), labels))
+    store.close()
+    assert convert_labels(tmp_path) == 200
+
+
+def test_labels_that_the_disk_refuses_are_not_acknowledged(tmp_path: Path) -> None:
+    (tmp_path / "labels").write_text("a file where the folder should be")
+    now = datetime(2026, 3, 2, tzinfo=UTC)
+    assert not LabelStore(tmp_path).append([Label("t", now, True, "analyst", now)])
+
+
+def test_decisions_of_a_version_with_other_features_pass_the_audit_and_hold_up_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = DecisionLog(tmp_path)
+    log.append([row("old")])
+    log.rotate()
+    convert_all(tmp_path)
+    log.append([row("older")])
+    log.rotate()
+    log.append([row("oldest")])
+    log.close()
+    first, _ = sorted(journal_folder(tmp_path).glob("*.ready"))
+    monkeypatch.setattr("bentos.log.decision_files.VECTOR", VECTOR[1:])
+    aside = first.rename(tmp_path / first.name)
+    assert convert_all(tmp_path) == 0
+    assert "stays in the journal" in capsys.readouterr().err
+    monkeypatch.undo()
+    aside.rename(first)
+    assert convert_all(tmp_path) == 1
+    assert len(list(journal_folder(tmp_path).glob("*.foreign"))) == 1
+    findings = audit(tmp_path, ["old", "older", "oldest"])
+    assert (findings.entries, findings.problems) == (3, [])
+
+
+def test_a_killed_worker_leaves_whole_entries_that_are_adopted(tmp_path: Path) -> None:
+    pid = os.fork()
+    if pid == 0:  # a worker that dies without closing anything
+        DecisionLog(tmp_path).append([row("a"), row("b")])
+        os._exit(9)
+    os.waitpid(pid, 0)
+    (segment,) = journal_folder(tmp_path).glob("*.open")
+    assert orphaned(segment)
+    with segment.open("ab") as torn:
+        torn.write(b"\x99\x00\x00\x00half a fra")
+    assert audit(tmp_path, ["a", "b"]).problems == []
+    assert convert_all(tmp_path) == 2
+
+
+def test_an_open_segment_is_left_to_its_writer(tmp_path: Path) -> None:
+    log = DecisionLog(tmp_path)
+    log.append([row("a")])
+    assert convert_all(tmp_path) == 0
+    assert audit(tmp_path).entries == 1
+    log.close()
+
+
+def test_while_the_disk_refuses_records_wait_in_memory_and_keep_their_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = SpoolFile(tmp_path / "spool.open", limit=3)
+    assert spool.append([b"one"])
+    write, room = os.pwrite, [4]
+
+    def full(descriptor: int, data: bytes, offset: int) -> int:
+        if not room:
+            raise OSError(28, "No space left on device")
+        return write(descriptor, data[: room.pop()], offset)  # a torn write, then a full disk
+
+    monkeypatch.setattr(os, "pwrite", full)
+    assert not spool.append([b"two", b"three"])
+    assert not spool.append([b"four"])
+    with pytest.raises(SpoolFull):
+        spool.append([b"five"])
+    assert (spool.held, spool.full) == (3, True)
+    monkeypatch.undo()
+    assert spool.append([b"six"])
+    assert list(read_frames(spool.path)) == [b"one", b"two", b"three", b"four", b"six"]
+    spool.close()
+
+
+def test_a_file_that_is_being_made_never_looks_as_if_its_writer_were_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, seen = fcntl.flock, []
+
+    def look(descriptor: int, operation: int) -> None:
+        seen.append(list(tmp_path.glob("*.open")))  # what another worker, which starts now, would take over
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", look)
+    spool = SpoolFile(tmp_path / "spool.open")
+    monkeypatch.undo()
+    assert seen == [[]]
+    assert spool.path.exists()
+    assert not orphaned(spool.path)
+    spool.close()
+    assert orphaned(spool.path)
+
+
+def test_a_converter_whose_worker_is_gone_converts_the_rest_and_ends(tmp_path: Path) -> None:
+    log = DecisionLog(tmp_path)
+    log.append([row("a")])
+    log.close()
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    command = [sys.executable, "-m", "bentos.log.decision_files", "--follow", str(gone.pid)]
+    subprocess.run(command, env=os.environ | {"TOLLGATE_HOME": str(tmp_path)}, check=True, timeout=120)
+    assert audit(tmp_path, ["a"]).problems == []
+    assert len(list(tmp_path.rglob("*.parquet"))) == 1

@@ -1,0 +1,196 @@
+"""Ingestion: what becomes an update, a duplicate, a late event or a dead letter."""
+
+from __future__ import annotations
+
+import base64
+import json
+import pickle
+import threading
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fraud.contract.cards import looks_like_card_number
+from fraud.contract.transaction import ContractError, Transaction
+from fraud.features.entities import ENTITIES
+from streaming.ingest.dead_letters import dead_letter, mask_card_numbers
+from streaming.ingest.ingest import Ingest, IngestSnapshot, encode_seed
+from streaming.ingest.recent_ids import IdSegments, RecentIds
+from streaming.log.batch import Batch
+from streaming.log.load import Load, events
+from streaming.states.disk import Disk
+from streaming.states.shard_batch import SHARD_KEYS, SHARDS, shard_of
+from streaming.states.snapshots import SnapshotError
+from tests.streaming.oracle import plain_loop
+
+
+@pytest.fixture
+def transactions() -> Iterator[list[Transaction]]:
+    yield [event.transaction for event in events(Load(50, customers=5), 1) if event.transaction]
+
+
+def batch(payloads: list[bytes], appended_ms: int = 1_700_000_000_000) -> Batch:
+    return Batch(
+        payloads, [f"{appended_ms}-{index}" for index in range(len(payloads))], [appended_ms] * len(payloads)
+    )
+
+
+def test_every_entity_value_of_an_event_reaches_its_shard_once() -> None:
+    event = next(iter(events(Load(1), 1)))
+    assert event.transaction is not None
+    ingested = Ingest(0, 10_000, 10**9).take(batch([event.payload]))
+    found = {(update.shard // SHARDS, value) for update in ingested.updates for value in update.values}
+    wanted = [getattr(event.transaction, entity.key) for entity in ENTITIES]
+    assert found == {(place, value) for place, value in enumerate(wanted) if value is not None}
+    for update in ingested.updates:
+        assert all(shard_of(value) == update.shard % SHARDS for value in update.values)
+
+
+def test_every_update_of_a_read_that_left_events_in_the_log_says_so() -> None:
+    payloads = [event.payload for event in events(Load(20), 1)]
+    ingest = Ingest(3, 10_000, 10**9)
+    first, last = ingest.take(batch(payloads[:10]), more=True), ingest.take(batch(payloads[10:]))
+    assert {(update.source, update.more) for update in first.updates} == {(3, True)}
+    assert {(update.source, update.more) for update in last.updates} == {(3, False)}
+    ended = ingest.caught_up().updates
+    assert [(update.shard, update.source, update.more, update.replayed) for update in ended] == [
+        (shard, 3, False, False) for shard in range(len(SHARD_KEYS))
+    ]
+
+
+def test_a_replay_from_a_snapshot_repeats_what_the_first_run_did() -> None:
+    payloads = [event.payload for event in events(Load(300, duplicates=0.2, late=0.1, broken=0.05), 1)]
+    ingest = Ingest(3, 10_000, 10**9)
+    ingest.take(batch(payloads[:100]))
+    snapshot = pickle.loads(pickle.dumps(tuple(ingest.snapshot())))  # noqa: S301  as Bytewax stores it
+    again = Ingest(3, 10_000, 10**9, IngestSnapshot(*snapshot))
+    first, second = ingest.take(batch(payloads[100:])), again.take(batch(payloads[100:]))
+    assert first.arrivals == second.arrivals
+    assert first.letters == second.letters
+    assert first.updates == second.updates
+    assert first.arrivals.sequences == sorted(set(first.arrivals.sequences))
+
+
+def test_the_known_at_time_is_the_newest_event_time_so_far_plus_one_microsecond(
+    transactions: list[Transaction],
+) -> None:
+    #   arrival order:  t=50ms   t=0 (late)   t=100ms
+    #   known at:       50001us  50001us      100001us      after the first event's time
+    from fraud.contract.transaction import encode_transaction
+
+    early, middle, newest = transactions[0], transactions[1], transactions[2]
+    rows = (
+        Ingest(0, 10_000, 10**9)
+        .take(batch([encode_transaction(t) for t in (middle, early, newest)]))
+        .arrivals
+    )
+    assert rows.known_us == [middle.event_ms * 1000 + 1] * 2 + [newest.event_ms * 1000 + 1]
+
+
+def test_a_seed_that_is_no_state_is_a_dead_letter(transactions: list[Transaction]) -> None:
+    (place, value), state = next(iter(plain_loop(transactions).items()))
+    good = encode_seed(ENTITIES[place].name, value, state.pack())
+    wrong = [encode_seed("customer", "c", b"no state"), encode_seed("nobody", "c", b""), b'{"seed":1}']
+    ingested = Ingest(0, 10_000, 10**9).take(batch([good, *wrong]))
+    assert [update.seeds for update in ingested.updates] == [[(value, state.pack())]]
+    assert len(ingested.letters) == 3
+
+
+def test_a_card_number_is_masked_in_the_original_bytes() -> None:
+    number = "4" + "1" * 15
+    grouped = " ".join(number[at : at + 4] for at in range(0, 16, 4))
+    escaped = "".join(f"\\u00{ord(digit):02x}" for digit in number)
+    foreign = "".join(chr(0x0660 + int(digit)) for digit in number)
+    for written in (number, grouped, grouped.replace(" ", "-"), escaped, foreign):
+        payload = f'{{"card_id": "{written}", "amount": "12.34"}}'.encode()
+        letter = dead_letter(0, "1-1", ContractError("card_id", "looks like a card number"), payload)
+        kept = base64.b64decode(letter.original)
+        assert letter.masked
+        assert not looks_like_card_number(json.loads(kept)["card_id"])
+        assert b"card_id" in kept
+
+
+def test_bytes_without_a_card_number_are_kept_as_they_are() -> None:
+    for payload in (b"\xff\x00broken", b'{"amount": 1234567890123456}', b""):
+        assert mask_card_numbers(payload) == payload
+
+
+@given(st.lists(st.integers(0, 40_000), max_size=400), st.integers(1, 3))
+def test_recent_ids_find_every_duplicate_within_the_bound(keys: list[int], cuts: int) -> None:
+    recent, known = RecentIds(8_192, 10**9), set()
+    for index, key in enumerate(keys):
+        assert recent.add(key, index) is (key not in known)
+        known.add(key)
+        if index % (cuts * 50) == 0:
+            recent = RecentIds(8_192, 10**9, recent.snapshot())
+
+
+def test_recent_ids_forget_the_oldest_beyond_the_bound() -> None:
+    recent = RecentIds(16_384, 10**12)
+    for key in range(100_000):
+        recent.add(key, key)
+    assert len(recent) <= 16_384 + 8_192
+    assert not recent.add(99_999 - 16_000, 0)
+    assert recent.add(0, 0)
+
+
+def test_recent_ids_forget_what_is_older_than_the_horizon() -> None:
+    recent = RecentIds(1_000_000, 1_000)
+    for key in range(30_000):
+        recent.add(key, key)
+    assert len(recent) < 20_000
+    assert recent.add(0, 30_000)
+
+
+def test_full_segments_of_recent_ids_are_named_in_snapshots_and_read_from_files(tmp_path: Path) -> None:
+    #  segments 0 1 2 | 3 begun     the snapshot names three files and holds the keys of the fourth
+    disk = Disk()
+    recent = RecentIds(40_000, 10**12, (), IdSegments(tmp_path, disk))
+    for key in range(3 * 8_192 + 100):
+        recent.add(key, key)
+    disk.close()
+    snapshot = recent.snapshot()
+    assert [len(keys) for _, _, keys in snapshot] == [0, 0, 0, 800]
+    resumed = RecentIds(40_000, 10**12, snapshot, IdSegments(tmp_path, Disk()))
+    assert not any(resumed.add(key, key) for key in range(3 * 8_192 + 100))
+    assert resumed.add(10**6, 10**6)
+    next(tmp_path.iterdir()).unlink()
+    with pytest.raises(SnapshotError, match="every process"):
+        RecentIds(40_000, 10**12, snapshot, IdSegments(tmp_path, disk))
+
+
+def test_a_segment_that_is_not_on_disk_yet_is_held_by_the_snapshot(tmp_path: Path) -> None:
+    disk, hold = Disk(), threading.Event()
+    disk.write(tmp_path / "held", lambda: bytes(hold.wait(20)))
+    recent = RecentIds(40_000, 10**12, (), IdSegments(tmp_path / "ids", disk))
+    for key in range(8_192):
+        recent.add(key, key)
+    assert [len(keys) for _, _, keys in recent.snapshot()] == [8 * 8_192]
+    hold.set()
+    disk.close()
+
+
+def test_files_of_forgotten_ids_go_once_no_snapshot_to_resume_from_names_them(tmp_path: Path) -> None:
+    disk = Disk()
+    recent = RecentIds(8_192, 10**12, (), IdSegments(tmp_path, disk))
+    for key in range(3 * 8_192):
+        recent.add(key, key)
+    disk.close()
+    assert len(list(tmp_path.iterdir())) == 3
+    for _ in range(4):
+        recent.snapshot()
+    assert [path.name for path in tmp_path.iterdir()] == ["000000000002.ids"]
+
+
+def test_recent_ids_of_a_version_2_snapshot_are_read(tmp_path: Path) -> None:
+    full, begun = array("q", range(8_192)), array("q", range(8_192, 8_200))
+    held = ((full.tobytes(), 8_191), (begun.tobytes(), 8_199))
+    disk = Disk()
+    recent = RecentIds(40_000, 10**12, held, IdSegments(tmp_path, disk))
+    assert not any(recent.add(key, key) for key in range(8_200))
+    disk.close()
+    assert len(list(tmp_path.iterdir())) == 1
