@@ -16,12 +16,14 @@ install:
 	@embedded/setup.sh
 
 ##@ Everybody
-.PHONY: demo test lint up down status screens figures
+.PHONY: demo test test-security lint up down status screens figures
 demo: install ## the whole loop, end to end (DATA= and MAPPING= for your own transactions)
 	@$(PY) -m embedded.demo $(if $(DATA),--data "$(DATA)" --mapping "$(MAPPING)") $(ARGS)
 test: install ## every test: real Redis, Spark, service and broker
 	@embedded/test_tools.sh
 	@$(PY) -m pytest
+test-security: install ## what attempts to break it have found, held by tests: results/security.json
+	@$(PY) -m tests.security -q
 lint: install ## style and types
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
 up: install ## start Redis, the stream and the service, and leave them serving
