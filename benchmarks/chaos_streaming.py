@@ -131,12 +131,15 @@ def torment(server: RedisServer, load: list[Event], kills: int, seed: int, undo:
                 raise SystemExit("the flow ended by itself")
             time.sleep(0.01)
         if attempt == kills // 2:
-            server = restart(server, hard=configured.event_log != "redis")
+            server = restart(server, hard=configured.event_log.kind != "redis")
             undo.callback(server.stop)
         publish(configured, part[halfway:])
         time.sleep(draw.uniform(0, 3))
         flow.kill()
-        print(f"  {configured.event_log}: kill {attempt + 1} of {kills} ({processes} processes)", flush=True)
+        print(
+            f"  {configured.event_log.kind}: kill {attempt + 1} of {kills} ({processes} processes)",
+            flush=True,
+        )
     last = Flow(2, "--drain")
     undo.callback(last.end)
     last.finish()
@@ -207,12 +210,12 @@ def tell_oracles(load: list[Event]) -> tuple[dict[tuple[int, str], Oracle], int]
 def stored_states(configured: Settings, keys: list[tuple[int, str]]) -> list[bytes | None]:
     """The packed state that Redis holds for each of `keys`."""
     found: list[bytes | None] = []
-    with redis.Redis.from_url(configured.redis_url) as client:
+    with redis.Redis.from_url(configured.redis.url) as client:
         for at in range(0, len(keys), 2_000):
             pipeline = client.pipeline(transaction=False)
             for place, value in keys[at : at + 2_000]:
                 entity = ENTITIES[place]
-                key = entity_key(configured.feast_project, entity.key, value)
+                key = entity_key(configured.feast.project, entity.key, value)
                 pipeline.hget(key, redis_field(entity.velocity_view, entity.state_feature))
             found.extend([decode_bytes(packed) if packed else None for packed in pipeline.execute()])
     return found
@@ -276,7 +279,7 @@ def run(log: str, chosen: argparse.Namespace) -> Finding:
             )
         )  # fmt: skip
         if broker:
-            broker.create_topic(settings().topic, 4)
+            broker.create_topic(settings().event_log.topic, 4)
         load = list(
             events(
                 Load(

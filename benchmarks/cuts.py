@@ -109,7 +109,7 @@ def reads(cut: datetime, lake: Path) -> dict[str, Any]:
     from feature_repo.spark import spark_session
 
     grid = Grid(cut_number(cut), cut_number(cut))
-    opened = transactions(spark_session(), lake, grid, settings().label_maturity_days).inputFiles()
+    opened = transactions(spark_session(), lake, grid, settings().history.label_maturity_days).inputFiles()
     days = parquet_history(lake)
     return {
         "files": len(opened),

@@ -59,7 +59,7 @@ def _within(column: str, low: datetime, high: datetime) -> str:
 
 
 def _query(entity: Entity, cut: datetime) -> str:
-    delay = timedelta(days=settings().label_maturity_days)
+    delay = timedelta(days=settings().history.label_maturity_days)
     month = timedelta(days=max(PROFILE_DAYS))
     name = entity.name
     columns: dict[str, str] = {}

@@ -84,7 +84,7 @@ class World:
         as_of = end_of(number)
         known = self._labels[self._labels["created_timestamp"] <= as_of].sort_values("created_timestamp")
         latest = known.drop_duplicates("transaction_id", keep="last")[["transaction_id", "is_fraud"]]
-        days = settings().label_maturity_days
+        days = settings().history.label_maturity_days
         earlier = self.week(number - 1)
         return matured(
             earlier, pa.Table.from_pandas(latest, preserve_index=False), as_of=as_of, maturity_days=days
@@ -126,7 +126,7 @@ def training_rows(home: Path, labels: pd.DataFrame) -> Any:
     tables = [pq.read_table(home / "weeks" / f"{week:03d}.parquet") for week in range(*TRAIN)]
     table = pa.concat_tables(tables)
     label = [identifier in frauds for identifier in table["transaction_id"].to_pylist()]
-    ripe = as_of - timedelta(days=settings().label_maturity_days)
+    ripe = as_of - timedelta(days=settings().history.label_maturity_days)
     mature = (table["event_timestamp"].to_pandas() <= ripe).to_numpy()
     table = table.append_column("is_fraud", pa.array(label)).append_column("label_mature", pa.array(mature))
     return rows_of(table, VECTOR)
@@ -146,7 +146,7 @@ def prepare(home: Path) -> Judge:
     from training.train import train
 
     rows = training_rows(home, labels_of(home))
-    trained = train(rows, Plan(delay_days=settings().label_maturity_days, final="judged"))
+    trained = train(rows, Plan(delay_days=settings().history.label_maturity_days, final="judged"))
     decide_at = (trained.thresholds.review, trained.thresholds.block)
     reference = reference_table(trained, rows).to_pandas()
     reference["decision"] = np.where(

@@ -126,7 +126,7 @@ class Replay:
     ) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
         """Every profile feature as of the newest daily cut that was visible."""
         times = pd.to_datetime(pd.Series(rows["event_timestamp"]), unit="us", utc=True)
-        visible = (times - pd.Timedelta(minutes=settings().cut_lag_minutes)).dt.floor("D")
+        visible = (times - pd.Timedelta(minutes=settings().history.cut_lag_minutes)).dt.floor("D")
         columns: dict[str, np.ndarray[Any, np.dtype[np.float64]]] = {}
         for entity in ENTITIES:
             keys = pd.Series(rows[entity.key])

@@ -40,7 +40,7 @@ def transactions(spark: SparkSession, start: datetime, end: datetime, as_of: dat
     lake = settings().lake
     spark.read.parquet(str(lake / "transactions")).createOrReplaceTempView("arrived")
     spark.read.parquet(str(lake / "labels")).createOrReplaceTempView("words")
-    mature = as_of - timedelta(days=settings().label_maturity_days)
+    mature = as_of - timedelta(days=settings().history.label_maturity_days)
     return spark.sql(
         f"""
         WITH moves AS (

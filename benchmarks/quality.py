@@ -163,7 +163,7 @@ def handbook(folder: Path, options: Options) -> dict[str, Any]:
 def synthetic(folder: Path, truth: Path | None, options: Options) -> dict[str, Any]:
     """Figures on the synthetic set's own test period, with and without its invisible frauds."""
     rows = read_rows(folder)
-    delay = float(settings().label_maturity_days)
+    delay = float(settings().history.label_maturity_days)
     plan = Plan(delay_days=delay, rounds=options.rounds, most_rows=options.most_rows, seed=options.seed,
                 threads=options.threads)  # fmt: skip
     trained = train(rows, plan)

@@ -49,7 +49,7 @@ def _answers(name: str, root: Path, bento: str | None) -> list[bytes]:
     (home / "bentoml").symlink_to(root / "model" / "bentoml")
     running = None
     try:
-        fill_store(redis_server.url, settings().feast_project)
+        fill_store(redis_server.url, settings().feast.project)
         if bento is None:
             running = start("tollgate", home, redis_server.url)
         else:

@@ -245,9 +245,9 @@ def measure(batches: int = 600) -> dict[str, Any]:
         try:
             os.environ |= {"TOLLGATE_HOME": str(root / "home"), "TOLLGATE_REDIS_URL": redis_server.url}
             build_model(root / "home")
-            fill_store(redis_server.url, load_settings().feast_project)
+            fill_store(redis_server.url, load_settings().feast.project)
             sizes = [uvloop.run(_measure(size, max(60, batches // size))) for size in SIZES]
-            cache = uvloop.run(_cache_best_case(redis_server.url, load_settings().feast_project, 60))
+            cache = uvloop.run(_cache_best_case(redis_server.url, load_settings().feast.project, 60))
         finally:
             redis_server.stop()
     return {"batches": sizes, "cache_best_case": cache}

@@ -112,8 +112,8 @@ def fastapi_service(*, sdk: bool) -> Any:
 
     session, manifest = onnx_session()
     app = FastAPI()
-    client = redis.asyncio.from_url(settings().redis_url)
-    project = settings().feast_project
+    client = redis.asyncio.from_url(settings().redis.url)
+    project = settings().feast.project
     profile_fields = {
         e.name: [field(e.profile_view, name) for name in SERVED_PROFILES[e.name]] for e in ENTITIES
     }

@@ -94,11 +94,11 @@ def compare_states(end: datetime) -> tuple[int, int, Counter[str]]:
     configured = settings()
     compared = different = 0
     parts: Counter[str] = Counter()
-    with redis.Redis.from_url(configured.redis_url) as client:
+    with redis.Redis.from_url(configured.redis.url) as client:
         for entity in ENTITIES:
             name = field(entity.velocity_view, entity.state_feature)
             for value, state in newest_states(entity, end + timedelta(days=1)):
-                stored = client.hget(entity_key(configured.feast_project, entity.key, value), name)
+                stored = client.hget(entity_key(configured.feast.project, entity.key, value), name)
                 compared += 1
                 if stored is None:
                     different += 1

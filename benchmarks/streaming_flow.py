@@ -61,7 +61,9 @@ def flow(processes: int) -> Iterator[int]:
         cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     try:
-        warm = list(events(Load(50 * settings().partitions, seed=99), settings().partitions))
+        warm = list(
+            events(Load(50 * settings().event_log.partitions, seed=99), settings().event_log.partitions)
+        )
         publish(warm)
         await_visible(warm)
         yield process.pid
@@ -85,12 +87,12 @@ def await_visible(load: list[Event]) -> None:
     configured = settings()
     last = {event.partition: event.transaction for event in load if event.transaction}
     deadline = time.monotonic() + _PATIENCE_S
-    with redis.Redis.from_url(configured.redis_url) as client:
+    with redis.Redis.from_url(configured.redis.url) as client:
         for transaction, entity in itertools.product(last.values(), ENTITIES):
             value = getattr(transaction, entity.key)
             if value is None:
                 continue
-            key = entity_key(configured.feast_project, entity.key, value)
+            key = entity_key(configured.feast.project, entity.key, value)
             while True:
                 stored = client.hget(key, ts_field(entity.velocity_view))
                 if stored and decode_timestamp(stored) > transaction.event_ms * 1000:

@@ -30,7 +30,7 @@ def measure_freshness(rate: int, seconds: int) -> dict[str, float]:
     with platform(), flow(1):
         ours, theirs = multiprocessing.Pipe()
         context = multiprocessing.get_context("spawn")
-        reader = context.Process(target=_read, args=(theirs, settings().redis_url), daemon=True)
+        reader = context.Process(target=_read, args=(theirs, settings().redis.url), daemon=True)
         reader.start()
         ours.recv()
         _produce(ours, rate, seconds)
@@ -51,7 +51,7 @@ def _produce(reader: Connection, rate: int, seconds: int) -> None:
     configured = settings()
     customer = ENTITIES[0]
     load = Load(rate * seconds, seed=7, customers=5_000, merchants=2_000, step_ms=20)
-    load_events = list(events(load, configured.partitions))
+    load_events = list(events(load, configured.event_log.partitions))
     began = time.time() + 0.5
     with open_writer(configured) as writer:
         for index, event in enumerate(load_events):
@@ -63,7 +63,7 @@ def _produce(reader: Connection, rate: int, seconds: int) -> None:
             writer.publish_raw(event.partition, event.payload)
             if index % _WATCHED == 0 and event.transaction:
                 writer.flush()
-                key = entity_key(configured.feast_project, customer.key, event.transaction.customer_id)
+                key = entity_key(configured.feast.project, customer.key, event.transaction.customer_id)
                 reader.send((key, event.transaction.event_ms * 1000, due))
 
 

@@ -27,7 +27,7 @@ def measure_sink(rounds: int, push_rounds: int) -> dict[str, float]:
     names = [f"customer-{index}" for index in range(_ROWS)]
     states = [bytes([index % 251]) * _STATE_BYTES for index in range(_ROWS)]
     with platform() as server:
-        project = settings().feast_project
+        project = settings().feast.project
         writer = OnlineWriter(server.url, project)
         client = redis.Redis.from_url(server.url)
         fields = (ts_field(customer.velocity_view), field(customer.velocity_view, customer.state_feature))

@@ -32,7 +32,7 @@ from stores.settings import settings
 
 
 def _service_class() -> type[EdgeService]:
-    if settings().serve_tracing:
+    if settings().serve.tracing:
         from bentos.tracing import TracedService  # OpenTelemetry is loaded only when it is asked for
 
         return TracedService
@@ -42,7 +42,7 @@ def _service_class() -> type[EdgeService]:
 @bentoml.service(
     name="FraudScorer",
     service_class=_service_class(),
-    workers=settings().serve_workers,
+    workers=settings().serve.workers,
     traffic={"timeout": 10.0},
     logging={"access": {"enabled": False}},
     tracing={"excluded_urls": ".*"},

@@ -71,7 +71,7 @@ class Demo:
         step = self.steps.step
         with step("dataset", "transactions onto the contract"):
             dataset = self._dataset()
-        chosen = plan(dataset, self.options, timedelta(days=self.config.label_maturity_days))
+        chosen = plan(dataset, self.options, timedelta(days=self.config.history.label_maturity_days))
         with step("load", f"history until {chosen.replay_from:%Y-%m-%d} into the lake"):
             self._load(dataset, chosen)
         with step("apply", "feast apply"):
@@ -172,7 +172,7 @@ class Demo:
 
         out = self.config.home / "training" / "set"
         built = build_dataset(
-            chosen.train_from, chosen.replay_from - timedelta(days=self.config.label_maturity_days),
+            chosen.train_from, chosen.replay_from - timedelta(days=self.config.history.label_maturity_days),
             as_of=chosen.replay_from, out=out, negatives=chosen.negatives, spark=spark,
         )  # fmt: skip
         note(f"{built.rows:,} rows, {built.frauds:,} known frauds")
@@ -188,7 +188,7 @@ class Demo:
         from embedded.platform import start_service, start_stream
         from jobs.cut import materialize_cut
 
-        port = int(self.config.redis_url.rsplit(":", 1)[1].split("/")[0])
+        port = int(self.config.redis.url.rsplit(":", 1)[1].split("/")[0])
         self._redis = start_redis(self.config.home / "redis", port, durable=True)
         written = materialize_cut(chosen.replay_from - CUT_INTERVAL)
         note(f"{written:,} profiles online")
@@ -210,11 +210,11 @@ class Demo:
     def _replay(self, dataset: Path, chosen: Plan, spark: SparkSession) -> ReplayResult:
         from embedded.platform import service_url
 
-        lag = timedelta(minutes=self.config.cut_lag_minutes)
+        lag = timedelta(minutes=self.config.history.cut_lag_minutes)
         replay = Replay(
             ReplaySettings(
-                url=f"{service_url(self.config)}/v1/score", redis_url=self.config.redis_url,
-                project=self.config.feast_project, cut_lag_ms=int(lag.total_seconds() * 1000),
+                url=f"{service_url(self.config)}/v1/score", redis_url=self.config.redis.url,
+                project=self.config.feast.project, cut_lag_ms=int(lag.total_seconds() * 1000),
             ),
             on_cut=lambda cut_ms: self._on_cut(cut_ms, chosen, replay.sent, spark),
             progress=lambda sent: progress(f"{sent:,} scored"),

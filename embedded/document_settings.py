@@ -6,30 +6,30 @@ from pathlib import Path
 
 from pydantic_core import PydanticUndefined
 
-from stores.settings import REPOSITORY, Settings
+from stores.settings import REPOSITORY, documented
 
 HEADER = """# Settings
 
 Every difference between environments is one of these variables, read once and validated at start; an
-unusable one stops the program with its name and what it should be. This table is written by
-`python -m embedded.document_settings` from `stores/settings.py`.
-
-| variable | default | meaning |
-| --- | --- | --- |
+unusable one, or one of `TOLLGATE_` that is not in these tables, stops the program with its name and what it
+should be. This page is written by `python -m embedded.document_settings` from `stores/settings.py`.
 """
 
 
+def _default(value: object) -> str:
+    if value is None or value is PydanticUndefined:
+        return "none"
+    return f"`{value.relative_to(REPOSITORY) if isinstance(value, Path) else value}`"
+
+
 def settings_table() -> str:
-    """The document's text."""
-    rows = []
-    for name, field in Settings.model_fields.items():
-        default = "" if field.default is None or field.default is PydanticUndefined else str(field.default)
-        if isinstance(field.default, Path):
-            default = str(field.default.relative_to(REPOSITORY))
-        rows.append(
-            f"| `TOLLGATE_{name.upper()}` | {f'`{default}`' if default else 'none'} | {field.description} |"
-        )
-    return HEADER + "\n".join(rows) + "\n"
+    """The document's text: a table for each room that has settings."""
+    text = HEADER
+    for heading, variables in documented():
+        text += f"\n## {heading}\n\n| variable | default | meaning |\n| --- | --- | --- |\n"
+        for variable, field in variables:
+            text += f"| `{variable}` | {_default(field.default)} | {field.description} |\n"
+    return text
 
 
 def main() -> None:

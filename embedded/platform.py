@@ -51,7 +51,7 @@ def service_command(config: Settings) -> list[str]:
     """The plain `bentoml serve` command of the scoring service."""
     return [
         str(Path(sys.executable).with_name("bentoml")), "serve", SERVICE,
-        "--host", config.serve_host, "--port", str(config.serve_port),
+        "--host", config.serve.host, "--port", str(config.serve.port),
     ]  # fmt: skip
 
 
@@ -73,7 +73,7 @@ def start_service(config: Settings) -> Child:
 
 def start_stream(config: Settings, metrics_port: int = 0) -> Child:
     """Start the velocity flow; its metrics are on `metrics_port`, or where the settings say."""
-    port = metrics_port or config.stream_metrics_port
+    port = metrics_port or config.stream.metrics_port
     environment = {"TZ": "UTC", "TOLLGATE_STREAM_METRICS_PORT": str(port)}
     child = Child(
         "the stream", module_command("streaming.flow"), config.home / "logs" / "stream.log", environment
@@ -84,7 +84,7 @@ def start_stream(config: Settings, metrics_port: int = 0) -> Child:
 
 
 def service_url(config: Settings) -> str:
-    return f"http://{config.serve_host}:{config.serve_port}"
+    return f"http://{config.serve.host}:{config.serve.port}"
 
 
 def up() -> int:
@@ -97,12 +97,12 @@ def up() -> int:
         raise PlatformError("there is no model to serve yet: run `make demo` once, or train one")
     pids: dict[str, int] = {}
     children: list[Child] = []
-    address = urlsplit(config.redis_url)
+    address = urlsplit(config.redis.url)
     try:
-        if address.hostname in _LOOPBACK and not _redis_answers(config.redis_url):
+        if address.hostname in _LOOPBACK and not _redis_answers(config.redis.url):
             server = start_redis(config.home / "redis", address.port, durable=True)
             pids["redis"] = server.pid
-        metrics_port = config.stream_metrics_port or free_port()
+        metrics_port = config.stream.metrics_port or free_port()
         children.append(start_stream(config, metrics_port))
         children.append(start_service(config))
         pids |= {name: child.pid for name, child in zip(("stream", "service"), children, strict=True)}
@@ -112,7 +112,7 @@ def up() -> int:
         if "redis" in pids:
             os.kill(pids["redis"], signal.SIGTERM)
         raise
-    running = Running(pids, service_url(config), config.redis_url, metrics_port)
+    running = Running(pids, service_url(config), config.redis.url, metrics_port)
     state_file(config).write_bytes(msgspec.json.encode(running))
     print(
         f"serving at {running.url}/v1/score, online store {running.redis_url}, logs in {config.home / 'logs'}"

@@ -42,11 +42,11 @@ class NewestWinsRedisOnlineStoreConfig(RedisOnlineStoreConfig):
     """Where Redis is; by default `TOLLGATE_REDIS_URL`."""
 
     type: StrictStr = "feature_repo.online_store.NewestWinsRedisOnlineStore"  # type: ignore[assignment]
-    redis_url: StrictStr = Field(default_factory=lambda: settings().redis_url)
+    redis_url: StrictStr = Field(default_factory=lambda: settings().redis.url)
     """redis://, rediss:// (TLS), redis+cluster:// or redis+sentinel:// URL"""
 
     redis_type: RedisType = Field(
-        default_factory=lambda: RedisType(parse_redis_url(settings().redis_url).kind)
+        default_factory=lambda: RedisType(parse_redis_url(settings().redis.url).kind)
     )
 
 

@@ -20,7 +20,7 @@ PLUGIN: Final = "tollgate"
 
 def registry_url() -> URL:
     """The registry's database: `TOLLGATE_REGISTRY_URL`, or a SQLite file in the home folder."""
-    configured = settings().registry_url
+    configured = settings().feast.registry_url
     if configured is not None:
         return make_url(configured)
     folder = settings().home

@@ -30,14 +30,14 @@ def spark_session(app: str = "tollgate") -> SparkSession:
     # Without it workers take whatever `python3` is on the path and lack this environment.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
-    if chosen.spark_master.startswith("local"):
+    if chosen.spark.master.startswith("local"):
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     scratch = chosen.home / "spark"
     scratch.mkdir(parents=True, exist_ok=True)
     java = f"-Duser.timezone=UTC -Dlog4j2.configurationFile={LOGGING.as_uri()}"
-    builder = SparkSession.builder.appName(app).master(chosen.spark_master)
+    builder = SparkSession.builder.appName(app).master(chosen.spark.master)
     for name, value in {
-        "spark.driver.memory": chosen.spark_memory,
+        "spark.driver.memory": chosen.spark.memory,
         "spark.driver.extraJavaOptions": java,
         "spark.executor.extraJavaOptions": java,
         "spark.executorEnv.TZ": "UTC",
@@ -56,7 +56,7 @@ def spark_session(app: str = "tollgate") -> SparkSession:
         "spark.ui.showConsoleProgress": "false",
     }.items():
         builder = builder.config(name, value)
-    if chosen.spark_master.startswith("local"):
+    if chosen.spark.master.startswith("local"):
         builder = builder.config("spark.driver.host", "127.0.0.1").config(
             "spark.driver.bindAddress", "127.0.0.1"
         )

@@ -162,7 +162,7 @@ def _pass(result: GateResult, say: Say) -> None:
 
 def newest_cut(now: datetime) -> datetime:
     """The last cut (00, 06, 12, 18 UTC) whose lag has passed at `now`."""
-    visible = now - timedelta(minutes=settings().cut_lag_minutes)
+    visible = now - timedelta(minutes=settings().history.cut_lag_minutes)
     midnight = visible.replace(hour=0, minute=0, second=0, microsecond=0)
     return midnight + (visible - midnight) // CUT_INTERVAL * CUT_INTERVAL
 

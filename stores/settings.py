@@ -1,177 +1,82 @@
 """The one settings object: read once from the environment, validated at start, then frozen.
 
-Every variable is `TOLLGATE_` + the field's name in capitals. An error names the variable and
-what it should be. `docs/settings.md` is generated from the descriptions below.
+Settings are grouped by the room that uses them (`settings().stream.batch`); the variable that sets
+one stands beside it as its alias. An error names the variable and what it should be; a variable
+that starts with `TOLLGATE_` and is none of these is refused with the nearest name that is one.
+`docs/settings.md` is generated from the descriptions below.
 """
 
 from __future__ import annotations
 
+import difflib
+import os
+import re
+from collections.abc import Iterator, Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic.fields import FieldInfo
+
+from stores.run_folder import default_run_folder
+from stores.setting_groups import (
+    EventLogSettings,
+    FeastSettings,
+    Group,
+    HistorySettings,
+    KafkaSettings,
+    RedisSettings,
+    RemoteModelSettings,
+    ServeSettings,
+    SparkSettings,
+    StreamSettings,
+)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-Port = Annotated[int, Field(ge=1, le=65535)]
+PREFIX = "TOLLGATE_"
+
+#: Variables with the prefix that are no settings: read by the setup script before Python runs.
+_ELSEWHERE = frozenset({"TOLLGATE_PYTHON"})
+
+#: What Kubernetes puts into every pod for each Service of the namespace ("service links").
+_SERVICE_LINK = re.compile(
+    r"^(TOLLGATE_\w*?)_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP)(_(PROTO|PORT|ADDR))?)?)$"
+)
 
 
 class SettingsError(ValueError):
     """A setting that cannot be used; the text names the variable and says what it should be."""
 
 
-class Settings(BaseSettings):
-    """Every difference between environments."""
-
-    model_config = SettingsConfigDict(env_prefix="TOLLGATE_", frozen=True, extra="forbid")
+class Settings(Group):
+    """Every difference between environments, grouped by the room that uses it."""
 
     home: Path = Field(
-        REPOSITORY / ".tollgate", description="folder of everything mutable: lake, registry, models, logs"
-    )
+        REPOSITORY / ".tollgate", alias="TOLLGATE_HOME",
+        description="folder of everything mutable: lake, registry, models, logs",
+    )  # fmt: skip
     results: Path = Field(
-        REPOSITORY / "results", description="folder of reports, evidence and benchmark figures"
-    )
-    redis_url: str = Field(
-        "redis://127.0.0.1:6390/0",
-        pattern=r"^(rediss?|redis\+sentinel|redis\+cluster|rediss\+cluster)://",
-        description="the online store; rediss:// for TLS, redis+cluster:// and redis+sentinel:// for those",
-    )
-    feast_project: str = Field(
-        "tollgate", pattern="^[a-z][a-z0-9_]*$", description="Feast project, part of every online key"
-    )
-    registry_url: str | None = Field(
-        None,
-        description="database of Feast's registry as a SQLAlchemy URL, when it is not the SQLite file in the home folder",
-    )
-    event_log: Literal["redis", "kafka", "jsonl"] = Field(
-        "redis", description="where transactions flow: Redis Streams, Kafka or JSONL files"
-    )
-    event_log_url: str | None = Field(
-        None, description="Redis of the event log, when it is not the online store"
-    )
-    kafka_bootstrap: str = Field("127.0.0.1:9092", description="bootstrap servers of the Kafka event log")
-    topic: str = Field(
-        "transactions", pattern="^[a-z][a-z0-9._-]*$", description="topic (or stream prefix) of transactions"
-    )
-    partitions: int = Field(2, ge=1, le=256, description="partitions of the event log")
-    stream_processes: int = Field(1, ge=1, le=64, description="processes of the velocity flow")
-    stream_port: Port = Field(
-        7440, description="first loopback port of the flow's own cluster, when it has several processes"
-    )
-    stream_batch: int = Field(
-        16_000, ge=1, le=20_000, description="most events the flow reads from one partition at once"
-    )
-    stream_snapshot_seconds: float = Field(
-        4.0, ge=0.1, le=60, description="seconds between recovery snapshots of the flow"
-    )
-    stream_dedupe_ids: int = Field(
-        131_072,
-        ge=1_024,
-        le=4_194_304,
-        description="newest transaction ids remembered per partition, to drop duplicates",
-    )
-    stream_dedupe_hours: float = Field(
-        24.0,
-        gt=0,
-        le=720,
-        description="event-time hours after which a remembered transaction id is forgotten",
-    )
-    stream_trim: bool = Field(
-        False, description="delete events behind the recovery snapshot from Redis Streams"
-    )
-    stream_patience_seconds: int = Field(
-        600,
-        ge=1,
-        le=86_400,
-        description="how long the flow waits for a Redis or Kafka that is away before it ends with an error",
-    )
-    stream_huge_pages: bool = Field(
-        True, description="gather the flow's memory in huge pages, where the kernel can (Linux 6.1)"
-    )
-    stream_metrics_port: int = Field(
-        0,
-        ge=0,
-        le=65535,
-        description="port of the flow's Prometheus metrics (further processes count up); 0 turns them off",
-    )
-    authorizations_topic: str = Field(
-        "authorizations",
-        pattern="^[a-z][a-z0-9._-]*$",
-        description="topic of transactions to score from the event log instead of HTTP",
-    )
-    predictions_topic: str = Field(
-        "predictions", pattern="^[a-z][a-z0-9._-]*$", description="topic of the answers to them"
-    )
-    score_url: str | None = Field(
-        None,
-        pattern="^https?://",
-        description="scoring service that the scoring flow asks; this machine's without it",
-    )
-    score_token_file: Path | None = Field(
-        None, description="file with the bearer token that the scoring flow sends"
-    )
-    spark_master: str = Field("local[2]", description="Spark master URL")
-    spark_memory: str = Field("3g", pattern="^[0-9]+[mg]$", description="memory of the Spark driver")
-    label_maturity_days: int = Field(
-        7, ge=0, le=120, description="days until a transaction without a fraud label counts as genuine"
-    )
-    cut_lag_minutes: int = Field(
-        15, ge=0, le=360, description="minutes from an aggregate cut to its visibility online"
-    )
-    serve_host: str = Field("127.0.0.1", description="address the service listens on")
-    serve_port: Port = Field(3000, description="port the service listens on")
-    feature_deadline_ms: int = Field(30, ge=1, le=1000, description="longest wait for online features")
-    serve_queue: int = Field(
-        2048,
-        ge=1,
-        le=100_000,
-        description="most transactions that may wait in one worker before it answers 503",
-    )
-    serve_wait_ms: int = Field(
-        10,
-        ge=1,
-        le=60_000,
-        description="longest that the oldest of as many waiting transactions as can be under way has waited before new ones get 503",
-    )
-    serve_batch: int = Field(32, ge=1, le=1024, description="most transactions in one micro-batch")
-    serve_in_flight: int = Field(
-        2, ge=1, le=16, description="micro-batches that one worker has under way at once"
-    )
-    serve_workers: int = Field(1, ge=1, le=64, description="worker processes of the scoring service")
-    serve_pin: bool = Field(
-        True,
-        description="keep each worker to a processor of its own, where there are as many as workers (at least 2)",
-    )
-    serve_tracing: bool = Field(False, description="make OpenTelemetry spans of scoring requests")
-    remote_model_url: str | None = Field(
-        None,
-        pattern="^https?://",
-        description="server of the Open Inference Protocol that computes the champion's raw scores; this process without it",
-    )
-    remote_model_timeout_ms: int = Field(
-        50,
-        ge=1,
-        le=10_000,
-        description="longest wait for the model server before the model in this process scores",
-    )
-    tokens_file: Path | None = Field(
-        None,
-        description="JSON file of clients, token digests and scopes; without it only loopback callers are served",
-    )
-    rules_file: Path | None = Field(
-        None, description="YAML file of decision rules; bentos/rules/rules.yaml without it"
-    )
-    client_rate: int = Field(
-        0,
-        ge=0,
-        le=1_000_000,
-        description="transactions per second that one client may send, 0 for no limit; a client's own rate in the tokens file wins",
-    )
+        REPOSITORY / "results", alias="TOLLGATE_RESULTS", description="folder of reports, evidence and benchmark figures"
+    )  # fmt: skip
+    run: Path = Field(
+        default_factory=lambda known: default_run_folder(known.get("home", Path())), alias="TOLLGATE_RUN",
+        description="folder on this host's own disk for what means nothing elsewhere or after a restart (metrics snapshots, "
+        "locks, shared memory), never shared by two hosts; without it one in `XDG_RUNTIME_DIR` or the system's temporary folder",
+    )  # fmt: skip
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="least severe message that is logged"
+        "INFO", alias="TOLLGATE_LOG_LEVEL", description="least severe message that is logged"
     )
+    redis: RedisSettings
+    feast: FeastSettings
+    event_log: EventLogSettings
+    kafka: KafkaSettings
+    stream: StreamSettings
+    spark: SparkSettings
+    history: HistorySettings
+    serve: ServeSettings
+    remote_model: RemoteModelSettings
 
     @cached_property
     def lake(self) -> Path:
@@ -180,21 +85,93 @@ class Settings(BaseSettings):
 
     @property
     def event_log_redis(self) -> str:
-        return self.event_log_url or self.redis_url
+        """Address of the Redis that holds the event log."""
+        return self.event_log.url or self.redis.url
+
+    def changed(self, **values: Any) -> Settings:
+        """A copy with other values, by their variables' names: `changed(serve_port=3001)`."""
+        flat: dict[str, Any] = {}
+        for group in (self, *(getattr(self, name) for name in _groups())):
+            flat |= {variable: getattr(group, name) for name, variable, _ in variables(type(group))}
+        unknown = {PREFIX + name.upper() for name in values} - flat.keys()
+        if unknown:
+            raise SettingsError("; ".join(map(_unknown, sorted(unknown))))
+        if self.run == default_run_folder(self.home):
+            del flat["TOLLGATE_RUN"]  # another home has another one
+        return _read(flat | {PREFIX + name.upper(): value for name, value in values.items()})
 
 
-def load_settings() -> Settings:
-    """Read the environment afresh; raise `SettingsError` naming every unusable variable."""
+def _groups() -> dict[str, type[Group]]:
+    found = {name: field.annotation for name, field in Settings.model_fields.items()}
+    return {name: part for name, part in found.items() if isinstance(part, type) and issubclass(part, Group)}
+
+
+def variables(kind: type[Group]) -> Iterator[tuple[str, str, FieldInfo]]:
+    """Name, variable and description of each setting that is one of `kind` itself."""
+    for name, field in kind.model_fields.items():
+        if field.alias is not None:
+            yield name, field.alias, field
+
+
+def documented() -> Iterator[tuple[str, list[tuple[str, FieldInfo]]]]:
+    """Each group's heading with its variables, the whole platform's first."""
+    yield "The platform", [(variable, field) for _, variable, field in variables(Settings)]
+    for group in _groups().values():
+        heading = (group.__doc__ or group.__name__).splitlines()[0].rstrip(".")
+        yield heading, [(variable, field) for _, variable, field in variables(group)]
+
+
+def _known() -> dict[str, FieldInfo]:
+    return {variable: field for _, group in documented() for variable, field in group}
+
+
+def _unknown(variable: str) -> str:
+    names = [known.removeprefix(PREFIX) for known in _known()]
+    near = difflib.get_close_matches(variable.removeprefix(PREFIX), names, n=1, cutoff=0.6)
+    return f"{variable}: no such setting; " + (
+        f"did you mean {PREFIX}{near[0]}?" if near else "see docs/settings.md"
+    )
+
+
+def _read(flat: Mapping[str, Any]) -> Settings:
+    """Validate values by their variables; raise `SettingsError` naming every unusable one."""
+
+    def own(group: type[Group]) -> dict[str, Any]:
+        return {variable: flat[variable] for _, variable, _ in variables(group) if variable in flat}
+
     try:
-        return Settings()  # type: ignore[call-arg]  # values come from the environment
+        return Settings.model_validate(
+            own(Settings) | {name: own(group) for name, group in _groups().items()}
+        )
     except ValidationError as error:
+        known = _known()
         lines = []
         for problem in error.errors():
-            field = str(problem["loc"][0])
-            known = Settings.model_fields.get(field)
-            meaning = f" ({known.description})" if known else ""
-            lines.append(f"TOLLGATE_{field.upper()}: {problem['msg']}{meaning}")
+            variable = next(str(part) for part in problem["loc"] if part in known)
+            lines.append(f"{variable}: {problem['msg']} ({known[variable].description})")
         raise SettingsError("; ".join(lines)) from None
+
+
+def _is_service_link(name: str, given: Mapping[str, str]) -> bool:
+    """Whether Kubernetes made the variable: of a Service `tollgate-serve` even `TOLLGATE_SERVE_PORT`."""
+    link = _SERVICE_LINK.match(name)
+    made = link is not None and f"{link[1]}_SERVICE_HOST" in given
+    return made and (name not in _known() or given[name].startswith(("tcp://", "udp://")))
+
+
+def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """Read the environment afresh; raise `SettingsError` naming every unusable variable."""
+    found = os.environ if environment is None else environment
+    given = {name: found[name] for name in found if name.startswith(PREFIX) and name not in _ELSEWHERE}
+    meant = {name: value for name, value in given.items() if not _is_service_link(name, given)}
+    problems = [_unknown(name) for name in sorted(meant.keys() - _known().keys())]
+    try:
+        read = _read(meant)
+    except SettingsError as error:
+        problems.insert(0, str(error))
+    if problems:
+        raise SettingsError("; ".join(problems))
+    return read
 
 
 @lru_cache(maxsize=1)

@@ -61,13 +61,13 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=configured.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     def build(stopping: threading.Event) -> Dataflow:
-        if configured.stream_huge_pages:
+        if configured.stream.huge_pages:
             use_huge_pages()
         return build_flow(configured, stopping, drain=chosen.drain)
 
     return run(
         "streaming.flow", configured, build,
-        folder=configured.home / "stream", processes=chosen.processes or configured.stream_processes,
+        folder=configured.home / "stream", processes=chosen.processes or configured.stream.processes,
         process_id=chosen.process_id, forwarded=["--drain"] if chosen.drain else [],
     )  # fmt: skip
 

@@ -52,7 +52,7 @@ def run(
         return _run_cluster(module, processes, forwarded)
     addresses = _addresses(configured, processes) if processes > 1 else []
     stopping = _stop_event()
-    metrics.serve(configured.stream_metrics_port and configured.stream_metrics_port + (process_id or 0))
+    metrics.serve(configured.stream.metrics_port and configured.stream.metrics_port + (process_id or 0))
     collect_seldom()
     sys.setswitchinterval(_TURN_S)
     _log.info("the flow starts (process %s of %s)", (process_id or 0) + 1, processes)
@@ -60,7 +60,7 @@ def run(
     with waking_seldom():
         cluster_main(  # type: ignore[no-untyped-call]
             flow, addresses, process_id or 0,
-            epoch_interval=timedelta(seconds=configured.stream_snapshot_seconds),
+            epoch_interval=timedelta(seconds=configured.stream.snapshot_seconds),
             recovery_config=RecoveryConfig(recovery),  # type: ignore[no-untyped-call]
         )  # fmt: skip
     _log.info("the flow has ended")
@@ -100,7 +100,7 @@ def _stop_event() -> threading.Event:
 
 
 def _addresses(configured: Settings, processes: int) -> list[str]:
-    return [f"127.0.0.1:{configured.stream_port + index}" for index in range(processes)]
+    return [f"127.0.0.1:{configured.stream.port + index}" for index in range(processes)]
 
 
 def _run_cluster(module: str, processes: int, forwarded: list[str]) -> int:

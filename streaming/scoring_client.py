@@ -27,14 +27,18 @@ class ScoringClient:
     """Asks one service. Asking twice is harmless: it answers a transaction id once in 24 hours."""
 
     def __init__(self, configured: Settings) -> None:
-        parts = urlsplit(configured.score_url or f"http://{configured.serve_host}:{configured.serve_port}")
+        parts = urlsplit(
+            configured.stream.score_url or f"http://{configured.serve.host}:{configured.serve.port}"
+        )
         secure = parts.scheme == "https"
         kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
         self._connection = kind(parts.hostname or "127.0.0.1", parts.port, timeout=_TIMEOUT_S)
         self._path = parts.path.rstrip("/") + BULK_PATH
         self._headers = {"content-type": "application/json"}
-        if configured.score_token_file is not None:
-            self._headers["authorization"] = f"Bearer {configured.score_token_file.read_text().strip()}"
+        if configured.stream.score_token_file is not None:
+            self._headers["authorization"] = (
+                f"Bearer {configured.stream.score_token_file.read_text().strip()}"
+            )
 
     def score(self, payloads: list[bytes]) -> list[dict[str, Any]]:
         """The answers to valid transactions (canonical JSON), in their order.

@@ -55,30 +55,27 @@ class ScoringPartition(StatefulSourcePartition[int, tuple[Any, ...]]):
         if resume is not None:
             check_version("scoring", resume[0])
             _, position, published, recent = resume
-        horizon_ms = int(configured.stream_dedupe_hours * 3_600_000)
-        reading = configured.model_copy(
-            update={
-                "stream_batch": min(_MOST, configured.stream_batch),
-                "topic": configured.authorizations_topic,
-            }
+        horizon_ms = int(configured.stream.dedupe_hours * 3_600_000)
+        reading = configured.changed(
+            stream_batch=min(_MOST, configured.stream.batch), topic=configured.event_log.authorizations_topic
         )
         self._partition = partition
         self._reader = reader_opener(reading)(partition, position)
-        self._recent = RecentIds(configured.stream_dedupe_ids, horizon_ms, recent)
-        answers = configured.model_copy(update={"topic": configured.predictions_topic})
+        self._recent = RecentIds(configured.stream.dedupe_ids, horizon_ms, recent)
+        answers = configured.changed(topic=configured.event_log.predictions_topic)
         self._published = reader_opener(answers)(partition, published)
         self._already: set[str] | None = None
-        self._writer = open_writer(configured, configured.predictions_topic)
+        self._writer = open_writer(configured, configured.event_log.predictions_topic)
         self._client = ScoringClient(configured)
         self._letters = LetterBox(
-            letters_folder(configured, configured.authorizations_topic) / f"{partition:03d}"
+            letters_folder(configured, configured.event_log.authorizations_topic) / f"{partition:03d}"
         )
         self._pending: dict[str, bytes] = {}
         self._done: tuple[Any, ...] = ()
         self._stopping = stopping
         self._drain = drain
         self._tail: str | None = None
-        self._backoff = Backoff(configured.stream_patience_seconds, "the scoring service or the event log")
+        self._backoff = Backoff(configured.stream.patience_seconds, "the scoring service or the event log")
         self._awake: datetime | None = None
 
     def next_batch(self) -> list[int]:
@@ -191,7 +188,7 @@ class AuthorizationSource(FixedPartitionedSource[int, tuple[Any, ...]]):
         self._drain = drain
 
     def list_parts(self) -> list[str]:
-        return [f"{partition:03d}" for partition in range(self._configured.partitions)]
+        return [f"{partition:03d}" for partition in range(self._configured.event_log.partitions)]
 
     def build_part(
         self, step_id: str, for_part: str, resume_state: tuple[Any, ...] | None

@@ -56,6 +56,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty TOLLGATE_HOME and results folder, known to this process's settings."""
     monkeypatch.setenv("TOLLGATE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("TOLLGATE_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("TOLLGATE_RUN", str(tmp_path / "run"))
     settings.cache_clear()
     yield tmp_path / "home"
     settings.cache_clear()

@@ -47,7 +47,7 @@ def entries() -> list[Entry]:
 
 
 def _profile_entries() -> list[Entry]:
-    lag = f"every {_days(CUT_INTERVAL)}, visible {settings().cut_lag_minutes} minutes later"
+    lag = f"every {_days(CUT_INTERVAL)}, visible {settings().history.cut_lag_minutes} minutes later"
     return [
         Entry(
             feature.name, feature.meaning, name, ENTITY_BY_NAME[name].profile_view, "Spark aggregate", lag,

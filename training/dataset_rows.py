@@ -96,7 +96,7 @@ def labelled(spark: SparkSession, start: datetime, end: datetime, as_of: datetim
         .agg(F.max(F.struct("created_timestamp", "is_fraud")).alias("label"))
         .select("transaction_id", F.col("label.is_fraud").alias("is_fraud"))
     )
-    mature = as_of - timedelta(days=settings().label_maturity_days)
+    mature = as_of - timedelta(days=settings().history.label_maturity_days)
     return (
         rows.join(F.broadcast(latest), "transaction_id", "left")
         .withColumn("is_fraud", F.coalesce("is_fraud", F.lit(False)))

@@ -247,7 +247,7 @@ def main(argv: list[str] | None = None) -> int:
         facts = data_facts(options.dataset)
         delay = options.delay_days
         if delay is None:
-            delay = float(facts.get("label_maturity_days", settings().label_maturity_days))
+            delay = float(facts.get("label_maturity_days", settings().history.label_maturity_days))
         plan = Plan(
             delay_days=delay, validation_days=options.validation_days, test_days=options.test_days,
             folds=options.folds, rounds=options.rounds, most_rows=options.most_rows,

@@ -58,7 +58,7 @@ class EdgeService(bentoml.Service):  # type: ignore[misc]  # BentoML ships no st
         app = super().to_asgi(is_main=is_main)
         if not is_main:
             return app
-        install(siblings=settings().serve_workers > 1)
+        install(siblings=settings().serve.workers > 1)
         return Edge(app, lambda: self.engine)
 
 

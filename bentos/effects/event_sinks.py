@@ -47,17 +47,22 @@ class Sink(Protocol):
 
 def open_sinks(chosen: Settings) -> tuple[Outbox, list[Sink]]:
     """The outbox that remembers answers, and all sinks that the settings name, that one first."""
-    streams = [stream_name(chosen.topic, place).encode() for place in range(chosen.partitions)]
-    one = chosen.event_log == "redis" and chosen.event_log_redis == chosen.redis_url
-    if one and not parse_url(chosen.redis_url).seeds:  # in a cluster a script cannot write to both
-        both = Outbox(chosen.redis_url, chosen.home, streams)
+    streams = [
+        stream_name(chosen.event_log.topic, place).encode() for place in range(chosen.event_log.partitions)
+    ]
+    one = chosen.event_log.kind == "redis" and chosen.event_log_redis == chosen.redis.url
+    if one and not parse_url(chosen.redis.url).seeds:  # in a cluster a script cannot write to both
+        both = Outbox(chosen.redis.url, chosen.home, streams)
         return both, [both]
-    answers = Outbox(chosen.redis_url, chosen.home, name="answers")
-    if chosen.event_log == "redis":
+    answers = Outbox(chosen.redis.url, chosen.home, name="answers")
+    if chosen.event_log.kind == "redis":
         return answers, [answers, Outbox(chosen.event_log_redis, chosen.home, streams, name="events")]
-    if chosen.event_log == "kafka":
-        return answers, [answers, KafkaSink(chosen.kafka_bootstrap, chosen.topic, chosen.home)]
-    return answers, [answers, JsonlSink(chosen.home / "events", chosen.topic, chosen.partitions)]
+    if chosen.event_log.kind == "kafka":
+        return answers, [answers, KafkaSink(chosen.kafka.bootstrap, chosen.event_log.topic, chosen.home)]
+    return answers, [
+        answers,
+        JsonlSink(chosen.home / "events", chosen.event_log.topic, chosen.event_log.partitions),
+    ]
 
 
 class JsonlSink:

@@ -103,12 +103,12 @@ class PlanRoom:
 
     def __init__(self, chosen: Settings) -> None:
         self._path = plan_path(chosen.home)
-        self._registry = None if chosen.registry_url else chosen.home / "registry.db"
+        self._registry = None if chosen.feast.registry_url else chosen.home / "registry.db"
         self._home = chosen.home
         self._seen: int | None = None
         self._asked = time.monotonic() - _PAUSE + _FIRST
         self._resolver: subprocess.Popen[bytes] | None = None
-        self.features = OnlineFeatures(table_plan(chosen.feast_project))
+        self.features = OnlineFeatures(table_plan(chosen.feast.project))
         self.error: str | None = None
 
     def refresh(self) -> None:

@@ -48,12 +48,12 @@ class OnlineReader:
     """Reads for one worker. One event loop owns it."""
 
     def __init__(self, chosen: Settings, metrics: Metrics, memory: Memory) -> None:
-        self._project = chosen.feast_project
-        self._deadline = chosen.feature_deadline_ms / 1000
+        self._project = chosen.feast.project
+        self._deadline = chosen.serve.feature_deadline_ms / 1000
         self._nonce = os.urandom(8)
         self._metrics = metrics
         self._memory = memory
-        self._connection = connection_to(chosen.redis_url)
+        self._connection = connection_to(chosen.redis.url)
         self.plans = PlanRoom(chosen)
         self.breaker = CircuitBreaker(failures=3)
 

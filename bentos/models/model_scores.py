@@ -40,10 +40,10 @@ class ModelScores:
         self.room = ModelRoom(chosen.home)
         self.breaker = CircuitBreaker()
         self._remote: RemoteModel | None = None
-        if chosen.remote_model_url is not None:
+        if chosen.remote_model.url is not None:
             from bentos.models.remote_model import RemoteModel
 
-            self._remote = RemoteModel(chosen.remote_model_url, chosen.remote_model_timeout_ms)
+            self._remote = RemoteModel(chosen.remote_model.url, chosen.remote_model.timeout_ms)
 
     async def ask(self, matrix: Floats, shortfalls: list[str]) -> tuple[str, Floats] | None:
         """The champion's version and its raw scores from the model server, if there is one to ask."""

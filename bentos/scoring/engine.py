@@ -37,7 +37,7 @@ _YOUNG_OBJECTS = 50_000
 
 
 def _scorer(chosen: Settings, metrics: Metrics) -> Scorer:
-    if chosen.serve_tracing:
+    if chosen.serve.tracing:
         from bentos.tracing import TracedScorer  # OpenTelemetry is loaded only when it is asked for
 
         return TracedScorer(chosen, metrics)
@@ -54,20 +54,20 @@ class Engine:
     def __init__(self, chosen: Settings) -> None:
         self.settings = chosen
         self.metrics = Metrics()
-        self.access = Access(chosen.tokens_file, chosen.client_rate)
+        self.access = Access(chosen.serve.tokens_file, chosen.serve.client_rate)
         self.scorer = _scorer(chosen, self.metrics)
         self.labels = LabelStore(chosen.home)
         self.batcher: MicroBatcher[Work] = MicroBatcher(
             self.scorer.run,
-            size=chosen.serve_batch,
-            in_flight=chosen.serve_in_flight,
-            queue=chosen.serve_queue,
-            longest_wait=chosen.serve_wait_ms / 1000,
+            size=chosen.serve.batch,
+            in_flight=chosen.serve.in_flight,
+            queue=chosen.serve.queue,
+            longest_wait=chosen.serve.wait_ms / 1000,
             turn_away=self._turn_away,
         )
         # Bulk has a queue of its own, so that single requests pass between its batches.
         self.bulk: MicroBatcher[Work] = MicroBatcher(
-            self.scorer.run, size=max(128, chosen.serve_batch), in_flight=1, queue=BULK_QUEUE
+            self.scorer.run, size=max(128, chosen.serve.batch), in_flight=1, queue=BULK_QUEUE
         )
         self._folder = MetricsFolder(chosen.home)
         self._parse_stage = self.metrics.histogram("stage_seconds", "parse")
@@ -76,8 +76,8 @@ class Engine:
         self._processor: OwnProcessor | None = None
 
     async def start(self) -> None:
-        if self.settings.serve_pin:
-            self._processor = own_processor(self.settings.home, self.settings.serve_workers)
+        if self.settings.serve.pin:
+            self._processor = own_processor(self.settings.home, self.settings.serve.workers)
         await self.scorer.start()
         self._ticker = asyncio.create_task(self._tick())
         self._convert()

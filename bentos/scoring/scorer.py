@@ -53,16 +53,16 @@ class Scorer:
     """Everything one worker needs to decide. One event loop owns it."""
 
     def __init__(self, chosen: Settings, metrics: Metrics) -> None:
-        self._partitions = chosen.partitions
+        self._partitions = chosen.event_log.partitions
         self.metrics = metrics
         self.memory = Memory()
         self.reader = OnlineReader(chosen, metrics, self.memory)
         self.scores = ModelScores(chosen)
-        self.rules = RuleRoom(Path(chosen.rules_file) if chosen.rules_file else None)
+        self.rules = RuleRoom(Path(chosen.serve.rules_file) if chosen.serve.rules_file else None)
         self.log = DecisionLog(chosen.home)
         self.sinks: list[Sink]
         self._answers, self.sinks = open_sinks(chosen)
-        self.shared = open_shared(chosen.home, chosen.serve_workers)
+        self.shared = open_shared(chosen.home, chosen.serve.workers)
         self._stages = {
             name: metrics.histogram("stage_seconds", name)
             for name in ("parse", "queue", "features", "vector", "model", "rules", "finish", "total")

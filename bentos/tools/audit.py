@@ -211,7 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = settings()
     # Before the log is read: what is remembered now was logged before.
     remembered = (
-        outcomes(remembered_answers(chosen.redis_url, chosen.feast_project)) if options.remembered else None
+        outcomes(remembered_answers(chosen.redis.url, chosen.feast.project)) if options.remembered else None
     )
     findings = audit(chosen.home, answered, remembered)
     print(f"{findings.entries:,} decisions in {findings.series} series")

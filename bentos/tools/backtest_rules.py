@@ -152,7 +152,7 @@ def report(result: Backtest) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     chosen = settings()
-    live_path = chosen.rules_file or DEFAULT_RULES
+    live_path = chosen.serve.rules_file or DEFAULT_RULES
     parser = argparse.ArgumentParser(
         prog="python -m bentos.tools.backtest_rules", description=__doc__.split("\n\n")[0]
     )

@@ -91,15 +91,15 @@ class _Task:
 def _run_block(numbers: list[int], spark: SparkSession) -> dict[str, int]:
     chosen = settings()
     grid = Grid(numbers[0], numbers[-1])
-    moves = transactions(spark, chosen.lake, grid, chosen.label_maturity_days)
+    moves = transactions(spark, chosen.lake, grid, chosen.history.label_maturity_days)
     shards = 1 + moves.count() // SHARD_ROWS
-    told = reports(spark, chosen.lake, grid, chosen.label_maturity_days)
+    told = reports(spark, chosen.lake, grid, chosen.history.label_maturity_days)
     staging = chosen.lake / PROFILES / f".staging-{os.getpid()}"
     task = _Task(
-        Request(grid, chosen.label_maturity_days * CUTS_PER_DAY, peers(moves, grid)),
+        Request(grid, chosen.history.label_maturity_days * CUTS_PER_DAY, peers(moves, grid)),
         tuple(numbers),
         str(staging),
-        timedelta(minutes=chosen.cut_lag_minutes),
+        timedelta(minutes=chosen.history.cut_lag_minutes),
     )
     try:
         done = (

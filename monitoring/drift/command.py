@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         last = pd.to_datetime(current["event_timestamp"], utc=True).max().to_pydatetime()
         week = chosen.week or week_name(last)
         as_of = chosen.as_of or end or last
-        labelled = _labelled(chosen.current, chosen.labels, as_of, settings().label_maturity_days)
+        labelled = _labelled(chosen.current, chosen.labels, as_of, settings().history.label_maturity_days)
         limits = chosen.thresholds or settings().results / "drift" / "thresholds.json"
         out = chosen.out or settings().results / "drift" / week
         thresholds = Thresholds.load(limits) if limits.exists() else Thresholds()

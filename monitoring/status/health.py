@@ -133,7 +133,7 @@ def redis_part(config: Settings) -> Part:
 
     try:
         with redis.Redis.from_url(
-            config.redis_url, socket_timeout=_TIMEOUT, socket_connect_timeout=_TIMEOUT
+            config.redis.url, socket_timeout=_TIMEOUT, socket_connect_timeout=_TIMEOUT
         ) as client:
             keys: Any = client.dbsize()
             memory: Any = client.info("memory")
@@ -145,14 +145,18 @@ def redis_part(config: Settings) -> Part:
 
 
 def event_log(config: Settings) -> Part:
-    if config.event_log == "kafka":
-        return Part("Event log", "quiet", "Kafka", [config.kafka_bootstrap, f"topic {config.topic}"])
-    if config.event_log == "jsonl":
-        size = sum(file.stat().st_size for file in (config.home / "events").glob(f"{config.topic}-*.jsonl"))
+    if config.event_log.kind == "kafka":
+        return Part(
+            "Event log", "quiet", "Kafka", [config.kafka.bootstrap, f"topic {config.event_log.topic}"]
+        )
+    if config.event_log.kind == "jsonl":
+        size = sum(
+            file.stat().st_size for file in (config.home / "events").glob(f"{config.event_log.topic}-*.jsonl")
+        )
         return Part("Event log", "good" if size else "quiet", f"{size / 1e6:.1f} MB", ["JSONL files"])
     import redis
 
-    names = [stream_name(config.topic, place) for place in range(config.partitions)]
+    names = [stream_name(config.event_log.topic, place) for place in range(config.event_log.partitions)]
     try:
         with redis.Redis.from_url(config.event_log_redis, socket_timeout=_TIMEOUT) as client:
             length = sum(int(client.xlen(name)) for name in names)
@@ -162,12 +166,12 @@ def event_log(config: Settings) -> Part:
         "Event log",
         "good" if length else "quiet",
         f"{length:,} events",
-        [f"{config.partitions} Redis Streams"],
+        [f"{config.event_log.partitions} Redis Streams"],
     )
 
 
 def stream(config: Settings) -> Part:
-    port = config.stream_metrics_port or _embedded_metrics_port(config)
+    port = config.stream.metrics_port or _embedded_metrics_port(config)
     text = _fetch(f"http://127.0.0.1:{port}/metrics") if port else None
     if text is None:
         log = config.home / "lake" / "transactions"
@@ -221,7 +225,7 @@ def model(config: Settings) -> Part:
 
 
 def service(config: Settings) -> Part:
-    base = f"http://{config.serve_host}:{config.serve_port}"
+    base = f"http://{config.serve.host}:{config.serve.port}"
     text = _fetch(f"{base}/metrics")
     if text is None:
         return Part("Service", "bad", "away", [f"{base} does not answer"], "start it: `make up`")

@@ -91,7 +91,7 @@ class LetterBox:
 
 def letters_folder(configured: Settings, topic: str | None = None) -> Path:
     """Where the letters of `topic` (default: transactions) are kept."""
-    return configured.home / "dead_letters" / (topic or configured.topic)
+    return configured.home / "dead_letters" / (topic or configured.event_log.topic)
 
 
 def read_letters(folder: Path) -> Iterator[tuple[Path, DeadLetter]]:
@@ -149,7 +149,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--topic", help="default: TOLLGATE_TOPIC")
     chosen = parser.parse_args(arguments)
     configured = settings()
-    topic = chosen.topic or configured.topic
+    topic = chosen.topic or configured.event_log.topic
     if chosen.command == "replay":
         published, masked = replay(configured, topic)
         print(f"{published} letters published to {topic} again")

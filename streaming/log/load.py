@@ -137,14 +137,14 @@ def main(arguments: list[str] | None = None) -> int:
     configured = settings()
     began = time.perf_counter()
     with open_writer(configured) as writer:
-        for index, event in enumerate(events(load, configured.partitions)):
+        for index, event in enumerate(events(load, configured.event_log.partitions)):
             if chosen.rate:
                 wait = began + index / chosen.rate - time.perf_counter()
                 if wait > 0:
                     writer.flush()
                     time.sleep(wait)
             writer.publish_raw(event.partition, event.payload)
-    print(f"{load.events} events in {time.perf_counter() - began:.1f} s to {configured.topic}")
+    print(f"{load.events} events in {time.perf_counter() - began:.1f} s to {configured.event_log.topic}")
     return 0
 
 

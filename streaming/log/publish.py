@@ -70,18 +70,18 @@ class _Writer:
 
 def open_writer(configured: Settings, topic: str | None = None) -> EventLogWriter:
     """A writer to `topic` (default: transactions) of the configured event log."""
-    topic = topic or configured.topic
-    if configured.event_log == "kafka":
+    topic = topic or configured.event_log.topic
+    if configured.event_log.kind == "kafka":
         from streaming.log.kafka_source import kafka_appender
 
-        return _Writer(configured.partitions, *kafka_appender(configured.kafka_bootstrap, topic))
-    if configured.event_log == "jsonl":
+        return _Writer(configured.event_log.partitions, *kafka_appender(configured.kafka.bootstrap, topic))
+    if configured.event_log.kind == "jsonl":
         from streaming.log.jsonl_source import jsonl_appender
 
-        return _Writer(configured.partitions, *jsonl_appender(configured.home / "events", topic))
+        return _Writer(configured.event_log.partitions, *jsonl_appender(configured.home / "events", topic))
     from streaming.log.redis_source import redis_appender
 
-    return _Writer(configured.partitions, *redis_appender(configured.event_log_redis, topic))
+    return _Writer(configured.event_log.partitions, *redis_appender(configured.event_log_redis, topic))
 
 
 def publish_all(configured: Settings, transactions: Iterable[Transaction]) -> int:

@@ -42,20 +42,28 @@ OpenReader = Callable[[int, str | None], PartitionReader]
 
 def reader_opener(configured: Settings) -> OpenReader:
     """How to open a partition of the configured event log at a position (None: its start)."""
-    if configured.event_log == "kafka":
+    if configured.event_log.kind == "kafka":
         from streaming.log.kafka_source import KafkaReader
 
         return lambda partition, position: KafkaReader(
-            configured.kafka_bootstrap, configured.topic, partition, position, configured.stream_batch
+            configured.kafka.bootstrap,
+            configured.event_log.topic,
+            partition,
+            position,
+            configured.stream.batch,
         )
-    if configured.event_log == "jsonl":
+    if configured.event_log.kind == "jsonl":
         from streaming.log.jsonl_source import JsonlReader
 
         return lambda partition, position: JsonlReader(
-            configured.home / "events", configured.topic, partition, position, configured.stream_batch
+            configured.home / "events",
+            configured.event_log.topic,
+            partition,
+            position,
+            configured.stream.batch,
         )
     return lambda partition, position: RedisStreamReader(
-        configured.event_log_redis, configured.topic, partition, position, configured.stream_batch
+        configured.event_log_redis, configured.event_log.topic, partition, position, configured.stream.batch
     )
 
 
@@ -72,11 +80,11 @@ class IngestPartition(StatefulSourcePartition[Ingested, tuple[Any, ...]]):
             check_version("source", resume[0])
             position, ingested, unwritten = resume[1], IngestSnapshot(*resume[2]), resume[3]
         self._disk = disk
-        self._most = configured.stream_batch
+        self._most = configured.stream.batch
         self._reader = open_reader(partition, position)
         _log.info("partition %s is read from %s", partition, position or "its start")
         self._ingest = Ingest(
-            partition, configured.stream_dedupe_ids, int(configured.stream_dedupe_hours * 3_600_000),
+            partition, configured.stream.dedupe_ids, int(configured.stream.dedupe_hours * 3_600_000),
             ingested, IdSegments(configured.home / "stream" / "ids" / f"{partition:03d}", disk),
         )  # fmt: skip
         self._arrivals = ArrivalLog(configured.lake, partition, disk, unwritten) if keep_log else None
@@ -85,13 +93,13 @@ class IngestPartition(StatefulSourcePartition[Ingested, tuple[Any, ...]]):
         self._when_empty = when_empty
         self._drain = drain
         self._label = str(partition)
-        self._backoff = Backoff(configured.stream_patience_seconds, "the event log")
+        self._backoff = Backoff(configured.stream.patience_seconds, "the event log")
         self._awake: datetime | None = None
         self._lag_at = self._read_at = 0.0
         self._tail: str | None = None
         self._replaying = True
         self._behind = False
-        self._releasable: list[str] | None = [] if configured.stream_trim else None
+        self._releasable: list[str] | None = [] if configured.stream.trim else None
 
     def next_batch(self) -> list[Ingested]:
         if self._stopping.is_set():
@@ -192,7 +200,7 @@ class EventLogSource(FixedPartitionedSource[Ingested, tuple[Any, ...]]):
         self._keep_log = keep_log
 
     def list_parts(self) -> list[str]:
-        return [f"{partition:03d}" for partition in range(self._configured.partitions)]
+        return [f"{partition:03d}" for partition in range(self._configured.event_log.partitions)]
 
     def build_part(
         self, step_id: str, for_part: str, resume_state: tuple[Any, ...] | None

@@ -264,10 +264,10 @@ def stored_version_reader(
     configured: Settings, stopping: threading.Event
 ) -> Callable[[int, list[str]], list[int]]:
     """`OnlineWriter.versions`, waiting within bounds for a Redis that is away."""
-    writer = OnlineWriter(configured.redis_url, configured.feast_project)
+    writer = OnlineWriter(configured.redis.url, configured.feast.project)
 
     def read(place: int, values: list[str]) -> list[int]:
-        backoff = Backoff(configured.stream_patience_seconds, "the online store")
+        backoff = Backoff(configured.stream.patience_seconds, "the online store")
         while True:
             try:
                 return writer.versions(place, values)
@@ -286,8 +286,8 @@ class OnlineStorePartition(StatelessSinkPartition[tuple[str, Writes]]):
     """
 
     def __init__(self, configured: Settings, stopping: threading.Event) -> None:
-        self._writer = OnlineWriter(configured.redis_url, configured.feast_project)
-        self._backoff = Backoff(configured.stream_patience_seconds, "the online store")
+        self._writer = OnlineWriter(configured.redis.url, configured.feast.project)
+        self._backoff = Backoff(configured.stream.patience_seconds, "the online store")
         self._stopping = stopping
         self._unsettled: list[Writes] = []
         self._sent_at = 0.0

@@ -44,14 +44,16 @@ def seed_states(
     with open_writer(configured) as writer:
         for name, key, state in states:
             entity = ENTITY_BY_NAME[name]
-            writer.publish_raw(partition_of(key, configured.partitions), encode_seed(name, key, state))
+            writer.publish_raw(
+                partition_of(key, configured.event_log.partitions), encode_seed(name, key, state)
+            )
             count += 1
             if wait_seconds is not None:
                 version = VelocityState.unpack(entity, state).version
-                redis_key = entity_key(configured.feast_project, entity.key, key)
+                redis_key = entity_key(configured.feast.project, entity.key, key)
                 waiting.append((redis_key, ts_field(entity.velocity_view), version))
     if wait_seconds is not None:
-        _wait(many_keys(configured.redis_url), waiting, time.monotonic() + wait_seconds)
+        _wait(many_keys(configured.redis.url), waiting, time.monotonic() + wait_seconds)
     return count
 
 

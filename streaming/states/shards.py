@@ -132,7 +132,9 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
         stored_versions = stored_version_reader(configured, stopping)
         bases = StateBases(configured.home / "stream" / "states", disk)
         files = RedoFiles(configured.home / "stream" / "redo", disk)
-        return lambda resume: cls(configured.partitions, stored_versions, bases, files, settle, resume)
+        return lambda resume: cls(
+            configured.event_log.partitions, stored_versions, bases, files, settle, resume
+        )
 
     def on_batch(self, values: list[ShardBatch]) -> tuple[list[Writes], bool]:
         if self._shard < 0:

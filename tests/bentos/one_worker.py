@@ -31,7 +31,7 @@ async def worker(home: Path, url: str, **settings: Any) -> AsyncIterator[tuple[E
     changes = {
         "home": home, "redis_url": url, "topic": "worker", "partitions": 1, "feature_deadline_ms": 1000,
     } | settings  # fmt: skip
-    engine = Engine(load_settings().model_copy(update=changes))
+    engine = Engine(load_settings().changed(**changes))
     engine._convert = lambda: None  # type: ignore[method-assign]
     await engine.start()
 

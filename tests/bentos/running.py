@@ -148,7 +148,7 @@ def start_service(home: Path, redis_url: str, **environment: str) -> Service:
     log = home / "service.log"
     variables = os.environ | {
         "TOLLGATE_HOME": str(home), "TOLLGATE_REDIS_URL": redis_url, "BENTOML_DO_NOT_TRACK": "True",
-        "BENTOML_HOME": str(home / "bentoml"), "TZ": "UTC",
+        "BENTOML_HOME": str(home / "bentoml"), "TOLLGATE_RUN": str(home / "run"), "TZ": "UTC",
     } | environment  # fmt: skip
     with log.open("wb") as output:
         process = subprocess.Popen(

@@ -28,7 +28,7 @@ def test_authorizations_of_the_event_log_get_the_answers_of_the_service(
         transaction_json(transaction_id=f"flow-{index}", amount=f"{index % 40 * 25}.10", ip=None)
         for index in range(300)
     ]
-    with open_writer(configured, configured.authorizations_topic) as writer:
+    with open_writer(configured, configured.event_log.authorizations_topic) as writer:
         for body in [*bodies, bodies[7]]:  # one of them twice
             writer.publish_raw(0, json.dumps(body).encode())
     partition = ScoringPartition(configured, 0, None, threading.Event(), drain=True)
@@ -36,7 +36,7 @@ def test_authorizations_of_the_event_log_get_the_answers_of_the_service(
         while True:
             partition.next_batch()
     partition.close()
-    predictions = configured.model_copy(update={"topic": configured.predictions_topic})
+    predictions = configured.changed(topic=configured.event_log.predictions_topic)
     published = [json.loads(line) for line in everything(reader_opener(predictions)(0, None))]
     assert [answer["transaction_id"] for answer in published] == [body["transaction_id"] for body in bodies]
     asked = httpx.post(f"{service.url}/v1/score/batch", json=bodies, timeout=30).json()

@@ -25,9 +25,7 @@ CALLER = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 def test_a_request_is_a_span_and_its_batch_links_to_it(tmp_path: Path, redis_server: RedisServer) -> None:
     save_model(tmp_path, "first", trees=3)
-    chosen = load_settings().model_copy(
-        update={"home": tmp_path, "redis_url": f"redis://127.0.0.1:{redis_server.port}/7"}
-    )
+    chosen = load_settings().changed(home=tmp_path, redis_url=f"redis://127.0.0.1:{redis_server.port}/7")
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))

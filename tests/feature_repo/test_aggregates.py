@@ -128,7 +128,7 @@ def test_an_entity_that_fell_silent_loses_its_profile_when_nothing_of_it_is_left
 ) -> None:
     row = small_transactions(rows=40, days=1).slice(0, 1)
     write_transactions(row, settings().lake, name="one")
-    longest = timedelta(days=30 + settings().label_maturity_days)
+    longest = timedelta(days=30 + settings().history.label_maturity_days)
     event = row["event_timestamp"][0].as_py()
     last = cut_time(
         cut_number(event.replace(hour=event.hour // 6 * 6, minute=0, second=0, microsecond=0)) + 1

@@ -29,7 +29,7 @@ def platform(home: Path, redis_server: RedisServer, monkeypatch: pytest.MonkeyPa
     settings.cache_clear()
     write(settings().lake / "transactions", rows(count=1_500), DAY)
     apply_definitions()
-    with redis.Redis.from_url(settings().redis_url) as client:
+    with redis.Redis.from_url(settings().redis.url) as client:
         client.flushdb()
         yield client
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from jobs.schedule import JOBS
-from stores.settings import REPOSITORY, Settings
+from stores.settings import REPOSITORY, documented
 
 DEPLOY = REPOSITORY / "deploy"
 CRON_DAYS = {"mon": "1"}
@@ -81,7 +81,7 @@ def test_cron_jobs_run_when_the_schedule_does(objects: list[dict[str, Any]]) -> 
 
 
 def test_every_setting_and_module_that_is_named_exists(objects: list[dict[str, Any]]) -> None:
-    known = {f"TOLLGATE_{field.upper()}" for field in Settings.model_fields}
+    known = {variable for _, group in documented() for variable, _ in group}
     for item in objects:
         if item["kind"] == "ConfigMap":
             assert {name for name in item["data"] if name.startswith("TOLLGATE_")} <= known

@@ -58,7 +58,11 @@ def log(
     monkeypatch.setenv("TOLLGATE_STREAM_BATCH", "40")
     settings.cache_clear()
     if request.param == "kafka":
-        for name in (topic, settings().authorizations_topic, settings().predictions_topic):
+        for name in (
+            topic,
+            settings().event_log.authorizations_topic,
+            settings().event_log.predictions_topic,
+        ):
             broker.create_topic(name, 2)
     return settings()
 

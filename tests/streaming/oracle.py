@@ -38,10 +38,10 @@ def plain_loop(transactions: Iterable[Transaction]) -> dict[Key, VelocityState]:
 def stored_states(configured: Settings, keys: Iterable[Key]) -> dict[Key, bytes]:
     """The packed states that the online store holds for `keys`; each agrees with its version."""
     found = {}
-    with redis.Redis.from_url(configured.redis_url) as client:
+    with redis.Redis.from_url(configured.redis.url) as client:
         for place, value in keys:
             entity = ENTITIES[place]
-            name = entity_key(configured.feast_project, entity.key, value)
+            name = entity_key(configured.feast.project, entity.key, value)
             fields = [field(entity.velocity_view, entity.state_feature), ts_field(entity.velocity_view)]
             state, version = client.hmget(name, fields)
             if state is not None and version is not None:

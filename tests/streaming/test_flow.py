@@ -31,7 +31,7 @@ StartFlow = Callable[..., FlowProcess]
 
 
 def publish(configured: Settings, load: Load) -> list[Event]:
-    published = list(events(load, configured.partitions))
+    published = list(events(load, configured.event_log.partitions))
     with open_writer(configured) as writer:
         for event in published:
             writer.publish_raw(event.partition, event.payload)
@@ -88,9 +88,9 @@ def test_killed_at_any_moment_and_restarted_with_more_processes_nothing_is_lost_
     # Few events a read, so that there is a backlog, whose states are held for several reads.
     monkeypatch.setenv("TOLLGATE_STREAM_BATCH", "200")
     load = Load(12_000, customers=300, merchants=500, duplicates=0.02, late=0.02, broken=0.002)
-    published = list(events(load, configured.partitions))
+    published = list(events(load, configured.event_log.partitions))
     moments = random.Random(3)
-    with redis.Redis.from_url(configured.redis_url) as client, open_writer(configured) as writer:
+    with redis.Redis.from_url(configured.redis.url) as client, open_writer(configured) as writer:
         for attempt, processes in enumerate((1, 2, 1)):
             running = flow("--processes", str(processes))
             before = states_written(client)
@@ -115,11 +115,11 @@ def test_sigterm_finishes_the_batch_and_a_restart_continues_where_it_ended(
 ) -> None:
     first = publish(configured, Load(500, seed=1, customers=50))
     running = flow("--processes", processes)
-    with redis.Redis.from_url(configured.redis_url) as client:
+    with redis.Redis.from_url(configured.redis.url) as client:
         eventually(lambda: client.dbsize() > 10)
         output = running.stop()
     assert output.count("the flow has ended") == int(processes)
-    assert output.count("is read from its start") == configured.partitions
+    assert output.count("is read from its start") == configured.event_log.partitions
     assert read_transactions(configured.lake).num_rows == 500
     second = publish(configured, Load(500, seed=2, customers=50))
     flow("--drain").finish()
@@ -136,7 +136,7 @@ def test_a_seed_joins_live_events_and_sending_it_again_changes_nothing(
     with open_writer(configured) as writer:
         for _ in range(2):
             for (place, value), state in seeds.items():
-                partition = partition_of(value, configured.partitions)
+                partition = partition_of(value, configured.event_log.partitions)
                 writer.publish_raw(partition, encode_seed(ENTITIES[place].name, value, state.pack()))
     published = publish(configured, live)
     flow("--drain").finish()
@@ -158,7 +158,7 @@ def test_an_operator_sees_what_the_flow_does_and_replays_a_letter_after_a_fix(
     configured = settings()
     published = publish(configured, Load(600, customers=50, duplicates=0.05, late=0.05, broken=0.02))
     # A letter from before a fix: what was refused then is valid now.
-    mended = next(iter(events(Load(1, seed=77, customers=1), configured.partitions)))
+    mended = next(iter(events(Load(1, seed=77, customers=1), configured.event_log.partitions)))
     assert mended.transaction is not None
     box = LetterBox(letters_folder(configured) / f"{mended.partition:03d}")
     refused = ContractError("currency", "should be an ISO 4217 code that is configured")

@@ -63,7 +63,7 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
 def publish(configured: Settings, load: Load) -> set[str]:
     """Put `load` into partition 0 of the authorizations; return the ids of what is valid in it."""
     names = set()
-    with open_writer(configured, configured.authorizations_topic) as writer:
+    with open_writer(configured, configured.event_log.authorizations_topic) as writer:
         for event in events(load, 1):
             writer.publish_raw(0, event.payload)
             if event.transaction is not None:
@@ -102,7 +102,7 @@ def run(partition: ScoringPartition, batches: int | None = None) -> None:
 
 
 def predictions(configured: Settings) -> list[str]:
-    reader = reader_opener(configured.model_copy(update={"topic": configured.predictions_topic}))(0, None)
+    reader = reader_opener(configured.changed(topic=configured.event_log.predictions_topic))(0, None)
     end = reader.end()
     found: list[str] = []
     while not reader.reached(end):
@@ -124,7 +124,7 @@ def test_every_valid_authorization_is_answered_once_across_a_crash(
     resumed = start(log, snapshot)
     run(resumed)
     assert sorted(predictions(log)) == sorted(names)
-    letters = list(read_letters(letters_folder(log, log.authorizations_topic)))
+    letters = list(read_letters(letters_folder(log, log.event_log.authorizations_topic)))
     assert len(letters) == sum(
         event.kind == "broken" for event in events(Load(300, duplicates=0.1, broken=0.02), 1)
     )

@@ -157,14 +157,12 @@ def test_what_a_dead_worker_could_not_send_is_taken_over(tmp_path: Path, redis_s
 def test_events_can_go_to_files_and_answers_to_redis(tmp_path: Path, redis_server: RedisServer) -> None:
     client = redis.Redis(port=redis_server.port)
     client.flushdb()
-    chosen = load_settings().model_copy(
-        update={
-            "home": tmp_path,
-            "redis_url": redis_server.url,
-            "event_log": "jsonl",
-            "topic": "test",
-            "partitions": 1,
-        }
+    chosen = load_settings().changed(
+        home=tmp_path,
+        redis_url=redis_server.url,
+        event_log="jsonl",
+        topic="test",
+        partitions=1,
     )
 
     async def run() -> None:
@@ -185,14 +183,12 @@ def test_events_can_go_to_another_redis(tmp_path: Path, redis_server: RedisServe
     first.flushdb()
     second.flushdb()
     url = redis_server.url.removesuffix("/0")
-    chosen = load_settings().model_copy(
-        update={
-            "home": tmp_path,
-            "redis_url": f"{url}/4",
-            "event_log_url": f"{url}/5",
-            "topic": "test",
-            "partitions": 1,
-        }
+    chosen = load_settings().changed(
+        home=tmp_path,
+        redis_url=f"{url}/4",
+        event_log_url=f"{url}/5",
+        topic="test",
+        partitions=1,
     )
 
     async def run() -> None:

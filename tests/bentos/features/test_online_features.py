@@ -312,7 +312,7 @@ def test_the_vector_equals_feasts_own_online_read(
     from feature_repo.store import apply_definitions, open_store
 
     apply_definitions()
-    project = settings().feast_project
+    project = settings().feast.project
     scored = [
         transaction(),
         transaction(customer_id="new", card_id="new"),
@@ -352,7 +352,7 @@ def test_the_vector_equals_feasts_own_online_read(
 
 def test_a_changed_registry_is_taken_up_and_one_that_lacks_a_feature_is_not(home: Path) -> None:
     room = PlanRoom(settings())
-    plan = table_plan(settings().feast_project)
+    plan = table_plan(settings().feast.project)
     assert room.features.plan == plan
     customer = plan.entities[0]
     renamed = dataclasses.replace(

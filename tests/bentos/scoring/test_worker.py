@@ -64,7 +64,7 @@ def test_a_frozen_redis_costs_the_deadline_a_few_times_and_then_nothing(tmp_path
 def test_profiles_of_another_programs_writing_are_read_value_by_value(
     tmp_path: Path, store: Path, url: str
 ) -> None:
-    project = load_settings().feast_project
+    project = load_settings().feast.project
     client = redis.Redis.from_url(url)
     for name, together in (("ours", True), ("theirs", False)):
         store_features(client, project, transaction(customer_id=name), side_by_side=together)

@@ -66,8 +66,8 @@ def test_features_of_a_batch_come_from_every_node_of_a_cluster(cluster: list[Ser
         store_features(store, PROJECT, row)
 
     async def run() -> None:
-        chosen = load_settings().model_copy(
-            update={"redis_url": url_of(cluster), "feast_project": PROJECT, "feature_deadline_ms": 1000}
+        chosen = load_settings().changed(
+            redis_url=url_of(cluster), feast_project=PROJECT, feature_deadline_ms=1000
         )
         reader = OnlineReader(chosen, Metrics(), Memory())
         loop = asyncio.get_running_loop()
@@ -87,9 +87,7 @@ def test_a_server_that_answers_with_errors_is_named_as_the_reason(tmp_path: Path
         server.client().execute_command("CLUSTER ADDSLOTS", *range(8192))
 
         async def run() -> None:
-            chosen = load_settings().model_copy(
-                update={"redis_url": url_of([server]), "feature_deadline_ms": 1000}
-            )
+            chosen = load_settings().changed(redis_url=url_of([server]), feature_deadline_ms=1000)
             reader = OnlineReader(chosen, Metrics(), Memory())
             work = Work(transaction(), asyncio.get_running_loop().create_future(), 0.0)
             found = await reader.claim_and_read([work])
@@ -103,8 +101,8 @@ def test_a_server_that_answers_with_errors_is_named_as_the_reason(tmp_path: Path
 
 
 def test_answers_and_events_reach_a_cluster_once(cluster: list[Server], tmp_path: Path) -> None:
-    chosen = load_settings().model_copy(
-        update={"home": tmp_path, "redis_url": url_of(cluster), "topic": "clustered", "partitions": 2}
+    chosen = load_settings().changed(
+        home=tmp_path, redis_url=url_of(cluster), topic="clustered", partitions=2
     )
     effects = [
         Effect(answer_key("p", f"t{n}"), answer_value(b"d" * 16, b"{}"), n % 2, b"t%d" % n) for n in range(20)

@@ -36,7 +36,7 @@ def read(reader: PartitionReader, count: int) -> list[str]:
         assert time.monotonic() < deadline, f"{len(found)} of {count} events came"
         batch = reader.read()
         assert len(batch.payloads) == len(batch.positions) == len(batch.appended_ms)
-        assert len(batch.payloads) <= settings().stream_batch
+        assert len(batch.payloads) <= settings().stream.batch
         found.extend(payload.decode() for payload in batch.payloads)
     return found
 
@@ -73,7 +73,7 @@ def test_a_half_written_line_waits_for_its_newline(
 ) -> None:
     monkeypatch.setenv("TOLLGATE_EVENT_LOG", "jsonl")
     settings.cache_clear()
-    path = partition_file(configured.home / "events", configured.topic, 0)
+    path = partition_file(configured.home / "events", configured.event_log.topic, 0)
     path.parent.mkdir(parents=True)
     path.write_bytes(b"whole\nhal")
     reader = reader_opener(settings())(0, None)
@@ -90,7 +90,7 @@ def test_a_file_that_was_cut_is_refused_with_what_to_do(
 ) -> None:
     monkeypatch.setenv("TOLLGATE_EVENT_LOG", "jsonl")
     settings.cache_clear()
-    path = partition_file(configured.home / "events", configured.topic, 0)
+    path = partition_file(configured.home / "events", configured.event_log.topic, 0)
     path.parent.mkdir(parents=True)
     path.write_bytes(b"one\n")
     with pytest.raises(LogPositionError, match="cut or replaced"):
@@ -103,7 +103,7 @@ def test_an_offset_beyond_the_topic_is_refused_with_what_to_do(
     monkeypatch.setenv("TOLLGATE_EVENT_LOG", "kafka")
     monkeypatch.setenv("TOLLGATE_KAFKA_BOOTSTRAP", broker.bootstrap)
     settings.cache_clear()
-    broker.create_topic(settings().topic, 1)
+    broker.create_topic(settings().event_log.topic, 1)
     reader = reader_opener(settings())(0, "77")
     with pytest.raises(LogPositionError, match="start over"):
         read(reader, 1)
@@ -129,10 +129,10 @@ def test_a_log_that_goes_away_within_a_read_gives_what_was_read_first(
         settings.cache_clear()
         names = [f"e{index}" for index in range(35)]
         publish(settings(), 0, names)
-        whole = RedisStreamReader(server.url, settings().topic, 0, None, 100)
+        whole = RedisStreamReader(server.url, settings().event_log.topic, 0, None, 100)
         assert [payload.decode() for payload in whole.read().payloads] == names
         assert not whole.read().payloads
-        cut = RedisStreamReader(server.url, settings().topic, 0, None, 100)
+        cut = RedisStreamReader(server.url, settings().event_log.topic, 0, None, 100)
         asked, ask = [], cut._entries
 
         def third_finds_nobody(most: int) -> Any:

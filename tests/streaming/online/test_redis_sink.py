@@ -42,11 +42,11 @@ def one(value: str, version: int, state: bytes) -> Writes:
 
 
 def test_more_keys_than_one_call_takes_are_all_written(configured: Settings) -> None:
-    writer = OnlineWriter(configured.redis_url, configured.feast_project)
+    writer = OnlineWriter(configured.redis.url, configured.feast.project)
     names = [f"c{index}" for index in range(3 * MOST_KEYS + 1)]
     count = len(names)
     assert writer.write([Writes(0, names, [5] * count, [b"state"] * count, 0)]) == count
-    assert all(stored(configured.redis_url, "tollgate", name) == (5, b"state") for name in names)
+    assert all(stored(configured.redis.url, "tollgate", name) == (5, b"state") for name in names)
     assert writer.versions(0, [*names[:2], "nobody"]) == [5, 5, 0]
     writer.close()
 
@@ -54,20 +54,20 @@ def test_more_keys_than_one_call_takes_are_all_written(configured: Settings) -> 
 def test_an_older_version_never_replaces_a_newer_one_and_a_key_is_written_once_a_batch(
     configured: Settings,
 ) -> None:
-    writer = OnlineWriter(configured.redis_url, configured.feast_project)
+    writer = OnlineWriter(configured.redis.url, configured.feast.project)
     assert writer.write([one("c", 10, b"a"), one("c", 30, b"c")]) == 1
     assert writer.write([one("c", 20, b"b")]) == 0
-    assert stored(configured.redis_url, "tollgate", "c") == (30, b"c")
+    assert stored(configured.redis.url, "tollgate", "c") == (30, b"c")
     writer.close()
 
 
 def test_a_server_that_lost_the_script_is_given_it_again(configured: Settings) -> None:
-    writer = OnlineWriter(configured.redis_url, configured.feast_project)
+    writer = OnlineWriter(configured.redis.url, configured.feast.project)
     writer.write([one("c", 1, b"a")])
-    with redis.Redis.from_url(configured.redis_url) as client:
+    with redis.Redis.from_url(configured.redis.url) as client:
         client.script_flush()
     assert writer.write([one("c", 2, b"b")]) == 1
-    assert stored(configured.redis_url, "tollgate", "c") == (2, b"b")
+    assert stored(configured.redis.url, "tollgate", "c") == (2, b"b")
     writer.close()
 
 

@@ -102,7 +102,7 @@ def test_the_names_that_keys_once_had_fall_unevenly() -> None:
 def test_a_store_with_snapshots_under_the_names_that_keys_once_had_goes_on_with_them(
     configured: Settings, flow: Callable[..., FlowProcess], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    published = list(events(Load(2_000, customers=100, merchants=40), configured.partitions))
+    published = list(events(Load(2_000, customers=100, merchants=40), configured.event_log.partitions))
 
     def publish(some: slice) -> None:
         with open_writer(configured) as writer:

@@ -1,0 +1,211 @@
+"""The settings of each room: what each means, its default, its bounds and the variable that sets it.
+
+`stores/settings.py` reads them. The alias is the variable's whole name, so that it can be searched for.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+TopicName = Annotated[str, Field(pattern="^[a-z][a-z0-9._-]*$")]
+
+
+class Group(BaseModel):
+    """Settings of one room."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
+
+
+class RedisSettings(Group):
+    """The online store."""
+
+    url: str = Field(
+        "redis://127.0.0.1:6390/0", alias="TOLLGATE_REDIS_URL",
+        pattern=r"^(rediss?|redis\+sentinel|redis\+cluster|rediss\+cluster)://",
+        description="the online store; rediss:// for TLS, redis+cluster:// and redis+sentinel:// for those",
+    )  # fmt: skip
+
+
+class FeastSettings(Group):
+    """The feature store."""
+
+    project: str = Field(
+        "tollgate", alias="TOLLGATE_FEAST_PROJECT", pattern="^[a-z][a-z0-9_]*$",
+        description="Feast project, part of every online key",
+    )  # fmt: skip
+    registry_url: str | None = Field(
+        None, alias="TOLLGATE_REGISTRY_URL",
+        description="database of Feast's registry as a SQLAlchemy URL, when it is not the SQLite file in the home folder",
+    )  # fmt: skip
+
+
+class EventLogSettings(Group):
+    """Where transactions flow, and under which names."""
+
+    kind: Literal["redis", "kafka", "jsonl"] = Field(
+        "redis", alias="TOLLGATE_EVENT_LOG", description="where transactions flow: Redis Streams, Kafka or JSONL files"
+    )  # fmt: skip
+    url: str | None = Field(
+        None, alias="TOLLGATE_EVENT_LOG_URL", description="Redis of the event log, when it is not the online store"
+    )  # fmt: skip
+    topic: TopicName = Field(
+        "transactions", alias="TOLLGATE_TOPIC", description="topic (or stream prefix) of transactions"
+    )
+    partitions: int = Field(
+        2, alias="TOLLGATE_PARTITIONS", ge=1, le=256, description="partitions of the event log"
+    )
+    authorizations_topic: TopicName = Field(
+        "authorizations", alias="TOLLGATE_AUTHORIZATIONS_TOPIC",
+        description="topic of transactions to score from the event log instead of HTTP",
+    )  # fmt: skip
+    predictions_topic: TopicName = Field(
+        "predictions", alias="TOLLGATE_PREDICTIONS_TOPIC", description="topic of the answers to them"
+    )
+
+
+class KafkaSettings(Group):
+    """The Kafka event log."""
+
+    bootstrap: str = Field(
+        "127.0.0.1:9092", alias="TOLLGATE_KAFKA_BOOTSTRAP", description="bootstrap servers of the Kafka event log"
+    )  # fmt: skip
+
+
+class StreamSettings(Group):
+    """The velocity flow and the scoring flow."""
+
+    processes: int = Field(
+        1, alias="TOLLGATE_STREAM_PROCESSES", ge=1, le=64, description="processes of the velocity flow"
+    )
+    port: Port = Field(
+        7440, alias="TOLLGATE_STREAM_PORT",
+        description="first loopback port of the flow's own cluster, when it has several processes",
+    )  # fmt: skip
+    batch: int = Field(
+        16_000, alias="TOLLGATE_STREAM_BATCH", ge=1, le=20_000,
+        description="most events the flow reads from one partition at once",
+    )  # fmt: skip
+    snapshot_seconds: float = Field(
+        4.0, alias="TOLLGATE_STREAM_SNAPSHOT_SECONDS", ge=0.1, le=60,
+        description="seconds between recovery snapshots of the flow",
+    )  # fmt: skip
+    dedupe_ids: int = Field(
+        131_072, alias="TOLLGATE_STREAM_DEDUPE_IDS", ge=1_024, le=4_194_304,
+        description="newest transaction ids remembered per partition, to drop duplicates",
+    )  # fmt: skip
+    dedupe_hours: float = Field(
+        24.0, alias="TOLLGATE_STREAM_DEDUPE_HOURS", gt=0, le=720,
+        description="event-time hours after which a remembered transaction id is forgotten",
+    )  # fmt: skip
+    trim: bool = Field(
+        False, alias="TOLLGATE_STREAM_TRIM", description="delete events behind the recovery snapshot from Redis Streams"
+    )  # fmt: skip
+    patience_seconds: int = Field(
+        600, alias="TOLLGATE_STREAM_PATIENCE_SECONDS", ge=1, le=86_400,
+        description="how long the flow waits for a Redis or Kafka that is away before it ends with an error",
+    )  # fmt: skip
+    huge_pages: bool = Field(
+        True, alias="TOLLGATE_STREAM_HUGE_PAGES",
+        description="gather the flow's memory in huge pages, where the kernel can (Linux 6.1)",
+    )  # fmt: skip
+    metrics_port: int = Field(
+        0, alias="TOLLGATE_STREAM_METRICS_PORT", ge=0, le=65535,
+        description="port of the flow's Prometheus metrics (further processes count up); 0 turns them off",
+    )  # fmt: skip
+    score_url: str | None = Field(
+        None, alias="TOLLGATE_SCORE_URL", pattern="^https?://",
+        description="scoring service that the scoring flow asks; this machine's without it",
+    )  # fmt: skip
+    score_token_file: Path | None = Field(
+        None,
+        alias="TOLLGATE_SCORE_TOKEN_FILE",
+        description="file with the bearer token that the scoring flow sends",
+    )
+
+
+class SparkSettings(Group):
+    """Batch aggregates and point-in-time joins."""
+
+    master: str = Field("local[2]", alias="TOLLGATE_SPARK_MASTER", description="Spark master URL")
+    memory: str = Field(
+        "3g", alias="TOLLGATE_SPARK_MEMORY", pattern="^[0-9]+[mg]$", description="memory of the Spark driver"
+    )
+
+
+class HistorySettings(Group):
+    """When what is known offline became known."""
+
+    label_maturity_days: int = Field(
+        7, alias="TOLLGATE_LABEL_MATURITY_DAYS", ge=0, le=120,
+        description="days until a transaction without a fraud label counts as genuine",
+    )  # fmt: skip
+    cut_lag_minutes: int = Field(
+        15, alias="TOLLGATE_CUT_LAG_MINUTES", ge=0, le=360,
+        description="minutes from an aggregate cut to its visibility online",
+    )  # fmt: skip
+
+
+class ServeSettings(Group):
+    """The scoring service."""
+
+    host: str = Field("127.0.0.1", alias="TOLLGATE_SERVE_HOST", description="address the service listens on")
+    port: Port = Field(3000, alias="TOLLGATE_SERVE_PORT", description="port the service listens on")
+    workers: int = Field(
+        1, alias="TOLLGATE_SERVE_WORKERS", ge=1, le=64, description="worker processes of the scoring service"
+    )
+    feature_deadline_ms: int = Field(
+        30,
+        alias="TOLLGATE_FEATURE_DEADLINE_MS",
+        ge=1,
+        le=1000,
+        description="longest wait for online features",
+    )
+    queue: int = Field(
+        2048, alias="TOLLGATE_SERVE_QUEUE", ge=1, le=100_000,
+        description="most transactions that may wait in one worker before it answers 503",
+    )  # fmt: skip
+    wait_ms: int = Field(
+        10, alias="TOLLGATE_SERVE_WAIT_MS", ge=1, le=60_000,
+        description="admission bound: new transactions get 503 once the head of a full queue has waited this long",
+    )  # fmt: skip
+    batch: int = Field(
+        32, alias="TOLLGATE_SERVE_BATCH", ge=1, le=1024, description="most transactions in one micro-batch"
+    )
+    in_flight: int = Field(
+        2, alias="TOLLGATE_SERVE_IN_FLIGHT", ge=1, le=16, description="micro-batches that one worker has under way at once"
+    )  # fmt: skip
+    pin: bool = Field(
+        True, alias="TOLLGATE_SERVE_PIN",
+        description="keep each worker to a processor of its own, where there are as many as workers (at least 2)",
+    )  # fmt: skip
+    tracing: bool = Field(
+        False, alias="TOLLGATE_SERVE_TRACING", description="make OpenTelemetry spans of scoring requests"
+    )
+    tokens_file: Path | None = Field(
+        None, alias="TOLLGATE_TOKENS_FILE",
+        description="JSON file of clients, token digests and scopes; without it only loopback callers are served",
+    )  # fmt: skip
+    client_rate: int = Field(
+        0, alias="TOLLGATE_CLIENT_RATE", ge=0, le=1_000_000,
+        description="transactions per second that one client may send, 0 for no limit; a client's own rate in the tokens file wins",
+    )  # fmt: skip
+    rules_file: Path | None = Field(
+        None, alias="TOLLGATE_RULES_FILE", description="YAML file of decision rules; bentos/rules/rules.yaml without it"
+    )  # fmt: skip
+
+
+class RemoteModelSettings(Group):
+    """A model server that scores in the champion's place."""
+
+    url: str | None = Field(
+        None, alias="TOLLGATE_REMOTE_MODEL_URL", pattern="^https?://",
+        description="server of the Open Inference Protocol that computes the champion's raw scores; this process without it",
+    )  # fmt: skip
+    timeout_ms: int = Field(
+        50, alias="TOLLGATE_REMOTE_MODEL_TIMEOUT_MS", ge=1, le=10_000,
+        description="longest wait for the model server before the model in this process scores",
+    )  # fmt: skip
