@@ -24,8 +24,8 @@ test: install ## every test: real Redis, Spark, service and broker
 	@$(PY) -m pytest
 test-security: install ## what attempts to break it have found, held by tests: results/security.json
 	@$(PY) -m tests.security -q
-lint: install ## style and types
-	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
+lint: install ## style, types, and which room may import which
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports
 up: install ## start Redis, the stream and the service, and leave them serving
 	@$(PY) -m embedded.platform up
 down: install ## end what `make up` started
