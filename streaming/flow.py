@@ -21,10 +21,9 @@ from streaming.ingest.ingest import Ingested
 from streaming.log.source import EventLogSource
 from streaming.online.redis_sink import OnlineStoreSink
 from streaming.states.disk import Disk
-from streaming.states.routes import shard_routes
+from streaming.states.routes import ROUTES
 from streaming.states.shard_batch import ShardBatch
 from streaming.states.shards import ShardLogic
-from streaming.states.snapshots import recovery_folder
 
 
 def build_flow(
@@ -36,10 +35,9 @@ def build_flow(
     online = OnlineStoreSink(configured, stopping)
     source = EventLogSource(configured, stopping, disk, online.settle, drain=drain, keep_log=keep_log)
     ingested = op.input("log", flow, source)
-    routes = shard_routes(recovery_folder(configured.home / "stream"))
 
     def routed(ingested: Ingested) -> list[tuple[str, ShardBatch]]:
-        return [(routes[batch.shard], batch) for batch in ingested.updates]
+        return [(ROUTES[batch.shard], batch) for batch in ingested.updates]
 
     updates = op.flat_map("updates", ingested, routed)
     shards = ShardLogic.builder(configured, stopping, disk, online.settle_older)

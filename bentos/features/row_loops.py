@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from bentos.wire.replies import ARRAY, BULK, Bytes, Ints
 from fraud.state.last_seen import NEVER
-from fraud.state.layout import LEAST_BYTES, OLD_VERSION, OLD_VERSION_WORD, STATE_VERSION, VERSION
+from fraud.state.layout import LEAST_BYTES, STATE_VERSION, VERSION
 from machine.compiled import compiled
 
 Floats = NDArray[np.float64]
@@ -107,10 +107,9 @@ def _moment(data: Bytes, at: int, size: int) -> int:
     state that can be read."""
     if size < LEAST_BYTES or size & 7:
         return NEVER
-    packed_by = data[at]
-    if packed_by != STATE_VERSION and packed_by != OLD_VERSION:
+    if data[at] != STATE_VERSION:
         return NEVER
-    at += 8 * (VERSION if packed_by == STATE_VERSION else OLD_VERSION_WORD)
+    at += 8 * VERSION
     return int(data[at : at + 8].view(np.int64)[0])
 
 

@@ -21,7 +21,6 @@ from fraud.state.last_seen import NEVER
 from fraud.state.observation import NO_LOCATION
 from fraud.state.window_loops import (
     LOCATED,
-    OLD,
     PRESENT,
     TABLE_COUNT,
     Figures,
@@ -75,18 +74,16 @@ assert tuple(entity.name for entity in ENTITIES[:_COMPARED]) == AMOUNT_AGAINST
 
 
 @compiled
-def fill_features(words: Ints, ends: Ints, requests: Ints, profiles: Floats, matrix: Floats) -> bool:
+def fill_features(words: Ints, ends: Ints, requests: Ints, profiles: Floats, matrix: Floats) -> None:
     """Compute the features of every row into `matrix`: (rows, len(TRANSACTION_FEATURES)).
 
     The state of row r's entity at place p stands in `words[ends[i] : ends[i + 1]]` for i = p * rows + r.
-    `requests` has the columns of `REQUEST_FIELDS` and `profiles` those of `PROFILE_INPUTS`. Returns
-    whether a state is of the old version; it counts as missing.
+    `requests` has the columns of `REQUEST_FIELDS` and `profiles` those of `PROFILE_INPUTS`.
     """
     rows = len(requests)
     figures = new_figures()
     asked = np.empty(TABLE_COUNT, dtype=np.int64)
     counts = np.empty((_ENTITIES, 2))
-    old = False
     for row in range(rows):
         request, known, out = requests[row], profiles[row], matrix[row]
         column = _own(request, out)
@@ -104,12 +101,10 @@ def fill_features(words: Ints, ends: Ints, requests: Ints, profiles: Floats, mat
                 counts[place, 0] = figures.counts[HOUR_AT]
                 counts[place, 1] = figures.counts[DAY_AT]
             else:
-                old |= found == OLD
                 out[column : column + _WIDTHS[place]] = nan
                 counts[place] = nan
             column += _WIDTHS[place]
         _against(request, known, counts, out, column)
-    return old
 
 
 @compiled

@@ -18,7 +18,7 @@ from fraud.features.feature_list import PROFILE_INPUTS, TRANSACTION_FEATURES
 from fraud.features.feature_loops import fill_features
 from fraud.features.request import REQUEST_FIELDS
 from fraud.state.window_loops import Floats, Ints
-from fraud.state.windows import joined, renewed, split
+from fraud.state.windows import joined
 
 
 def transaction_matrix(
@@ -44,10 +44,7 @@ def packed_rows(
     asked = np.array(requests, dtype=np.int64, order="C").reshape(-1, len(REQUEST_FIELDS))
     known = np.ascontiguousarray(profiles)  # numba compiles for each order of each array
     matrix = np.empty((len(asked), len(TRANSACTION_FEATURES)))
-    if fill_features(words, ends, asked, known, matrix):
-        places = np.arange(len(ENTITIES)).repeat(len(asked)).tolist()
-        words, ends = joined(renewed(split(words, ends), places))
-        fill_features(words, ends, asked, known, matrix)
+    fill_features(words, ends, asked, known, matrix)
     return matrix
 
 

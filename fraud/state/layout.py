@@ -19,11 +19,6 @@ from fraud.state.buckets import MAX_BUCKETS
 from fraud.state.last_seen import ENTRY_BYTES, NEVER, SPAN_MS
 
 STATE_VERSION: Final = 3
-#: This version's states are read through `fraud.state.upgrade`, until they are written again.
-OLD_VERSION: Final = 2
-READ_VERSIONS: Final = (OLD_VERSION, STATE_VERSION)
-#: The same in words, for errors.
-WHAT_IS_READ: Final = f"versions {OLD_VERSION} and {STATE_VERSION}"
 EXACT_EVENTS: Final = 64
 #: Eight more are kept, since a read at the newest event's time leaves it and its ties out.
 KEPT_EVENTS: Final = EXACT_EVENTS + 8
@@ -41,8 +36,6 @@ TTL_MS: Final = int(VELOCITY_TTL.total_seconds() * 1000)
 
 # Header words; only located entities have the last four.
 KIND, VERSION, FIRST, SEEDED, TIME1, PLACE1, TIME2, PLACE2 = range(8)
-#: Where a state of the old version has its version.
-OLD_VERSION_WORD: Final = 2
 #: Words of the header, per entity.
 HEADER_WORDS: Final = tuple(8 if entity.located else 4 for entity in ENTITIES)
 LEAST_BYTES: Final = 8 * min(HEADER_WORDS)
@@ -105,7 +98,7 @@ def split(entity: Entity, data: bytes) -> tuple[array[int], array[int], bytearra
         raise StateError(f"{len(data)} bytes are no packed {name} state")
     if data[0] != STATE_VERSION:
         raise StateError(
-            f"the {name} state was packed by version {data[0]}, this program reads {WHAT_IS_READ}: "
+            f"the {name} state was packed by version {data[0]}, this program reads version {STATE_VERSION}: "
             "rebuild it with the velocity backfill"
         )
     if data[1] != place:

@@ -163,13 +163,6 @@ def observe_values(
     )  # fmt: skip
 
 
-def entity_record(
-    place: int, event_ms: int, word: int, keys: tuple[bytes, ...], location: int | None
-) -> bytes:
-    """The record of an observation of which is known only what the entity at `place` looks at."""
-    return _OF_ENTITY[place].pack(event_ms, word, NO_LOCATION if location is None else location, *keys)
-
-
 def read_records(place: int, records: bytes) -> Iterator[Observation]:
     """The observations with these records, one after the other, without `ids` and with the keys of the
     entity at `place` in `ENTITIES` only: good for adding to its states."""

@@ -53,7 +53,6 @@ from fraud.state.layout import (
     split,
 )
 from fraud.state.observation import Observation
-from fraud.state.upgrade import upgraded
 
 __all__ = [
     "DISTINCT_LIMIT",
@@ -287,9 +286,9 @@ class VelocityState:
 
     @classmethod
     def unpack(cls, entity: Entity, data: bytes) -> VelocityState:
-        """The state that `data` packs, by this version or version 2; StateError if it is none."""
+        """The state that `data` packs; StateError if it is none that this version can read."""
         state = cls(entity)
-        state.header, state.events, state.buckets, state.tables = split(entity, upgraded(entity, data))
+        state.header, state.events, state.buckets, state.tables = split(entity, data)
         state.loose = state.header[KIND] >> LOOSE_SHIFT & BUCKETS_MASK
         if state.events:
             state.newest_ms = state.events[-2]

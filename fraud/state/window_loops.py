@@ -30,7 +30,6 @@ from fraud.state.layout import (
     HEADER_WORDS,
     KIND,
     LEAST_BYTES,
-    OLD_VERSION,
     PLACE1,
     PLACE2,
     STATE_VERSION,
@@ -59,7 +58,7 @@ NOVELTY: Final = tuple(
 LOCATED: Final = tuple(entity.located for entity in ENTITIES)
 LEAST_WORDS: Final = LEAST_BYTES // 8
 #: What `read_state` found.
-ABSENT, PRESENT, OLD = range(3)
+ABSENT, PRESENT = range(2)
 
 #: Bits of an entry's words that are not the key's hash or the last use; and those of a hash that are.
 _KEY_REST: Final = 16
@@ -121,8 +120,6 @@ def read_state(
     if size < LEAST_WORDS:
         return ABSENT, NEVER, NEVER, 0, NEVER
     kind = words[start + KIND]
-    if kind & 0xFF == OLD_VERSION:
-        return OLD, NEVER, NEVER, 0, NEVER
     begin = HEADER_WORDS[place]
     events = kind >> EVENTS_SHIFT & EVENTS_MASK
     buckets = kind >> BUCKETS_SHIFT & BUCKETS_MASK

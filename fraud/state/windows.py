@@ -11,11 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fraud.state.last_seen import NEVER
-from fraud.state.layout import LEAST_BYTES, OLD_VERSION
-from fraud.state.upgrade import readable
+from fraud.state.layout import LEAST_BYTES
 from fraud.state.window_loops import (
     LENGTHS,
-    OLD,
     PRESENT,
     TABLE_COUNT,
     Floats,
@@ -68,14 +66,6 @@ def split(words: Ints, ends: Ints) -> list[bytes | None]:
     return [data[begin:end] or None for begin, end in pairwise(at)]
 
 
-def renewed(states: Sequence[bytes | None], places: Sequence[int]) -> list[bytes | None]:
-    """`states` with those of version 2 as this version packs them."""
-    return [
-        readable(place, state) if state and state[0] == OLD_VERSION else state
-        for state, place in zip(states, places, strict=True)
-    ]
-
-
 def read_windows(
     states: Sequence[bytes | None], places: Ints, at_ms: Ints, requested: Ints, horizon_ms: int
 ) -> WindowRead:
@@ -84,8 +74,7 @@ def read_windows(
     `places[row]` is the entity (index in `ENTITIES`), `requested[row, table]` the hash whose
     novelty is asked (0: not asked). A state whose version is more than `horizon_ms` old is
     treated as missing, as Feast's ttl does offline. Bytes that are no state are treated as
-    missing too: Feast calls with dummy values when it applies. States of version 2 are read,
-    at the price of a second pass.
+    missing too: Feast calls with dummy values when it applies.
     """
     rows, windows = len(states), len(LENGTHS)
     read = WindowRead(
@@ -100,13 +89,11 @@ def read_windows(
         location=np.empty(rows, dtype=np.int64),
         located_ms=np.empty(rows),
     )
-    old = _read_all(
+    _read_all(
         *joined(states), places, at_ms, requested, horizon_ms, read.present, read.count, read.total,
         read.squares, read.distinct, read.seen, read.since_last, read.since_first, read.location,
         read.located_ms,
     )  # fmt: skip
-    if old:
-        return read_windows(renewed(states, places.tolist()), places, at_ms, requested, horizon_ms)
     return read
 
 
@@ -115,16 +102,13 @@ def _read_all(
     words: Ints, ends: Ints, places: Ints, at_ms: Ints, requested: Ints, horizon_ms: int,
     present: NDArray[np.bool_], count: Floats, total: Floats, squares: Floats, distinct: Floats,
     seen: Floats, since_last: Floats, since_first: Floats, location: Ints, located_ms: Floats,
-) -> bool:  # fmt: skip
-    """Every row's figures; whether one of them is of the old version, and so is missing."""
+) -> None:  # fmt: skip
     figures = new_figures()
-    old = False
     for row in range(len(places)):
         at = at_ms[row]
         found, last, first, where, located = read_state(
             words, ends[row], ends[row + 1] - ends[row], places[row], at, requested[row], horizon_ms, figures
         )
-        old |= found == OLD
         present[row] = found == PRESENT
         count[row] = figures.counts
         total[row] = figures.totals
@@ -135,4 +119,3 @@ def _read_all(
         since_first[row] = seconds_since(at, first)
         location[row] = where
         located_ms[row] = located if located != NEVER else nan
-    return old

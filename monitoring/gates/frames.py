@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from fraud.contract.money import MINOR_DIGITS, reference_cents
 from fraud.features.entities import ENTITY_BY_NAME
-from fraud.state.layout import LEAST_BYTES, READ_VERSIONS
+from fraud.state.layout import LEAST_BYTES, STATE_VERSION
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame as SparkFrame
@@ -92,9 +92,9 @@ def pandas_frame(gate: str, table: pa.Table, *, entity: str | None, as_of: datet
 
 
 def readable(state: bytes | None) -> bool:
-    """Whether packed bytes carry the mark of a version that is read, and a possible length."""
+    """Whether packed bytes carry this version's mark, and a possible length."""
     return (
-        state is not None and len(state) >= LEAST_BYTES and len(state) % 8 == 0 and state[0] in READ_VERSIONS
+        state is not None and len(state) >= LEAST_BYTES and len(state) % 8 == 0 and state[0] == STATE_VERSION
     )
 
 
@@ -127,7 +127,7 @@ def spark_frame(
     if gate == "velocity" and entity is not None and created is not None:
         state = f.col(ENTITY_BY_NAME[entity].state_feature)
         good = (f.length(state) >= LEAST_BYTES) & (f.length(state) % 8 == 0)
-        good = good & f.hex(f.substring(state, 1, 1)).isin([f"{version:02X}" for version in READ_VERSIONS])
+        good = good & (f.hex(f.substring(state, 1, 1)) == f.lit(f"{STATE_VERSION:02X}"))
         frame = (
             frame.withColumn("_known_off_seconds", f.abs(event - created) / 1e6)
             .withColumn("_transaction_ahead_seconds", (f.unix_micros("transaction_timestamp") - event) / 1e6)

@@ -93,10 +93,7 @@ class ArrivalLog:
         self._stale_removed = False
         self._under_way: list[tuple[Unwritten, Future[None]]] = []
         for file in unwritten:
-            if len(file) == 2:  # before version 3 of snapshots: its name and content
-                self._disk.write(self._folder / file[0], partial(bytes, file[1])).result()
-            else:
-                self._write(file[0], Unwritten(*file).rows())
+            self._write(file[0], Unwritten(*file).rows())
 
     def __len__(self) -> int:
         return len(self._rows.sequences)

@@ -7,7 +7,7 @@ from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from streaming.states.disk import Disk
 from streaming.states.snapshots import SnapshotError, missing_file
@@ -73,14 +73,14 @@ class RecentIds:
 
     Holds between `limit` and `limit + 8192` keys, fewer if older than `horizon_ms` of event
     time. With `segments` full segments are kept in files, and snapshots only name them. `snapshot`
-    is what `snapshot()` returned, here or before version 3 of snapshots.
+    is what `snapshot()` returned.
     """
 
     def __init__(
         self,
         limit: int,
         horizon_ms: int,
-        snapshot: tuple[tuple[Any, ...], ...] = (),
+        snapshot: tuple[SegmentSnapshot, ...] = (),
         segments: IdSegments | None = None,
     ) -> None:
         self._most = max(1, limit // _SEGMENT)
@@ -92,9 +92,7 @@ class RecentIds:
         self._newest = self._number = 0
         #: Numbers of forgotten segments, with the snapshots left until their files go.
         self._forgotten: deque[list[int]] = deque()
-        for place, entry in enumerate(snapshot):
-            # Before version 3 of snapshots an entry was keys and newest time.
-            number, newest, held = entry if len(entry) == 3 else (place, entry[1], entry[0])
+        for number, newest, held in snapshot:
             keys = array("q", held or self._read(number))
             self._known.update(keys)
             self._number, self._newest = number, newest

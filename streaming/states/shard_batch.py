@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable
-from itertools import repeat
 from typing import Any, Final, NamedTuple
 from zlib import crc32
 
@@ -12,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from fraud.features.entities import ENTITIES
-from fraud.state.observation import Observation, entity_record, read_records
+from fraud.state.observation import Observation, read_records
 
 #: Shards per entity: the unit of routing and of snapshots. Changing it orphans snapshots.
 SHARDS: Final = 8
@@ -58,25 +56,12 @@ class ShardBatch(Struct, gc=False):
 
     @staticmethod
     def unpack(data: bytes, source: int = 0, more: bool = False) -> ShardBatch:
-        """The batch that `pack` packed, here or before version 5 of snapshots; its observations are good
-        for `VelocityState.add` here only."""
-        if data[:1] == _BEFORE_5:
-            return ShardBatch._unpack_before_5(data)
+        """The batch that `pack` packed; its observations are good for `VelocityState.add` here only."""
         shard, values, records, seeds, appended_ms, replayed = _decode(data)
         seen = list(read_records(shard // SHARDS, records))
         if known := replayed != _NONE:
             source = replayed
         return ShardBatch(shard, values, seen, seeds, appended_ms, source, known, more, data)
-
-    @staticmethod
-    def _unpack_before_5(data: bytes) -> ShardBatch:
-        shard, values, times, words, keys, locations, seeds, appended_ms, replayed = _decode_before_5(data)
-        place = shard // SHARDS
-        columns = array("q", times), array("q", words), keys, locations or repeat(None, len(keys))
-        records = b"".join([entity_record(place, *row) for row in zip(*columns, strict=True)])
-        seen = list(read_records(place, records))
-        known = replayed != _NONE
-        return ShardBatch(shard, values, seen, seeds, appended_ms, replayed if known else 0, known)
 
 
 _encode: Final[Callable[[Any], bytes]] = msgspec.msgpack.Encoder().encode
@@ -84,11 +69,6 @@ _encode: Final[Callable[[Any], bytes]] = msgspec.msgpack.Encoder().encode
 _NONE: Final = -1
 _Seeds = list[tuple[str, bytes]]
 _decode: Final = msgspec.msgpack.Decoder(tuple[int, list[str], bytes, _Seeds, int, int]).decode
-#: An array of nine: how a piece of a snapshot before version 5 begins.
-_BEFORE_5: Final = b"\x99"
-_decode_before_5: Final = msgspec.msgpack.Decoder(
-    tuple[int, list[str], bytes, bytes, list[tuple[bytes, ...]], list[int | None] | None, _Seeds, int, int]
-).decode
 
 
 class Writes(NamedTuple):

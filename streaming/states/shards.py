@@ -14,7 +14,7 @@ from typing import Any, Final, cast
 from bytewax.operators import StatefulBatchLogic
 
 from fraud.features.entities import ENTITIES, VELOCITY_TTL
-from fraud.state.layout import READ_VERSIONS, STATE_VERSION, VERSION, WHAT_IS_READ
+from fraud.state.layout import STATE_VERSION, VERSION
 from fraud.state.observation import Observation
 from fraud.state.velocity import VelocityState
 from stores.settings import Settings
@@ -105,24 +105,20 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
         self._clock = self._swept = 0
         if resume is not None:
             check_version("shard", resume[0])
-            if resume[1] not in READ_VERSIONS:
+            if resume[1] != STATE_VERSION:
                 raise SnapshotError(
                     f"a shard's snapshot holds velocity states of version {resume[1]}, this program reads "
-                    f"{WHAT_IS_READ}: start the program that wrote them, or rebuild them by the "
-                    "velocity backfill and send them with `python -m streaming.states.seed`"
+                    f"version {STATE_VERSION}: start the program that wrote them, or move the stream/ folder "
+                    "of TOLLGATE_HOME away, rebuild the states by the velocity backfill and send them with "
+                    "`python -m streaming.states.seed`"
                 )
             self._name(resume[2])
             self._clock = self._swept = resume[3]
             self._base = resume[4]
             if self._base:
                 self._packed = bases.read(SHARD_KEYS[self._shard], self._base)
-            redo: list[RedoSnapshot] = list(resume[5])
-            if resume[0] == 2:  # it held the states that had changed
-                redo = [resume[5]] if resume[5] else []
-            self._redo = [self._again(entry) for entry in redo]
-            # Before version 4 the values written lately stood there themselves.
-            lately = [self._values(entry) for entry in resume[7]] if resume[0] >= 4 else [resume[7]]
-            self._replayed = set(resume[6]).union(*lately)
+            self._redo = [self._again(entry) for entry in resume[5]]
+            self._replayed = set(resume[6]).union(*[self._values(entry) for entry in resume[7]])
 
     @classmethod
     def builder(

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Final
 
 #: Raised whenever the layout of a snapshot changes.
-SNAPSHOT_VERSION: Final = 5
-_READABLE: Final = (2, 3, 4, SNAPSHOT_VERSION)
+SNAPSHOT_VERSION: Final = 6
 
 
 def recovery_folder(folder: Path) -> Path:
@@ -21,7 +20,7 @@ class SnapshotError(RuntimeError):
 
 def check_version(step: str, version: object) -> None:
     """Raise `SnapshotError` unless `version` is one that this program can read."""
-    if version not in _READABLE:
+    if version != SNAPSHOT_VERSION:
         raise SnapshotError(
             f"the {step} snapshot has version {version!r}, this program reads version {SNAPSHOT_VERSION}: "
             "start the program that wrote it, or move the stream/ folder of TOLLGATE_HOME away, rebuild "

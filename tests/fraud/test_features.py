@@ -16,7 +16,6 @@ from fraud.features.on_demand import on_demand, packed_rows, transaction_feature
 from fraud.features.request import REQUEST_FIELDS
 from fraud.state.observation import NO_LOCATION, stable_hash
 from fraud.state.windows import joined
-from tests.fraud import version_2
 from tests.fraud.arrivals import DAY, HOUR, START_MS, Stream, pack_location
 from tests.fraud.reading import built
 
@@ -33,7 +32,7 @@ def states_of_all_sizes() -> list[list[bytes | None]]:
     ]
     return [
         [
-            None, b"", b"hello world", b"\2" * 96, b"\3" * 96, version_2.WRITTEN[place][1],
+            None, b"", b"hello world", b"\2" * 96, b"\3" * 96,
             *[built(place, stream).pack() for stream in streams],
         ]
         for place in range(len(ENTITIES))

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -45,7 +44,6 @@ from stores.redis_layout import (
 from stores.settings import settings
 from tests.bentos.running import store_features, transaction
 from tests.either_server import redis_server
-from tests.fraud.version_2 import WRITTEN
 
 __all__ = ["redis_server"]  # a fixture
 
@@ -152,10 +150,10 @@ def test_what_cannot_be_read_is_missing_and_fails_no_neighbour(
     customer, card = (entity_key(PROJECT, kind, "broken") for kind in ("customer_id", "card_id"))
     store.hset(customer, ts_field("customer_profile"), b"\x08\xff\xff")
     whole = decode_bytes(store.hget(card, CARD_STATE))
-    another_version = bytes([STATE_VERSION + 1]) + whole[1:]
+    other_versions = [bytes([STATE_VERSION + step]) + whole[1:] for step in (-1, 1)]
     for stored in (
         b"\x0a", b"", encode_bytes(b""), encode_bytes(whole[:24]), encode_bytes(whole[:-1]),
-        encode_bytes(whole)[:-8], encode_double(1.0), encode_bytes(another_version),
+        encode_bytes(whole)[:-8], encode_double(1.0), *map(encode_bytes, other_versions),
     ):  # fmt: skip
         store.hset(card, CARD_STATE, stored)
         rows = read(redis_server.url, [broken, sound])
@@ -164,21 +162,6 @@ def test_what_cannot_be_read_is_missing_and_fails_no_neighbour(
         assert missing.isdisjoint(rows.timestamps[0])
         assert set(rows.status[1].values()) == {"fresh"}
         assert rows.states[1][0] is None and rows.states[1][1] == whole
-
-
-@pytest.mark.parametrize("entity", [0, 1, 2])
-def test_a_state_of_the_old_version_has_its_version_as_its_timestamp(
-    entity: int, redis_server: RedisServer, store: redis.Redis
-) -> None:
-    kind, old = ENTITIES[entity], WRITTEN[entity][1]
-    version = VelocityState.unpack(kind, old).version
-    row = transaction(event_time=datetime.fromtimestamp(version // 1_000_000 + 1, UTC).isoformat())
-    key = entity_key(PROJECT, kind.key, getattr(row, kind.key))
-    store.hset(key, field(kind.velocity_view, kind.state_feature), encode_bytes(old))
-    rows = read(redis_server.url, [row])
-    assert rows.timestamps[0] == {kind.velocity_view: version}
-    assert rows.status[0][kind.velocity_view] == "fresh"
-    assert rows.states[entity][0] == old
 
 
 def test_a_number_of_another_type_is_still_read(redis_server: RedisServer, store: redis.Redis) -> None:

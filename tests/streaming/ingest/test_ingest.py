@@ -6,7 +6,6 @@ import base64
 import json
 import pickle
 import threading
-from array import array
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -184,13 +183,3 @@ def test_files_of_forgotten_ids_go_once_no_snapshot_to_resume_from_names_them(tm
     for _ in range(4):
         recent.snapshot()
     assert [path.name for path in tmp_path.iterdir()] == ["000000000002.ids"]
-
-
-def test_recent_ids_of_a_version_2_snapshot_are_read(tmp_path: Path) -> None:
-    full, begun = array("q", range(8_192)), array("q", range(8_192, 8_200))
-    held = ((full.tobytes(), 8_191), (begun.tobytes(), 8_199))
-    disk = Disk()
-    recent = RecentIds(40_000, 10**12, held, IdSegments(tmp_path, disk))
-    assert not any(recent.add(key, key) for key in range(8_200))
-    disk.close()
-    assert len(list(tmp_path.iterdir())) == 1
