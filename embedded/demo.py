@@ -53,7 +53,7 @@ class Demo:
 
     def run(self) -> dict[str, Any]:
         """Run every step; whatever was started is ended, also when a step fails."""
-        prepare_home(self.config.home, self.config.results)
+        prepare_home(self.config.home, self.config.results, self.config.run)
         with MemoryWatch() as memory:
             try:
                 self._loop()

@@ -82,7 +82,7 @@ def _midnight(moment: datetime) -> datetime:
     return moment.replace(hour=0, minute=0, second=0, microsecond=0)
 
 
-def prepare_home(home: Path, results: Path) -> None:
+def prepare_home(home: Path, results: Path, run: Path) -> None:
     """An empty home for the demo. One that it did not make itself is not touched."""
     if home.exists() and any(home.iterdir()) and not (home / _MARKER).exists():
         raise DemoError(
@@ -90,7 +90,8 @@ def prepare_home(home: Path, results: Path) -> None:
         )
     if (home / "platform.json").exists():
         raise DemoError("the platform is up on this home: run `make down` first")
-    shutil.rmtree(home, ignore_errors=True)
+    for folder in (home, run):
+        shutil.rmtree(folder, ignore_errors=True)
     home.mkdir(parents=True)
     (home / _MARKER).write_text("{}\n")
     results.mkdir(parents=True, exist_ok=True)

@@ -31,11 +31,11 @@ class OwnProcessor:
         self._taken.close()
 
 
-def own_processor(home: Path, workers: int) -> OwnProcessor | None:
+def own_processor(run: Path, workers: int) -> OwnProcessor | None:
     """A processor for the calling thread that no other of `workers` has; None if there is none for each."""
     if workers < 2 or workers != len(_GIVEN):
         return None
-    folder = home / "processors"
+    folder = run / "processors"
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
         for number in _GIVEN:

@@ -1,7 +1,7 @@
 """What the service counts: plain numbers on the hot path, Prometheus text when somebody asks.
 
 A worker adds to Python integers and lists (a fraction of a microsecond; the client library costs
-several) and leaves a snapshot in `<home>/serving/` every second. `/metrics` adds up the snapshots
+several) and leaves a snapshot in the run folder every second. `/metrics` adds up the snapshots
 of all workers of this service, so that any worker can answer for all of them. Counters of a
 worker that died stay in the sum; its gauges do not.
 """
@@ -114,8 +114,8 @@ class Metrics:
 class MetricsFolder:
     """Snapshots of all workers of one service (those that have one parent process)."""
 
-    def __init__(self, home: Path) -> None:
-        self._folder = home / "serving"
+    def __init__(self, run: Path) -> None:
+        self._folder = run / "metrics"
         self._folder.mkdir(parents=True, exist_ok=True)
         self._group = os.getppid()
         self._path = self._folder / f"metrics-{self._group}-{os.getpid()}.json"

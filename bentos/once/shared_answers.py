@@ -54,22 +54,22 @@ Known = tuple[bytes, bytes]  # digest of the request, the answer's JSON
 _log = logging.getLogger("tollgate.scoring")
 
 
-def open_shared(home: Path, workers: int) -> SharedAnswers | None:
+def open_shared(run: Path, workers: int) -> SharedAnswers | None:
     """None for a worker that is alone, whose memory is enough, and where the disk has no room."""
     if workers == 1:
         return None
     try:
-        return SharedAnswers(home, workers)
+        return SharedAnswers(run, workers)
     except OSError as error:
         _log.error("workers cannot share their answers", extra={"reason": error.strerror})
         return None
 
 
 class SharedAnswers:
-    """One worker's file, and its view of the others' in `<home>/answers`. One event loop owns it."""
+    """One worker's file, and its view of the others' in `<run>/answers`. One event loop owns it."""
 
-    def __init__(self, home: Path, workers: int) -> None:
-        self._folder = home / "answers"
+    def __init__(self, run: Path, workers: int) -> None:
+        self._folder = run / "answers"
         self._folder.mkdir(parents=True, exist_ok=True)
         self._series = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}-{secrets.token_hex(3)}"
         self._part = 0

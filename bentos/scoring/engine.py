@@ -22,6 +22,7 @@ from bentos.scoring.scorer import Scorer
 from fraud.contract.transaction import ContractError, Transaction, parse_measured
 from machine.beside import start_beside
 from machine.processors import OwnProcessor, own_processor
+from stores.run_folder import open_run_folder
 from stores.settings import Settings
 
 _log = logging.getLogger("tollgate.service")
@@ -69,7 +70,7 @@ class Engine:
         self.bulk: MicroBatcher[Work] = MicroBatcher(
             self.scorer.run, size=max(128, chosen.serve.batch), in_flight=1, queue=BULK_QUEUE
         )
-        self._folder = MetricsFolder(chosen.home)
+        self._folder = MetricsFolder(open_run_folder(chosen.run))
         self._parse_stage = self.metrics.histogram("stage_seconds", "parse")
         self._ticker: asyncio.Task[None] | None = None
         self._converter: subprocess.Popen[bytes] | None = None
@@ -77,7 +78,7 @@ class Engine:
 
     async def start(self) -> None:
         if self.settings.serve.pin:
-            self._processor = own_processor(self.settings.home, self.settings.serve.workers)
+            self._processor = own_processor(open_run_folder(self.settings.run), self.settings.serve.workers)
         await self.scorer.start()
         self._ticker = asyncio.create_task(self._tick())
         self._convert()

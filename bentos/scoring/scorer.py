@@ -42,6 +42,7 @@ from fraud.decision.rules import Rule
 from fraud.features.on_demand import packed_rows
 from fraud.features.request import request_values
 from stores.event_log import partition_of
+from stores.run_folder import open_run_folder
 from stores.settings import Settings
 from stores.spool import SpoolFull
 
@@ -62,7 +63,7 @@ class Scorer:
         self.log = DecisionLog(chosen.home)
         self.sinks: list[Sink]
         self._answers, self.sinks = open_sinks(chosen)
-        self.shared = open_shared(chosen.home, chosen.serve.workers)
+        self.shared = open_shared(open_run_folder(chosen.run), chosen.serve.workers)
         self._stages = {
             name: metrics.histogram("stage_seconds", name)
             for name in ("parse", "queue", "features", "vector", "model", "rules", "finish", "total")

@@ -29,7 +29,7 @@ async def worker(home: Path, url: str, **settings: Any) -> AsyncIterator[tuple[E
     """A worker and a client of its outermost layer, without the process that converts its log."""
     # A deadline that a busy machine keeps, too.
     changes = {
-        "home": home, "redis_url": url, "topic": "worker", "partitions": 1, "feature_deadline_ms": 1000,
+        "home": home, "run": home / "run", "redis_url": url, "topic": "worker", "partitions": 1, "feature_deadline_ms": 1000,
     } | settings  # fmt: skip
     engine = Engine(load_settings().changed(**changes))
     engine._convert = lambda: None  # type: ignore[method-assign]

@@ -125,7 +125,7 @@ def test_a_worker_that_keeps_the_turn_to_itself_holds_up_nobody_and_the_answer_s
     async def run() -> None:
         async with worker(home, server.url, serve_workers=2) as (_, post):
             assert "idempotency:this_worker" not in (await post(transaction_id="free")).json()["degraded"]
-            with (home / "answers" / "turn").open() as turn:
+            with (home / "run" / "answers" / "turn").open() as turn:
                 fcntl.flock(turn, fcntl.LOCK_EX)
                 begun = time.monotonic()
                 for n in range(50):
@@ -151,7 +151,7 @@ def test_one_worker_keeps_no_file_of_answers(tmp_path: Path, store: Path, url: s
             assert (await post(transaction_id="alone")).status_code == 200
 
     asyncio.run(run())
-    assert not (home / "answers").exists()
+    assert not (home / "run" / "answers").exists()
 
 
 #   frozen       breaker open: nobody waits      thawed, a probe succeeds

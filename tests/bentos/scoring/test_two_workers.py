@@ -81,7 +81,7 @@ def lines(service: Service, of_each: int = 4) -> dict[int, list[Line]]:
 
 def files(service: Service) -> list[Path]:
     """What the workers append their answers to."""
-    return list((service.home / "answers").glob("*.answers"))
+    return list((service.home / "run" / "answers").glob("*.answers"))
 
 
 def events(service: Service) -> Counter[str]:
