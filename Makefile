@@ -36,7 +36,7 @@ status: install ## the status page: results/status.html
 screens: install ## docs/images from the pages in results/, with Chromium
 	@$(PY) -m monitoring.screens
 
-figures: install ## docs/measurements.md from what is in results/
+figures: install ## docs/figures.md from what is in results/
 	@$(PY) -m embedded.document_figures
 
 ##@ Data engineer
