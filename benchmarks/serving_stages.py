@@ -88,24 +88,22 @@ class Stopwatch:
 def timed_stages(watch: Stopwatch) -> Iterator[None]:
     """The service's stages, wrapped where it calls them."""
     from bentos.effects import outbox
-    from bentos.features import online_reader
     from bentos.features.online_features import OnlineFeatures
     from bentos.log.decision_log import DecisionLog
     from bentos.models.model_scores import ModelScores
     from bentos.once.memory import Memory
+    from bentos.once.once import Once
     from bentos.scoring import engine, scorer
     from bentos.wire.redis_connection import RedisConnection
 
     places: list[tuple[str, Any, str]] = [
         ("parse and check", engine, "parse_measured"),
         ("work and digest", engine, "Work"),
-        ("keys and commands", outbox, "answer_key"),
-        ("keys and commands", outbox, "claim_command"),
-        ("keys and commands", outbox, "claim_value"),
+        ("keys and commands", Once, "claims"),
         ("keys and commands", OnlineFeatures, "commands"),
         ("redis round trip", RedisConnection, "ask"),
         ("decode", OnlineFeatures, "rows"),
-        ("decode", online_reader.OnlineReader, "_settle"),
+        ("decode", Once, "settle"),
         ("request fields", scorer, "request_values"),
         ("velocity windows", scorer, "vector"),
         ("model", ModelScores, "of"),
@@ -115,7 +113,7 @@ def timed_stages(watch: Stopwatch) -> Iterator[None]:
         ("decision log", scorer, "log_row"),
         ("decision log", DecisionLog, "append"),
         ("event and memory", outbox.Outbox, "send"),
-        ("event and memory", outbox, "answer_value"),
+        ("event and memory", Once, "value"),
         ("event and memory", Memory, "remember"),
     ]
     with ExitStack() as undo:

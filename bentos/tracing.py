@@ -25,10 +25,10 @@ from bentos.api.edge import EdgeService
 from bentos.base.metrics import Metrics
 from bentos.base.work import Work
 from bentos.features.online_features import OnlineRows
-from bentos.features.online_reader import OnlineReader, Read
+from bentos.features.online_reader import Read
 from bentos.models.model import Floats
 from bentos.models.model_scores import ModelScores, Scored
-from bentos.once.memory import Memory
+from bentos.once.once import Claimed, Once
 from bentos.scoring.scorer import Scorer
 from fraud.decision.rules import Rule
 from stores.settings import Settings, SettingsError
@@ -68,34 +68,20 @@ class TracedService(EdgeService):
         return traced(app, tracer_provider()) if is_main else app
 
 
-class _TracedMemory(Memory):
+class _TracedOnce(Once):
     """Knows the span of every request that is under way."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.spans: dict[str, SpanContext] = {}
+    def __init__(self, chosen: Settings, metrics: Metrics) -> None:
+        super().__init__(chosen, metrics)
+        self.spans: dict[Work, SpanContext] = {}
 
-    def begin(self, transaction_id: str, digest: bytes, future: asyncio.Future[bytes]) -> None:
-        super().begin(transaction_id, digest, future)
-        self.spans[transaction_id] = get_current_span().get_span_context()
+    def begin(self, work: Work) -> None:
+        super().begin(work)
+        self.spans[work] = get_current_span().get_span_context()
 
-    def finished(self, transaction_id: str) -> None:
-        super().finished(transaction_id)
-        self.spans.pop(transaction_id, None)
-
-
-class _TracedReader(OnlineReader):
-    def __init__(self, chosen: Settings, metrics: Metrics, memory: Memory, provider: TracerProvider) -> None:
-        super().__init__(chosen, metrics, memory)
-        self._tracer = provider.get_tracer(_NAME)
-
-    async def claim_and_read(self, batch: list[Work]) -> Read:
-        with self._tracer.start_as_current_span("features") as span:
-            read = await super().claim_and_read(batch)
-            span.set_attribute("tollgate.to_decide", len(read.kept))
-            if read.shortfall:
-                span.set_attribute("tollgate.degraded", read.shortfall)
-            return read
+    def finished(self, work: Work) -> None:
+        super().finished(work)
+        self.spans.pop(work, None)
 
 
 class _TracedScores(ModelScores):
@@ -116,28 +102,34 @@ class _TracedScores(ModelScores):
 class TracedScorer(Scorer):
     """A scorer whose batches and their stages are spans."""
 
-    memory: _TracedMemory
+    once: _TracedOnce
 
     def __init__(self, chosen: Settings, metrics: Metrics, provider: TracerProvider | None = None) -> None:
         super().__init__(chosen, metrics)
         self._provider = provider or tracer_provider()
         self._tracer = self._provider.get_tracer(_NAME)
-        self.memory = _TracedMemory()
-        self.reader = _TracedReader(chosen, metrics, self.memory, self._provider)
+        self.once = _TracedOnce(chosen, metrics)
         self.scores = _TracedScores(chosen, self._provider)
 
     async def run(self, batch: list[Work]) -> None:
-        names = [work.transaction.transaction_id for work in batch]
-        spans = self.memory.spans
+        spans = self.once.spans
         links = [
-            Link(spans[name], {"tollgate.transaction_id": name})
-            for name in names
-            if name in spans and spans[name].is_valid
+            Link(spans[work], {"tollgate.transaction_id": work.transaction.transaction_id})
+            for work in batch
+            if work in spans and spans[work].is_valid
         ]
         with self._tracer.start_as_current_span(
             "batch", links=links, attributes={"tollgate.batch_size": len(batch)}
         ):
             await super().run(batch)
+
+    async def _claim_and_read(self, batch: list[Work]) -> tuple[Claimed, Read]:
+        with self._tracer.start_as_current_span("features") as span:
+            claimed, read = await super()._claim_and_read(batch)
+            span.set_attribute("tollgate.to_decide", len(claimed.to_decide))
+            if read.shortfall:
+                span.set_attribute("tollgate.degraded", read.shortfall)
+            return claimed, read
 
     def _hits(
         self, batch: Sequence[Work], matrix: Floats, scores: Sequence[float | None]

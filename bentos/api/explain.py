@@ -25,7 +25,8 @@ async def explain(engine: Engine, raw: bytes) -> dict[str, Any]:
     transaction, measures = engine.parse(raw)
     scorer = engine.scorer
     work = Work(transaction, asyncio.get_running_loop().create_future(), perf_counter(), measures)
-    online, shortfall = await scorer.reader.read([work])
+    read = await scorer.reader.read([work])
+    online, shortfall = read.online, read.shortfall
     line = scorer.scores.room.current
     variant = (
         line.experiment.variant(getattr(transaction, line.experiment.key)) if line.challenger else "champion"

@@ -22,16 +22,10 @@ import hiredis
 
 from bentos.effects.backlog import Backlog
 from bentos.effects.backlog import Effect as Effect
+from bentos.once.claims import ANSWER, answer_key, split_value
 from bentos.wire.redis_cluster import connection_to
 from bentos.wire.redis_connection import Address, Exchange, RedisUnavailable, pack, parse_url
 from stores.spool import SpoolFull
-
-#: An answer is repeated for this long.
-REMEMBERED_SECONDS: Final = 86_400
-#: A claim that its worker never finished (it died) is forgotten after this long.
-_CLAIM_MILLISECONDS: Final = b"3000"
-_ANSWER: Final = b"A"
-_CLAIM: Final = b"C"
 
 #: KEYS per effect: the answer's key and, if events go to this Redis, the stream. ARGV: whether they do (2)
 #: or not (1); per effect the answer and the event, if there is a stream. Nothing happens twice. Returns
@@ -56,30 +50,6 @@ _LATE: Final = 0.5
 #: does nothing else.
 _CHUNK: Final = 200
 _CALL: Final = 64
-
-
-def answer_key(project: str, transaction_id: str) -> bytes:
-    """The Redis key under which the answer to a transaction is remembered."""
-    return f"tollgate:answer:{project}:{transaction_id}".encode()
-
-
-def answer_value(digest: bytes, answer: bytes) -> bytes:
-    """A remembered answer: marker, 16-byte digest of the request, the answer's JSON."""
-    return _ANSWER + digest + answer
-
-
-def claim_value(digest: bytes, nonce: bytes) -> bytes:
-    return _CLAIM + digest + nonce
-
-
-def claim_command(key: bytes, value: bytes) -> bytes:
-    """Claim `key` unless somebody has."""
-    return pack(b"SET", key, value, b"NX", b"PX", _CLAIM_MILLISECONDS)
-
-
-def split_value(value: bytes) -> tuple[bool, bytes, bytes]:
-    """Whether the value is an answer, the request's digest, and the answer (or the nonce)."""
-    return value[:1] == _ANSWER, value[1:17], value[17:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +147,7 @@ class Outbox:
             stream = self._streams[effect.partition]
             if self._beside:
                 keys += (b"{%b}%b" % (stream, effect.key), stream)
-                values += (_ANSWER, effect.event)
+                values += (ANSWER, effect.event)
             else:
                 keys += (effect.key, stream)
                 values += (effect.answer, effect.event)

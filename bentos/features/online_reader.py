@@ -1,81 +1,64 @@
-"""The one round trip of a batch: claim its transaction ids, read its features.
+"""The one round trip of a batch: read its features, and ask what else is to travel with them.
 
-Every command of a batch goes out in one write; what stands under an id that somebody has claimed
-before, which is rare, is asked for in a second one. What Redis does not answer by the deadline counts
-as timed out, view by view; after a few such batches the circuit breaker spares callers the wait.
+Every command of a batch goes out in one write, the claims of its transaction ids (`bentos.once`) among
+them. What Redis does not answer by the deadline counts as timed out, view by view; after a few such
+batches the circuit breaker spares callers the wait.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from functools import partial
 from typing import Final
 
 from bentos.base.metrics import Metrics
-from bentos.base.problem import Problem
 from bentos.base.work import Work
-from bentos.effects import outbox
 from bentos.features.feature_plan import PlanRoom
 from bentos.features.online_features import OnlineFeatures, OnlineRows
-from bentos.once.memory import Memory
 from bentos.wire.breaker import CircuitBreaker
 from bentos.wire.redis_cluster import connection_to
-from bentos.wire.redis_connection import RedisUnavailable, pack
+from bentos.wire.redis_connection import RedisUnavailable
 from bentos.wire.replies import NO_REPLIES, Replies
 from stores.settings import Settings
 
-#: Redis's reply to a claim that was free.
-_CLAIMED: Final = b"+OK\r\n"
 #: A second question is given at least so long, whatever the first one took.
 _LEAST_SECONDS: Final = 0.002
 
 
 @dataclass(slots=True)
 class Read:
-    """What a read brought: the works that are still to be decided, their rows, and why the rows
-    are not complete (None: they are). `unclaimed`: not every one of the works is claimed in Redis."""
+    """What a read brought: the batch's rows, and why they are not complete (None: they are).
 
-    kept: list[Work]
+    The first of `replies` are those to the commands that went out first; `ask` asks a second question,
+    within what is left of the deadline.
+    """
+
     online: OnlineRows
     shortfall: str | None
-    unclaimed: bool
+    replies: Replies
+    ask: Callable[[list[bytes]], Awaitable[Replies]]
 
 
 class OnlineReader:
     """Reads for one worker. One event loop owns it."""
 
-    def __init__(self, chosen: Settings, metrics: Metrics, memory: Memory) -> None:
-        self._project = chosen.feast.project
+    def __init__(self, chosen: Settings, metrics: Metrics) -> None:
         self._deadline = chosen.serve.feature_deadline_ms / 1000
-        self._nonce = os.urandom(8)
         self._metrics = metrics
-        self._memory = memory
         self._connection = connection_to(chosen.redis.url)
         self.plans = PlanRoom(chosen)
         self.breaker = CircuitBreaker(failures=3)
 
-    async def claim_and_read(self, batch: list[Work]) -> Read:
-        """Claim and read `batch`; works that were decided elsewhere are answered or refused here."""
+    async def read(self, batch: Sequence[Work], first: list[bytes] | None = None) -> Read:
+        """The rows of `batch`. The commands `first` go out before the features, in the same write."""
         features, until = self.plans.features, self._until()  # one plan for the question and its answer
-        commands: list[bytes] = []
-        for work in batch:
-            work.key = outbox.answer_key(self._project, work.transaction.transaction_id)
-            commands.append(outbox.claim_command(work.key, outbox.claim_value(work.digest, self._nonce)))
+        commands = first or []
+        before = len(commands)
         replies, shortfall = await self._ask(batch, features, commands)
-        online, shortfall = await self._rows(batch, features, replies, len(batch), shortfall, until)
-        places, unclaimed = await self._settle(batch, replies, until)
-        if len(places) == len(batch):
-            return Read(batch, online, shortfall, unclaimed)
-        return Read([batch[place] for place in places], online.take(places), shortfall, unclaimed)
-
-    async def read(self, batch: Sequence[Work]) -> tuple[OnlineRows, str | None]:
-        """The rows of `batch` and why they are not complete; claims nothing."""
-        features, until = self.plans.features, self._until()
-        replies, shortfall = await self._ask(batch, features, [])
-        return await self._rows(batch, features, replies, 0, shortfall, until)
+        online, shortfall = await self._rows(batch, features, replies, before, shortfall, until)
+        return Read(online, shortfall, replies, partial(self._ask_again, until=until))
 
     def _until(self) -> float:
         """When what is asked now has to be there."""
@@ -124,46 +107,6 @@ class OnlineReader:
             return await self._connection.ask(commands, max(left, _LEAST_SECONDS))
         except RedisUnavailable:
             return NO_REPLIES
-
-    async def _settle(
-        self, batch: Sequence[Work], replies: Replies, until: float
-    ) -> tuple[Sequence[int], bool]:
-        """Answer or refuse what others decided or are deciding; returns the places of the rest, and whether
-        a claim of the rest is missing. The first of `replies` are those to the claims.
-        """
-        every = range(len(batch))
-        if replies.data.startswith(_CLAIMED * len(batch)):
-            return every, False
-        # Those without a reply, be it for a node of the cluster that is away, are not asked for again.
-        claims = [replies.raw(place) for place in every[: len(replies)]]
-        unclaimed = len(claims) < len(batch) or b"" in claims
-        taken = [place for place, reply in enumerate(claims) if reply and reply != _CLAIMED]
-        gone = set()
-        if taken:
-            stored = await self._ask_again([pack(b"GET", batch[place].key) for place in taken], until)
-            for place, value in zip_longest(taken, stored.objects()):
-                # A claim that Redis refuses (no memory left, a replica) is none, but answers are known.
-                if not isinstance(value, bytes):
-                    unclaimed = True
-                elif not self._mine(batch[place], value):
-                    gone.add(place)
-        return [place for place in every if place not in gone], unclaimed
-
-    def _mine(self, work: Work, stored: bytes) -> bool:
-        """Whether what stands under the work's key is this worker's own claim; if not, the work is
-        answered or refused.
-        """
-        answered, digest, rest = outbox.split_value(stored)
-        if answered or digest != work.digest:
-            outcome = work.repeat(digest, rest)
-            self._metrics.count("repeated_total", outcome)
-            if outcome == "answered":
-                self._memory.remember(work.transaction.transaction_id, digest, rest)
-            return False
-        if rest != self._nonce:
-            work.refuse(Problem(503, "transaction_id", "is being decided right now", retry_after=1))
-            return False
-        return True
 
     async def close(self) -> None:
         await self.plans.close()

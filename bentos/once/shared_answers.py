@@ -29,7 +29,7 @@ from typing import Final
 
 from bentos.base.metrics import Metrics
 from bentos.base.work import Work
-from bentos.effects.outbox import REMEMBERED_SECONDS
+from bentos.once.claims import REMEMBERED_SECONDS
 from bentos.once.memory import Memory
 from bentos.once.owing import Owing
 from bentos.wire.breaker import CircuitBreaker

@@ -15,7 +15,7 @@ from time import perf_counter
 from bentos.api.access import Access
 from bentos.base.metrics import Metrics, MetricsFolder, exposition
 from bentos.base.problem import Problem, refused
-from bentos.base.work import Work, conflict
+from bentos.base.work import Work
 from bentos.log.labels import LabelStore, parse_labels
 from bentos.scoring.batcher import IN_TIME, MicroBatcher, Overloaded
 from bentos.scoring.scorer import Scorer
@@ -140,34 +140,19 @@ class Engine:
         work = Work(transaction, asyncio.get_running_loop().create_future(), arrived, measures)
         work.tell = tell
         self._parse_stage.observe(perf_counter() - arrived)
-        memory, name = self.scorer.memory, transaction.transaction_id
-        known = memory.answer(name)
-        if known is not None:
-            if known[0] != work.digest:
-                self.metrics.count("repeated_total", "conflict")
-                raise conflict()
-            self.metrics.count("repeated_total", "answered")
-            work.answer(known[1])
-            return work.future
-        under_way = memory.under_way(name)
-        if under_way is not None:
-            if under_way[0] != work.digest:
-                self.metrics.count("repeated_total", "conflict")
-                raise conflict()
-            joined = asyncio.shield(under_way[1])  # one caller's leaving must not cancel the other's
-            if tell is not None:
-                joined.add_done_callback(tell)
+        joined = self.scorer.once.join(work)
+        if joined is not None:
             return joined
         try:
             (batcher or self.batcher).submit(work)
         except Overloaded as error:
             raise _overloaded(error) from None
-        memory.begin(name, work.digest, work.future)
+        self.scorer.once.begin(work)
         return work.future
 
     def _turn_away(self, work: Work) -> None:
         """Refuse a work that waits: a surge has come upon it."""
-        self.scorer.memory.finished(work.transaction.transaction_id)
+        self.scorer.once.finished(work)
         work.refuse(_overloaded(Overloaded(IN_TIME)))
 
     async def score(self, raw: bytes, arrived: float) -> bytes:

@@ -21,19 +21,17 @@ import numpy as np
 from bentos.base.metrics import Metrics
 from bentos.base.problem import Problem
 from bentos.base.work import Work
-from bentos.effects import outbox as effects
 from bentos.effects.event_sinks import Sink, open_sinks
 from bentos.effects.outbox import Effect
 from bentos.features.online_features import OnlineRows
-from bentos.features.online_reader import OnlineReader
+from bentos.features.online_reader import OnlineReader, Read
 from bentos.features.warm_up import warm_up
 from bentos.log.decision_log import DecisionLog, log_row
 from bentos.models.deployment import Scoring
 from bentos.models.model import Floats
 from bentos.models.model_scores import ModelScores, Scored
 from bentos.models.risk_factors import in_words
-from bentos.once.memory import Memory
-from bentos.once.shared_answers import open_shared
+from bentos.once.once import Claimed, Once
 from bentos.rules.rule_room import RuleRoom
 from bentos.wire.breaker import STATES
 from fraud.contract.answer import Answer, Decision
@@ -42,7 +40,6 @@ from fraud.decision.rules import Rule
 from fraud.features.on_demand import packed_rows
 from fraud.features.request import request_values
 from stores.event_log import partition_of
-from stores.run_folder import open_run_folder
 from stores.settings import Settings
 from stores.spool import SpoolFull
 
@@ -56,14 +53,13 @@ class Scorer:
     def __init__(self, chosen: Settings, metrics: Metrics) -> None:
         self._partitions = chosen.event_log.partitions
         self.metrics = metrics
-        self.memory = Memory()
-        self.reader = OnlineReader(chosen, metrics, self.memory)
+        self.once = Once(chosen, metrics)
+        self.reader = OnlineReader(chosen, metrics)
         self.scores = ModelScores(chosen)
         self.rules = RuleRoom(Path(chosen.serve.rules_file) if chosen.serve.rules_file else None)
         self.log = DecisionLog(chosen.home)
         self.sinks: list[Sink]
         self._answers, self.sinks = open_sinks(chosen)
-        self.shared = open_shared(open_run_folder(chosen.run), chosen.serve.workers)
         self._stages = {
             name: metrics.histogram("stage_seconds", name)
             for name in ("parse", "queue", "features", "vector", "model", "rules", "finish", "total")
@@ -79,8 +75,7 @@ class Scorer:
         await self.scores.room.refresh()
         for sink in self.sinks:
             await sink.start()
-        if self.shared is not None and self._answers.spooled:  # a predecessor's
-            self.shared.owing.owe()
+        self.once.start(owes=self._answers.spooled > 0)
 
     # -- a batch -------------------------------------------------------------------------
 
@@ -94,15 +89,15 @@ class Scorer:
                 work.refuse(Problem(503, "(service)", "could not decide; try again", retry_after=1))
         finally:
             for work in batch:
-                self.memory.finished(work.transaction.transaction_id)
+                self.once.finished(work)
 
     async def _run(self, batch: list[Work]) -> None:
         begun = perf_counter()
         for work in batch:
             self._stages["queue"].observe(begun - work.arrived)
         self._batch_sizes.observe(len(batch))
-        found = await self.reader.claim_and_read(batch)
-        kept, online = found.kept, found.online
+        claimed, found = await self._claim_and_read(batch)
+        kept, online = claimed.to_decide, found.online
         read = perf_counter()
         self._stages["features"].observe(read - begun)
         if not kept:
@@ -117,22 +112,26 @@ class Scorer:
         assembled = perf_counter()
         self._stages["vector"].observe(assembled - read)
         remote = await self.scores.ask(matrix, shortfalls)
-        shared = self.shared
-        if shared is None or not (found.unclaimed or shared.owing.anybody):
-            self._decide(kept, online, matrix, remote, shortfalls, assembled)
-            return
-        await shared.catch_up()
-        if found.unclaimed:
-            shared.owing.owe()  # before the last look at what the others have done
-        with shared.turn() as mine:
-            places = shared.undecided(kept, self.memory, self.metrics)
-            if not mine:
-                shortfalls.append("idempotency:this_worker")
-            if remote is not None:
-                remote = remote[0], remote[1][places]
-            if places:
-                kept = [kept[place] for place in places]
-                self._decide(kept, online.take(places), matrix[places], remote, shortfalls, assembled)
+        with await self.once.turn(claimed) as turn:
+            if turn.shortfall:
+                shortfalls.append(turn.shortfall)
+            places = turn.places
+            if len(places) < len(kept):
+                kept, online, matrix = [kept[place] for place in places], online.take(places), matrix[places]
+                remote = (remote[0], remote[1][places]) if remote is not None else None
+            if kept:
+                self._decide(kept, online, matrix, remote, shortfalls, assembled)
+
+    async def _claim_and_read(self, batch: list[Work]) -> tuple[Claimed, Read]:
+        """Claim the batch's ids and read its features, in one round trip: what is left to decide, with
+        its rows.
+        """
+        # More that is to travel with the features goes behind the claims, whose replies come first.
+        found = await self.reader.read(batch, self.once.claims(batch))
+        claimed = await self.once.settle(batch, found.replies, found.ask)
+        if len(claimed.places) < len(batch):
+            found.online = found.online.take(claimed.places)
+        return claimed, found
 
     def _decide(
         self,
@@ -230,7 +229,7 @@ class Scorer:
             self.log.append(rows)
             batch_effects = [
                 Effect(
-                    work.key, effects.answer_value(work.digest, answer),
+                    work.key, self.once.value(work, answer),
                     partition_of(work.transaction.customer_id, self._partitions), work.canonical,
                 )
                 for work, answer in zip(batch, answers, strict=True)
@@ -242,13 +241,7 @@ class Scorer:
             return
         if not sent:
             count("events_spooled_total", by=len(batch))
-            if self.shared is not None:
-                self.shared.owing.owe()
-        if self.shared is not None:
-            self.shared.publish(batch, answers)
-        for work, encoded in zip(batch, answers, strict=True):
-            self.memory.remember(work.transaction.transaction_id, work.digest, encoded)
-            work.answer(encoded)
+        self.once.publish(batch, answers, sent=sent)
 
     def _factors(
         self, scoring: Scoring | None, row: Floats, hits: Sequence[Rule], decision: Decision
@@ -271,8 +264,7 @@ class Scorer:
         self.log.tick()
         for sink in self.sinks:
             await sink.tick()
-        if self.shared is not None:
-            self.shared.tick(self._answers.late)
+        self.once.tick(owes=self._answers.late)
         metrics, line = self.metrics, self.scores.room.current
         metrics.gauge("breaker_state", STATES.index(self.reader.breaker.state), "redis")
         metrics.gauge("breaker_state", STATES.index(self.scores.breaker.state), "model")
@@ -290,8 +282,7 @@ class Scorer:
         """Drain everything that waits; call it after the last batch."""
         for sink in self.sinks:
             await sink.close()
-        if self.shared is not None:
-            self.shared.close(self._answers.spooled > 0)
+        self.once.close(owes=self._answers.spooled > 0)
         self.log.close()
         await self.scores.close()
         await self.reader.close()

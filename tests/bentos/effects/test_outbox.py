@@ -12,7 +12,8 @@ import redis
 from confluent_kafka import Consumer, TopicPartition
 
 from bentos.effects.event_sinks import KafkaSink, open_sinks
-from bentos.effects.outbox import Effect, Outbox, answer_key, answer_value
+from bentos.effects.outbox import Effect, Outbox
+from bentos.once.claims import answer_key, answer_value
 from embedded.redis_server import RedisServer, free_port, start_redis
 from stores.settings import load_settings
 from tests.either_server import redis_server

@@ -21,10 +21,11 @@ import pytest
 import redis
 
 from bentos.base.work import Work
-from bentos.effects.outbox import answer_key, answer_value, claim_value, remembered_answers
+from bentos.effects.outbox import remembered_answers
 from bentos.log.decision_files import convert_all
 from bentos.log.decision_log import DecisionLog, journal_folder, log_row
 from bentos.log.labels import Label, LabelStore, convert_labels
+from bentos.once.claims import answer_key, answer_value, claim_value
 from bentos.tools.audit import audit, outcomes, rows_as_records
 from embedded.redis_server import RedisServer
 from fraud.contract.answer import Answer

@@ -102,12 +102,11 @@ def test_until_redis_knows_what_was_decided_without_it_the_others_ask_each_other
                     await engine.scorer.tick()
                     await asyncio.sleep(0.02)
                 assert events(server.url).count("owed") == 1
-                assert engine.scorer.shared is not None
                 until = time.monotonic() + 20
-                while engine.scorer.shared.owing.anybody and time.monotonic() < until:
+                while engine.scorer.once.owed and time.monotonic() < until:
                     await engine.scorer.tick()
                     await asyncio.sleep(0.05)
-                assert not engine.scorer.shared.owing.anybody
+                assert not engine.scorer.once.owed
             finally:
                 back.stop()
 

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from bentos.effects.outbox import answer_key, split_value
+from bentos.once.claims import answer_key, split_value
 from stores.event_log import stream_name
 from tests.bentos.failing_cluster import FailingCluster, failing_cluster
 from tests.bentos.running import (

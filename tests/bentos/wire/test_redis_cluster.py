@@ -14,9 +14,10 @@ import pytest
 from bentos.base.metrics import Metrics
 from bentos.base.work import Work
 from bentos.effects.event_sinks import open_sinks
-from bentos.effects.outbox import Effect, answer_key, answer_value
+from bentos.effects.outbox import Effect
 from bentos.features.online_reader import OnlineReader
-from bentos.once.memory import Memory
+from bentos.once.claims import answer_key, answer_value
+from bentos.once.once import Once
 from bentos.wire.redis_cluster import ClusterConnection, connection_to, key_of, slot
 from bentos.wire.redis_connection import pack
 from stores.settings import load_settings
@@ -69,11 +70,14 @@ def test_features_of_a_batch_come_from_every_node_of_a_cluster(cluster: list[Ser
         chosen = load_settings().changed(
             redis_url=url_of(cluster), feast_project=PROJECT, feature_deadline_ms=1000
         )
-        reader = OnlineReader(chosen, Metrics(), Memory())
+        reader, once = OnlineReader(chosen, Metrics()), Once(chosen, Metrics())
         loop = asyncio.get_running_loop()
-        found = await reader.claim_and_read([Work(row, loop.create_future(), 0.0) for row in rows])
+        batch = [Work(row, loop.create_future(), 0.0) for row in rows]
+        found = await reader.read(batch, once.claims(batch))
         assert found.shortfall is None
-        assert len(found.kept) == 16
+        claimed = await once.settle(batch, found.replies, found.ask)
+        assert claimed.to_decide == batch
+        assert claimed.everywhere
         assert {status for of_row in found.online.status for status in of_row.values()} == {"fresh"}
         assert not np.isnan(found.online.profiles[:, 0]).any()
         await reader.close()
@@ -88,13 +92,15 @@ def test_a_server_that_answers_with_errors_is_named_as_the_reason(tmp_path: Path
 
         async def run() -> None:
             chosen = load_settings().changed(redis_url=url_of([server]), feature_deadline_ms=1000)
-            reader = OnlineReader(chosen, Metrics(), Memory())
+            reader, once = OnlineReader(chosen, Metrics()), Once(chosen, Metrics())
             work = Work(transaction(), asyncio.get_running_loop().create_future(), 0.0)
-            found = await reader.claim_and_read([work])
-            assert found.kept == [work]
+            found = await reader.read([work], once.claims([work]))
+            claimed = await once.settle([work], found.replies, found.ask)
+            assert list(claimed.to_decide) == [work]
+            assert not claimed.everywhere
             assert found.shortfall == "features:refused"
             assert set(found.online.status[0].values()) == {"timeout"}
-            assert (await reader.read([work]))[1] == "features:refused"
+            assert (await reader.read([work])).shortfall == "features:refused"
             await reader.close()
 
         asyncio.run(run())
