@@ -2,9 +2,9 @@
 
 `python -m bentos.log.decision_files` converts every closed segment, and every segment whose writer is
 gone, into `<home>/decisions/date=YYYY-MM-DD/hour=HH/<segment>.parquet` (date and hour of the
-*event*, UTC), then deletes the segment. Names are deterministic and files appear whole, so
-converting twice changes nothing. With `--follow PID` it does so until its parent PID is gone,
-while a processor is idle or after 20 seconds in which none was.
+*decision*, UTC: callers' event times name no folder), then deletes the segment. Names are
+deterministic and files appear whole, so converting twice changes nothing. With `--follow PID` it
+does so until its parent PID is gone, while a processor is idle or after 20 seconds in which none was.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def _table(records: Sequence[bytes], rows: Sequence[list[Any]]) -> pa.Table:
 
 
 class _Hour:
-    """The decisions of one hour of events, made rows of `SCHEMA` a piece at a time.
+    """The decisions of one hour, made rows of `SCHEMA` a piece at a time.
 
     Of a whole segment, what is decoded would be millions of small objects, too many for the processor's
     caches.
@@ -148,7 +148,7 @@ def _without_collections() -> Iterator[None]:
 def convert(segment: Path, root: Path) -> int:
     """Write one segment as hourly files under `root`, delete it, return its number of decisions."""
     by_hour: dict[int, _Hour] = {}
-    place = RECORD.index("event_timestamp")
+    place = RECORD.index("decided_at")
     for record in read_frames(segment):
         row = _decode(record)
         by_hour.setdefault(row[place] // _HOUR_US, _Hour()).add(record, row)

@@ -64,7 +64,7 @@ def row(name: str, **changes: Any) -> tuple[object, ...]:
     )
 
 
-def test_decisions_become_hourly_parquet_and_pass_the_audit(tmp_path: Path) -> None:
+def test_decisions_become_parquet_of_the_hour_they_were_made_in_and_pass_the_audit(tmp_path: Path) -> None:
     log = DecisionLog(tmp_path)
     log.append([row("a"), row("b", event_time="2026-03-01T13:30:00Z", ip=None)])
     log.rotate()
@@ -73,8 +73,9 @@ def test_decisions_become_hourly_parquet_and_pass_the_audit(tmp_path: Path) -> N
     assert convert_all(tmp_path) == 3
     files = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.parquet"))
     assert [name.split("/")[1:3] for name in files] == [
-        ["date=2026-03-01", "hour=12"], ["date=2026-03-01", "hour=12"], ["date=2026-03-01", "hour=13"],
-    ]  # fmt: skip
+        ["date=2027-01-15", "hour=08"],
+        ["date=2027-01-15", "hour=08"],
+    ]
     table = pq.read_table(tmp_path / files[0], partitioning=None)
     assert table.column("feature_status")[0].as_py() == [
         ("card_profile", "stale"),
