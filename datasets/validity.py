@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fraud.contract.cards import looks_like_card_number
+from fraud.contract.cards import SUSPECT, looks_like_card_number
+from fraud.contract.issuers import FEWEST, LEAD, MOST, lengths_by_lead
 from fraud.contract.money import MINOR_DIGITS
 from fraud.contract.transaction import CHANNELS, EXPECTED, LARGEST_AMOUNT
 
@@ -19,8 +20,8 @@ _REQUIRED_TEXT: Final = ("transaction_id", "customer_id", "card_id", "merchant_i
 _OPTIONAL_TEXT: Final = ("terminal_id", "device_id", "ip", "merchant_category")
 _TEXT: Final = (*_REQUIRED_TEXT, "currency", *_OPTIONAL_TEXT)
 _LONGEST: Final = 64
-#: A superset of what `fraud.contract.cards` may take for a card number (RE2 knows no look-behind).
-_DIGITS: Final = r"\p{Nd}(?:[ -]?\p{Nd}){12}"
+_LENGTHS: Final = np.frombuffer(lengths_by_lead(), dtype=np.uint8)
+_PLAIN: Final = rf"^\d{{{FEWEST},{MOST}}}$"
 
 
 class Findings:
@@ -97,10 +98,31 @@ def check_columns(table: pa.Table, findings: Findings) -> None:
 
 def card_number_mask(column: pa.ChunkedArray | pa.Array) -> Mask:
     """Which values of a text column hold a card number."""
-    suspect = _mask(pc.fill_null(pc.match_substring_regex(column, _DIGITS), False))
-    for row in np.flatnonzero(suspect):
-        suspect[row] = looks_like_card_number(column[int(row)].as_py())
-    return suspect
+    suspect = np.flatnonzero(_mask(pc.fill_null(pc.match_substring_regex(column, SUSPECT), False)))
+    found = np.zeros(len(column), dtype=bool)
+    if not suspect.size:
+        return found
+    values = column.take(pa.array(suspect))
+    plain = _mask(pc.match_substring_regex(values, _PLAIN))
+    found[suspect[plain]] = _plain_card_numbers(values.filter(pa.array(plain)))
+    others = values.filter(pa.array(~plain)).to_pylist()
+    found[suspect[~plain]] = [looks_like_card_number(value) for value in others]
+    return found
+
+
+def _plain_card_numbers(column: pa.ChunkedArray | pa.Array) -> Mask:
+    """As `is_card_number`, for a column of 12 to 19 digits each: ids that are numbers are millions."""
+    length = np.asarray(pc.utf8_length(column)).astype(np.int64)
+    lead = np.asarray(pc.utf8_slice_codeunits(column, 0, LEAD).cast(pa.int64()))
+    rest = np.asarray(column.cast(pa.uint64()))
+    found: Mask = (_LENGTHS[lead] >> (length - FEWEST).astype(np.uint8) & 1).astype(bool)
+    rest = rest[found]
+    total = np.zeros(len(rest), dtype=np.int64)
+    for place in range(MOST):
+        rest, digit = rest // 10, (rest % 10).astype(np.int64)
+        total += digit if place % 2 == 0 else 2 * digit - 9 * (digit > 4)
+    found[found] = total % 10 == 0
+    return found
 
 
 def _check_choice(table: pa.Table, findings: Findings, name: str, choices: tuple[str, ...]) -> None:

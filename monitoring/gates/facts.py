@@ -17,14 +17,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fraud.contract.cards import looks_like_card_number
+from fraud.contract.cards import SUSPECT, looks_like_card_number
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame as SparkFrame
 
 OPTIONAL: Final = ("terminal_id", "device_id", "ip", "merchant_category", "country", "latitude")
 _TEXT: Final = ("transaction_id", "customer_id", "card_id", "merchant_id", "terminal_id", "device_id", "ip")
-_DIGITS: Final = r"[0-9]([ -]?[0-9]){12}"
 _HOUR_US: Final = 3_600_000_000
 #: An hour is expected to hold rows when at least this many are usual in it.
 FEWEST_AN_HOUR: Final = 20.0
@@ -117,7 +116,7 @@ def summarise_spark(gate: str, frame: SparkFrame, entity: str | None = None) -> 
         ).first()
         summary.missing = {name: float(nulls[name] or 0.0) for name in OPTIONAL} if nulls else {}
         for name in _TEXT:
-            suspects = frame.select(name).where(f.col(name).rlike(_DIGITS)).limit(MOST_SUSPECTS).collect()
+            suspects = frame.select(name).where(f.col(name).rlike(SUSPECT)).limit(MOST_SUSPECTS).collect()
             summary.card_numbers += sum(looks_like_card_number(row[0]) for row in suspects)
     if gate == "profiles":
         summary.cuts = frame.select("event_timestamp").distinct().count()
@@ -129,7 +128,7 @@ def summarise_spark(gate: str, frame: SparkFrame, entity: str | None = None) -> 
 
 
 def _card_numbers(column: pa.ChunkedArray) -> int:
-    suspects = pc.filter(column, pc.match_substring_regex(column, _DIGITS))
+    suspects = pc.filter(column, pc.match_substring_regex(column, SUSPECT))
     return sum(looks_like_card_number(value) for value in suspects.slice(0, MOST_SUSPECTS).to_pylist())
 
 

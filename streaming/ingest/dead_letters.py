@@ -18,11 +18,11 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from fraud.contract.cards import looks_like_card_number, luhn_valid
+from fraud.contract.cards import card_numbers, looks_like_card_number
 from fraud.contract.transaction import ContractError
 from stores.settings import Settings, settings
 
-_DIGIT_RUN: Final = re.compile(rb"(?<![0-9])[0-9](?:[ -]?[0-9]){12,18}(?![0-9])")
+_DIGIT: Final = re.compile(r"\d")
 _ESCAPE: Final = re.compile(r"\\u([0-9a-fA-F]{4})")
 
 
@@ -52,15 +52,13 @@ def dead_letter(partition: int, position: str, error: ContractError, payload: by
 
 def mask_card_numbers(payload: bytes) -> bytes:
     """`payload` with every digit of every card number in it replaced by ``*``."""
-    kept = _DIGIT_RUN.sub(_masked, payload)
-    # Escapes, other scripts' digits, other groupings: what is left in doubt loses every digit.
-    text = _ESCAPE.sub(lambda match: chr(int(match.group(1), 16)), kept.decode(errors="replace"))
-    return re.sub(r"\d", "*", text).encode(errors="replace") if looks_like_card_number(text) else kept
-
-
-def _masked(match: re.Match[bytes]) -> bytes:
-    digits = re.sub(rb"[ -]", b"", match.group()).decode()
-    return re.sub(rb"[0-9]", b"*", match.group()) if luhn_valid(digits) else match.group()
+    text = payload.decode(errors="surrogateescape")
+    for start, end in card_numbers(text):
+        text = f"{text[:start]}{_DIGIT.sub('*', text[start:end])}{text[end:]}"
+    kept = text.encode(errors="surrogateescape")
+    # Numbers that escapes hide: what is left in doubt loses every digit.
+    plain = _ESCAPE.sub(lambda match: chr(int(match.group(1), 16)), kept.decode(errors="replace"))
+    return _DIGIT.sub("*", plain).encode(errors="replace") if looks_like_card_number(plain) else kept
 
 
 class LetterBox:
