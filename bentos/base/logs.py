@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 from typing import Any, Final
 
 from fraud.contract.cards import redact
 
 _PLAIN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+#: A password in an address, and one that stands beside its name.
+_CREDENTIALS: Final = re.compile(r"(\w://)[^/\s@\"']*@")
+_NAMED: Final = re.compile(
+    r"""(\w*(?:password|passwd|secret|token|api_?key)["']?\s?[=:]\s?["']?)[^\s&,;"']+""", re.IGNORECASE
+)
+
+
+def without_secrets(text: str) -> str:
+    """`text` without the credentials of addresses and without what is named a password, secret or token."""
+    return _NAMED.sub(r"\1***", _CREDENTIALS.sub(r"\1***@", text))
 
 
 class JsonFormatter(logging.Formatter):
-    """Time (UTC), level, logger, message, and whatever `extra` gave; card numbers redacted."""
+    """Time (UTC), level, logger, message, and what `extra` gave; card numbers and credentials redacted."""
 
     def format(self, record: logging.LogRecord) -> str:
         entry: dict[str, Any] = {
@@ -33,7 +44,10 @@ class JsonFormatter(logging.Formatter):
                 frames.append(f"{code.co_filename.rsplit('/', 1)[-1]}:{trace.tb_lineno} {code.co_name}")
                 trace = trace.tb_next
             entry["stack"] = frames  # places only: messages and values may hold the input
-        return redact(json.dumps(entry, default=str))
+        said = {
+            key: without_secrets(value) if isinstance(value, str) else value for key, value in entry.items()
+        }
+        return redact(json.dumps(said, default=str))
 
 
 def configure_logs(level: str) -> None:

@@ -47,3 +47,14 @@ def test_an_exception_leaves_its_place_and_not_its_values() -> None:
     assert entry["exception"] == "ValueError"
     assert "customer sent" not in json.dumps(entry)
     assert str(entry["stack"]).startswith("['test_logs.py:")
+
+
+def test_credentials_are_left_out_of_addresses_and_beside_their_names() -> None:
+    line = formatted(
+        logging.INFO,
+        "cannot reach %s",
+        "rediss://default:hunter2@cache:6379/0?ssl_ca_certs=/x",
+        complaints='postgresql://feast:hunter2@db/registry password=hunter2 {"token": "hunter2"} "api_key"=\'hunter2\'',
+    )
+    assert "hunter2" not in json.dumps(line)
+    assert line["message"] == "cannot reach rediss://***@cache:6379/0?ssl_ca_certs=/x"

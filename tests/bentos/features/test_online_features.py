@@ -293,6 +293,7 @@ def test_the_vector_equals_feasts_own_online_read(
     monkeypatch.setenv("TOLLGATE_REDIS_URL", redis_server.url)
     settings.cache_clear()
     from feature_repo.store import apply_definitions, open_store
+    from feature_repo.stored_definitions import stored_definitions
 
     apply_definitions()
     project = settings().feast.project
@@ -306,7 +307,7 @@ def test_the_vector_equals_feasts_own_online_read(
     requests = [request_values(row, row.event_ms, row.amount_reference) for row in scored]
     ours = np.concatenate((rows.profiles, packed_rows(rows.words, rows.ends, requests, rows.inputs)), axis=1)
     feast = open_store()
-    assert resolve(feast) == table_plan(project)
+    assert resolve(stored_definitions(project), project) == table_plan(project)
     # A worker takes up what the process that reads the registry wrote, without a restart.
     room = PlanRoom(settings())
     room.features = OnlineFeatures(dataclasses.replace(table_plan(project), project="another"))
