@@ -16,7 +16,7 @@ install:
 	@embedded/setup.sh
 
 ##@ Everybody
-.PHONY: demo test test-security lint up down status screens figures
+.PHONY: demo test test-security lint up down example status screens figures
 demo: install ## the whole loop, end to end (DATA= and MAPPING= for your own transactions)
 	@$(PY) -m embedded.demo $(if $(DATA),--data "$(DATA)" --mapping "$(MAPPING)") $(ARGS)
 test: install ## every test: real Redis, Spark, service and broker
@@ -30,6 +30,8 @@ up: install ## start Redis, the stream and the service, and leave them serving
 	@$(PY) -m embedded.platform up
 down: install ## end what `make up` started
 	@$(PY) -m embedded.platform down
+example: install ## a payment to try the service with: KIND=good or bad
+	@$(PY) -m embedded.example $(or $(KIND),good)
 status: install ## the status page: results/status.html
 	@$(PY) -m monitoring.status
 

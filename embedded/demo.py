@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,7 +129,7 @@ class Demo:
             out = folder / "synthetic"
             self._command(
                 "datasets.synthetic", "--customers", options.customers, "--days", options.days,
-                "--seed", options.seed, "--start", "2026-01-05", "--out", out,
+                "--seed", options.seed, "--start", options.first_day().isoformat(), "--out", out,
             )  # fmt: skip
         return out
 
@@ -289,6 +289,7 @@ class Demo:
         found = orjson.loads((self.config.results / "drift" / "replay" / "drift.json").read_bytes())
         return {
             "report": "drift/replay/drift.html",
+            "action": found["action"],
             "drifted_features": found["drifted_features"],
         }
 
@@ -327,6 +328,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--mapping", type=Path, help="which of its columns become which fields")
     parser.add_argument("--customers", type=int, default=usual.customers)
     parser.add_argument("--days", type=int, default=usual.days)
+    parser.add_argument(
+        "--start",
+        type=date.fromisoformat,
+        help="first day of synthetic history; default: it ends with yesterday",
+    )
     parser.add_argument("--replay-days", type=float, default=usual.replay_days)
     parser.add_argument("--train-days", type=int, default=usual.train_days)
     parser.add_argument(

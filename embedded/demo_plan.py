@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -45,6 +45,12 @@ class Options:
     train_days: int = 28
     negatives: int = 60_000
     replay_from: datetime | None = None
+    start: date | None = None
+
+    def first_day(self) -> date:
+        """The synthetic history's first day. By default it ends with yesterday, so that what the platform
+        knows is fresh when `make up` serves it afterwards."""
+        return self.start or datetime.now(UTC).date() - timedelta(days=self.days)
 
 
 def plan(dataset: Path, options: Options, maturity: timedelta) -> Plan:

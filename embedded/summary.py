@@ -10,6 +10,7 @@ import numpy as np
 import orjson
 
 from embedded.replay import ReplayResult
+from monitoring.drift.verdict import HEADLINES
 from training.metrics import (
     auc,
     average_precision,
@@ -73,6 +74,22 @@ def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
     path.write_bytes(orjson.dumps(summary, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
 
+def parity_words(parity: Mapping[str, Any]) -> str:
+    """How many served rows differ from the rebuild, and why: a timeout is no feature's defect."""
+    text = f"{parity['mismatched_rows']} of {parity['rows']:,} rows differ, {parity['features']} features"
+    causes = {name: count for name, count in parity["causes"].items() if count}
+    if not causes:
+        return text
+    known = ", ".join(f"{name} {count:,}" for name, count in sorted(causes.items()))
+    return f"{text} ({known})"
+
+
+def drift_words(drift: Mapping[str, Any]) -> str:
+    """The report's verdict first; the number of inputs that moved is what stands behind it."""
+    moved = len(drift["drifted_features"])
+    return f"{HEADLINES[drift['action']]} ({moved} of its inputs moved by themselves)"
+
+
 def table(summary: Mapping[str, Any]) -> str:
     """The closing table."""
     parity, drift = summary["parity"], summary["drift"]
@@ -94,11 +111,8 @@ def table(summary: Mapping[str, Any]) -> str:
         ("precision at recall .70", f"{summary.get('precision_at_recall_70')}"),
         ("recall at 2 % false positives", f"{summary.get('recall_at_fpr_2')}"),
         ("Brier (base rate's)", f"{summary.get('brier')} ({summary.get('brier_base_rate')})"),
-        (
-            "served against rebuilt vectors",
-            f"{parity['mismatched_rows']} of {parity['rows']:,} rows differ, {parity['features']} features",
-        ),
-        ("drifted features", f"{len(drift['drifted_features'])}"),
+        ("served against rebuilt vectors", parity_words(parity)),
+        ("drift report says", drift_words(drift)),
         ("peak memory", f"{summary['peak_memory_mib']:,.0f} MiB"),
         ("whole run", f"{summary['seconds']:.0f} s"),
     ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -62,9 +64,29 @@ def spark_session(app: str = "tollgate") -> SparkSession:
         )
         # Files beside the driver are listed by it in milliseconds; a job lists a folder per task.
         builder = builder.config("spark.sql.sources.parallelPartitionDiscovery.threshold", "100000")
-    session: SparkSession = builder.getOrCreate()
+    with _java_speaks_to(chosen.home / "logs" / "spark.log"):
+        session: SparkSession = builder.getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
     return session
+
+
+@contextmanager
+def _java_speaks_to(log: Path) -> Iterator[None]:
+    """Give the Java process that is started meanwhile `log` as its standard error, for as long as it lives.
+
+    Its launcher prints a screenful that means nothing to a user; what means something reaches Python as an
+    exception.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    sys.stderr.flush()
+    ours = os.dup(2)
+    try:
+        with log.open("ab") as file:
+            os.dup2(file.fileno(), 2)
+        yield
+    finally:
+        os.dup2(ours, 2)
+        os.close(ours)
 
 
 def print_progress(line: str) -> None:

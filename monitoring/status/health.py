@@ -93,18 +93,29 @@ def _rows(folder: Path) -> int:
     return sum(pq.read_metadata(file).num_rows for file in folder.rglob("[!._]*.parquet"))
 
 
+def _labels_known(root: Path, clock: datetime | None) -> str:
+    """Up to when labels are known at the event clock. History that was loaded whole has later ones too."""
+    days = [folder.name[5:] for folder in sorted(root.glob("date=*"))]
+    today = f"{clock:%Y-%m-%d}" if clock else ""
+    known = [day for day in days if not today or day <= today]
+    if not known:
+        return "no label known yet"
+    later = len(days) - len(known)
+    return f"labels known up to {known[-1]}" + (f", {later} later days loaded" if later else "")
+
+
 def lake(config: Settings, clock: datetime | None) -> Part:
     root = config.lake / "transactions"
     days = sorted(root.glob("date=*"))
     if not days:
         return Part("Lake", "quiet", "empty", [], "load a dataset: `make load DATA=…`")
-    labels = newest(config.lake / "labels", "date=*")
+    labels = _labels_known(config.lake / "labels", clock)
     return Part(
         "Lake", "good", f"{len(days)} days",
         [
             f"{days[0].name[5:]} to {days[-1].name[5:]}",
             f"{_rows(days[-1]):,} transactions on the last day",
-            f"labels known up to {labels.name[5:]}" if labels else "no label yet",
+            labels,
             f"newest event {clock:%Y-%m-%d %H:%M} UTC" if clock else "",
         ],
     )  # fmt: skip
