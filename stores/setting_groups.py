@@ -127,6 +127,20 @@ class StreamSettings(Group):
     )
 
 
+class KeySettings(Group):
+    """What is signed and verified."""
+
+    file: Path | None = Field(
+        None, alias="TOLLGATE_KEYS_FILE",
+        description="file of the deployment's keys, the same on every host and outside of all storage; without it "
+        "`tollgate/keys.json` in the user's configuration folder, made at the first start",
+    )  # fmt: skip
+    required: bool = Field(
+        False, alias="TOLLGATE_KEYS_REQUIRED",
+        description="refuse to make keys: set it wherever several hosts have to trust each other",
+    )  # fmt: skip
+
+
 class SparkSettings(Group):
     """Batch aggregates and point-in-time joins."""
 

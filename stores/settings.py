@@ -26,6 +26,7 @@ from stores.setting_groups import (
     Group,
     HistorySettings,
     KafkaSettings,
+    KeySettings,
     RedisSettings,
     RemoteModelSettings,
     ServeSettings,
@@ -72,6 +73,7 @@ class Settings(Group):
     feast: FeastSettings
     event_log: EventLogSettings
     kafka: KafkaSettings
+    keys: KeySettings
     stream: StreamSettings
     spark: SparkSettings
     history: HistorySettings

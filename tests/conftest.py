@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,11 +12,17 @@ import hypothesis
 import pytest
 
 from embedded.redis_server import RedisServer, start_redis
+from stores.key_file import make_ring
 from stores.settings import REPOSITORY, settings
 
 # No test asserts a time.
 hypothesis.settings.register_profile("tollgate", deadline=None)
 hypothesis.settings.load_profile("tollgate")
+
+# Keys of the tests' own, which the processes that they start have too; not the user's.
+_keys = tempfile.TemporaryDirectory(prefix="tollgate-test-keys-")
+os.environ["TOLLGATE_KEYS_FILE"] = str(Path(_keys.name) / "keys.json")
+make_ring(Path(os.environ["TOLLGATE_KEYS_FILE"]))
 
 # What embedded/test_tools.sh has fetched.
 os.environ["PATH"] += os.pathsep + str(REPOSITORY / ".venv" / "tools")
