@@ -14,6 +14,7 @@ os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")  # before BentoML reads it
 
 import bentoml
 
+from bentos.api.admitted import require_admitted
 from bentos.api.api_models import (
     BulkAnswer,
     BulkRequest,
@@ -60,10 +61,12 @@ class FraudScorer:
         engine = Engine(settings())
         await engine.start()
         self.bento_service.engine = engine
+        await self.bento_service.open_metrics_port()
 
     @bentoml.on_shutdown
     async def end(self) -> None:
         """Finish what is under way and drain the log."""
+        self.bento_service.close_metrics_port()
         engine = self.bento_service.engine
         if engine is not None:
             await engine.stop()
@@ -74,7 +77,9 @@ class FraudScorer:
         return engine is not None and engine.ready
 
     @property
-    def _engine(self) -> Engine:
+    def _admitting(self) -> Engine:
+        """The engine, for a call that the edge has let in."""
+        require_admitted()
         engine = self.bento_service.engine
         if engine is None:
             raise Problem(503, "(service)", "is starting", retry_after=1)
@@ -84,7 +89,7 @@ class FraudScorer:
     async def score(self, transaction: ScoreRequest, /) -> ScoreAnswer:
         """Decide one transaction. The same id and body gives the same answer for 24 hours."""
         raw = transaction.model_dump_json(exclude_none=True).encode()
-        return ScoreAnswer.model_validate_json(await self._engine.score(raw, perf_counter()))
+        return ScoreAnswer.model_validate_json(await self._admitting.score(raw, perf_counter()))
 
     @bentoml.api(
         route=BULK_PATH,
@@ -96,16 +101,18 @@ class FraudScorer:
     )
     async def score_batch(self, transactions: list[Transaction | Problem]) -> list[bytes]:
         """Decide up to 1,024 transactions; each gets its own answer or its own error."""
-        return await self._engine.score_many(transactions)
+        engine = self.bento_service.engine
+        assert engine is not None  # `BulkRequest` was let in
+        return await engine.score_many(transactions)
 
     @bentoml.api(route="/v1/labels")
     async def labels(self, label: LabelRequest, /) -> LabelAnswer:
         """Report a chargeback or an analyst's verdict. Answered with 202 once it is on disk."""
         raw = label.model_dump_json(exclude_none=True).encode()
-        return LabelAnswer(accepted=await self._engine.take_labels(raw))
+        return LabelAnswer(accepted=await self._admitting.take_labels(raw))
 
     @bentoml.api(route="/v1/explain")
     async def explain(self, transaction: ScoreRequest, /) -> dict[str, Any]:
         """Exact SHAP values of one transaction; decides and logs nothing."""
         raw = transaction.model_dump_json(exclude_none=True).encode()
-        return await explain(self._engine, raw)
+        return await explain(self._admitting, raw)

@@ -212,6 +212,57 @@ class ServeSettings(Group):
     )  # fmt: skip
 
 
+#: Names without spaces, separated by commas, or none.
+_NAMES = r"^([^\s,]+(,[^\s,]+)*)?$"
+
+
+class HttpSettings(Group):
+    """The scoring service's HTTP: what callers may send before it is known who they are."""
+
+    lane: bool = Field(
+        True, alias="TOLLGATE_SERVE_LANE",
+        description="answer plain score requests inside the server's HTTP protocol; without it all of them go by ASGI, to the same answers",
+    )  # fmt: skip
+    head_bytes: int = Field(
+        16_384, alias="TOLLGATE_SERVE_HEAD_BYTES", ge=1_024, le=1_048_576,
+        description="most bytes of a request's line and headers (431 beyond)",
+    )  # fmt: skip
+    head_count: int = Field(
+        64, alias="TOLLGATE_SERVE_HEAD_COUNT", ge=8, le=1_000, description="most headers of a request (431 beyond)"
+    )  # fmt: skip
+    head_seconds: float = Field(
+        5.0, alias="TOLLGATE_SERVE_HEAD_SECONDS", ge=0.1, le=300,
+        description="longest from a connection's opening, and from a request's first byte, to the end of its headers (408 and closed beyond)",
+    )  # fmt: skip
+    connections: int = Field(
+        4_096, alias="TOLLGATE_SERVE_CONNECTIONS", ge=8, le=1_000_000,
+        description="most open connections of one worker (503 and closed beyond)",
+    )  # fmt: skip
+    peer_connections: int = Field(
+        1_024, alias="TOLLGATE_SERVE_PEER_CONNECTIONS", ge=1, le=1_000_000,
+        description="most open connections of one worker from one address (an IPv6 network of 64 bits); raise it where one proxy brings all callers",
+    )  # fmt: skip
+    hosts: str = Field(
+        "", alias="TOLLGATE_SERVE_HOSTS", pattern=_NAMES,
+        description="names in Host, comma-separated, under which local callers are served without tokens, beside the loopback's own",
+    )  # fmt: skip
+    origins: str = Field(
+        "", alias="TOLLGATE_SERVE_ORIGINS", pattern=_NAMES,
+        description="origins of web pages, comma-separated (http://localhost:8080), that may call where no tokens are; others are refused",
+    )  # fmt: skip
+    docs: Literal["clients", "open", "off"] = Field(
+        "clients", alias="TOLLGATE_SERVE_DOCS",
+        description="who may read /, /docs.json and /schema.json: callers with any token (local ones where there are none), anybody, or nobody",
+    )  # fmt: skip
+    metrics_port: int = Field(
+        0, alias="TOLLGATE_SERVE_METRICS_PORT", ge=0, le=65535,
+        description="port on which every worker answers /metrics for all of them, without a token; 0 leaves it to the service's port and the scope metrics",
+    )  # fmt: skip
+    metrics_host: str = Field(
+        "127.0.0.1", alias="TOLLGATE_SERVE_METRICS_HOST", description="address of that port"
+    )
+
+
 class RemoteModelSettings(Group):
     """A model server that scores in the champion's place."""
 

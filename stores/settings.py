@@ -25,6 +25,7 @@ from stores.setting_groups import (
     FeastSettings,
     Group,
     HistorySettings,
+    HttpSettings,
     KafkaSettings,
     KeySettings,
     RedisSettings,
@@ -78,6 +79,7 @@ class Settings(Group):
     spark: SparkSettings
     history: HistorySettings
     serve: ServeSettings
+    http: HttpSettings
     remote_model: RemoteModelSettings
 
     @cached_property

@@ -2,8 +2,10 @@
 
 The tokens file is JSON: ``{"clients": [{"name": "checkout", "sha256": ["<hex of the token's
 SHA-256>", ...], "scopes": ["score"], "rate": 500}]}``. It holds digests, never tokens; several
-digests per client let tokens rotate. It is read again when it changes; a broken file leaves the
-one before in force. Without a file only callers on the loopback interface are served.
+digests per client let tokens rotate. It is read again when it changes. A file that is broken or gone
+leaves the tokens read before in force (fail static: a slip of an editor must not stop every payment)
+and `tokens_refused` at 1 until it is right, so nobody's token is revoked by deleting the file: write
+one without the client. Without a file in the settings only local callers are served (`local_callers`).
 """
 
 from __future__ import annotations
@@ -14,15 +16,18 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 import msgspec
 
+from bentos.api.local_callers import LocalCallers, listed
 from bentos.base.problem import Problem
+from stores.settings import Settings
 
 _log = logging.getLogger("tollgate.access")
-Scope = Literal["score", "label", "admin"]
-_LOOPBACK: Final = ("127.0.0.1", "::1")
+Scope = Literal["score", "label", "admin", "metrics"]
+#: What a route asks for: a scope, or no more than a token of some client.
+Need = Scope | Literal["any"]
 
 
 class _Client(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -64,11 +69,18 @@ class _Bucket:
 class Access:
     """The clients in force. `check` is called for every request."""
 
-    def __init__(self, path: Path | None, rate: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        path: Path | None,
+        rate: int,
+        clock: Callable[[], float] = time.monotonic,
+        local: LocalCallers | None = None,
+    ) -> None:
         self._path = path
+        self._local = local or LocalCallers()
         self._rate = rate
         self._clock = clock
-        self._seen: tuple[int, int] | None = None
+        self._seen: tuple[int, int, int] | None = None
         self._clients: list[tuple[bytes, _Client]] = []
         self._buckets: dict[str, _Bucket] = {}
         self.error: str | None = None
@@ -80,43 +92,47 @@ class Access:
             return
         try:
             stat = self._path.stat()
-            seen = (stat.st_mtime_ns, stat.st_size)
+            seen = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
             if seen == self._seen:
                 return
             self._seen = seen
             clients = _decode(self._path.read_bytes()).clients
             pairs = [(bytes.fromhex(digest), client) for client in clients for digest in client.sha256]
         except (OSError, msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
-            self.error = f"{self._path.name}: {type(error).__name__}"
-            _log.error("a tokens file was refused, the one before stays", extra={"reason": self.error})
+            if isinstance(error, OSError):
+                self._seen = None  # the same file may come back
+            reason = f"{self._path.name}: {type(error).__name__}"
+            if reason != self.error:
+                _log.error("a tokens file was refused, the one before stays", extra={"reason": reason})
+            self.error = reason
             return
         self.error = None
         self._clients = pairs
         self._buckets.clear()
 
-    def client(self, headers: list[tuple[bytes, bytes]], peer: str | None, needed: Scope) -> str:
+    def client(self, headers: list[tuple[bytes, bytes]], peer: str | None, needed: Need) -> str:
         """The name of the caller who may do `needed`; raise `Problem` 401 or 403."""
         if self._path is None:
-            # No address: a local socket, which the file system guards.
-            if peer is None or peer in _LOOPBACK:
-                return "loopback"
-            raise Problem(401, "authorization", "no tokens are configured: only loopback callers are served")
+            self._local.check(headers, peer)
+            return "loopback"
         token = b""
         for name, value in headers:
             if name == b"authorization":
                 scheme, _, rest = value.partition(b" ")
                 token = rest.strip() if scheme.lower() == b"bearer" else b""
         if not token:
-            raise Problem(401, "authorization", "should be a bearer token")
+            raise Problem(401, "authorization", "should be a bearer token", kind="token")
         digest = hashlib.sha256(token).digest()
         found = None
         for known, client in self._clients:  # all of them: the time tells nothing
             if hmac.compare_digest(known, digest):
                 found = client
         if found is None:
-            raise Problem(401, "authorization", "is not a token of any client")
-        if needed not in found.scopes:
-            raise Problem(403, "authorization", f"lacks the scope {needed}")
+            raise Problem(401, "authorization", "is not a token of any client", kind="token")
+        if needed not in found.scopes and not (
+            needed == "any" or (needed == "metrics" and "admin" in found.scopes)
+        ):
+            raise Problem(403, "authorization", f"lacks the scope {needed}", kind="scope")
         return found.name
 
     def spend(self, name: str, number: int = 1) -> None:
@@ -130,3 +146,9 @@ class Access:
             bucket = self._buckets[name] = _Bucket(rate, self._clock)
         if not bucket.take(number):
             raise Problem(429, "(client)", "sends faster than its rate", retry_after=1)
+
+
+def open_access(chosen: Settings) -> Access:
+    """The clients of the settings."""
+    local = LocalCallers(listed(chosen.http.hosts), listed(chosen.http.origins))
+    return Access(chosen.serve.tokens_file, chosen.serve.client_rate, local=local)

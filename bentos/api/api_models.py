@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from bentos.api.admitted import require_admitted
 from bentos.api.edge import split_bulk
 from bentos.base.problem import Problem, refused
 from fraud.contract.transaction import Channel, ContractError, Transaction, parse_transaction
@@ -92,7 +93,11 @@ class BulkRequest(IORootModel[list[ScoreRequest]]):  # type: ignore[misc]
 
     @classmethod
     async def from_http_request(cls, request: Request, serde: Any) -> BulkRequest:
-        """Transactions, and a `Problem` in the place of each item that breaks the contract."""
+        """Transactions, and a `Problem` in the place of each item that breaks the contract.
+
+        Here and not in the method, which runs in the batcher's task: that knows no request.
+        """
+        require_admitted()
         now_ms = time_ns() // 1_000_000
         items: list[Transaction | Problem] = []
         for raw in split_bulk(await request.body()):

@@ -2,9 +2,10 @@
 
 BentoML's middlewares (metrics, OpenTelemetry, access log, timeout, context, router) cost several
 times the work of scoring. `EdgeService.to_asgi` puts this layer around BentoML's application, so
-that `POST /v1/score` is answered before any of them under plain `bentoml serve`; everything else
-passes through, `/v1/...` only after the same checks of caller, size and type. What is plain
-enough does not even come here: see `bentos.api.score_lane`.
+that `POST /v1/score` is answered before any of them under plain `bentoml serve`. It is also the only
+way in: an exact list of paths passes, after the checks of method, caller, type and size that its entry
+asks for, and every other path is 404 before anything is read or counted by name. What is plain enough
+does not even come here: see `bentos.api.score_lane`.
 """
 
 from __future__ import annotations
@@ -12,38 +13,51 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
 from time import perf_counter
-from typing import Any, Final
+from typing import Any, Final, Literal, NamedTuple
 
 import bentoml
 import msgspec
 
-from bentos.api.access import Scope
+from bentos.api.access import Need
+from bentos.api.admitted import admitted
+from bentos.api.bounded_http import bounds_of
+from bentos.api.exchange import (
+    App,
+    Headers,
+    Message,
+    Peer,
+    Receive,
+    Send,
+    declared,
+    failed,
+    read_body,
+    refuse,
+    respond,
+    typed,
+    unread,
+)
 from bentos.api.explain import explain
+from bentos.api.metrics_page import TEXT, MetricsPage, bentoml_metrics, open_port
 from bentos.api.status import status
 from bentos.base.problem import Problem
 from bentos.scoring.engine import LARGEST_BULK_ITEMS, Engine, Tell
 from fraud.contract.transaction import LARGEST_BODY
-from stores.settings import settings
+from stores.settings import SettingsError, settings
 
 _log = logging.getLogger("tollgate.edge")
-
-Headers = list[tuple[bytes, bytes]]
-Peer = tuple[str, int] | None
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 #: Bytes of a bulk request: 1,024 transactions at their largest.
 LARGEST_BULK: Final = 1_500_000
 LARGEST_LABELS: Final = 400_000
-#: A caller that takes longer to send its body is cut off.
-BODY_SECONDS: Final = 5.0
 SCORE_PATH: Final = "/v1/score"
 BULK_PATH: Final = "/v1/score/batch"
-_JSON: Final = (b"content-type", b"application/json")
-_TEXT: Final = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
+HEALTH_PATHS: Final = ("/healthz", "/livez", "/readyz")
+_OWN_ONLY: Final = (
+    b"content-security-policy",
+    b"default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-src 'none'",
+)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -51,6 +65,8 @@ class EdgeService(bentoml.Service):  # type: ignore[misc]  # BentoML ships no st
     """A BentoML service whose hot routes are answered by `Edge`."""
 
     engine: Engine | None = None
+    edge: Edge | None = None
+    _metrics_port: asyncio.Server | None = None
 
     def to_asgi(self, is_main: bool = True) -> Any:
         from bentos.api.score_lane import install  # it knows `Edge`
@@ -58,63 +74,165 @@ class EdgeService(bentoml.Service):  # type: ignore[misc]  # BentoML ships no st
         app = super().to_asgi(is_main=is_main)
         if not is_main:
             return app
-        install(siblings=settings().serve.workers > 1)
-        return Edge(app, lambda: self.engine)
+        chosen = settings()
+        self.edge = Edge(app, lambda: self.engine, documents=chosen.http.docs)
+        install(self.edge.refused, chosen)
+        return self.edge
+
+    async def open_metrics_port(self) -> None:
+        """Serve `/metrics` on a port of its own, if the settings name one."""
+        chosen = settings()
+        if self.edge is None or not chosen.http.metrics_port:
+            return
+        host, port, refused = chosen.http.metrics_host, chosen.http.metrics_port, self.edge.refused
+        try:
+            self._metrics_port = await open_port(self.edge.page, host, port, bounds_of(chosen), refused)
+        except OSError as error:
+            raise SettingsError(
+                f"TOLLGATE_SERVE_METRICS_PORT: {host}:{port} cannot be used: {error.strerror}"
+            ) from None
+
+    def close_metrics_port(self) -> None:
+        if self._metrics_port is not None:
+            self._metrics_port.close()
+
+
+class Call(NamedTuple):
+    """A request that was let in: by whom, its whole body, and the ASGI triple."""
+
+    engine: Engine
+    client: str
+    raw: bytes
+    scope: MutableMapping[str, Any]
+    receive: Receive
+    send: Send
+
+
+class Route(NamedTuple):
+    """A path: by which methods and for whom it exists, and what answers.
+
+    `needed` is None where anybody may ask; `largest` counts bytes of the body. An `own` route is answered
+    here (and counted by status), the others by BentoML's application.
+    """
+
+    methods: tuple[str, ...]
+    needed: Need | None
+    largest: int
+    answer: Callable[[Call], Awaitable[None]] | None = None
+    own: bool = True
 
 
 class Edge:
-    """The ASGI application around BentoML's."""
+    """The ASGI application around BentoML's: an exact list of paths, and 404 for every other one.
 
-    def __init__(self, app: App, engine: Callable[[], Engine | None]) -> None:
+    A path is what the request line says, byte by byte: nothing is decoded, folded or normalised before
+    it is looked up. `documents` says who may read BentoML's description of the service: `clients` (any
+    token; local callers where there are none), `open` (anybody) or `off`.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        engine: Callable[[], Engine | None],
+        *,
+        documents: Literal["clients", "open", "off"] = "clients",
+    ) -> None:
         self._app = app
         self._engine = engine
-        self._handlers: dict[str, Callable[..., Awaitable[None]]] = {
-            SCORE_PATH: self._score,
-            BULK_PATH: self._bulk,
-            "/v1/labels": self._labels,
-            "/v1/explain": self._explain,
-            "/v1/status": self._status,
-            "/metrics": self._metrics,
-        }
+        self.page = MetricsPage(self._metrics_text)
+        post, get, look = ("POST",), ("GET",), ("GET", "HEAD")
+        self._routes = {
+            SCORE_PATH: Route(post, "score", LARGEST_BODY, self._score),
+            BULK_PATH: Route(post, "score", LARGEST_BULK, self._bulk),
+            "/v1/labels": Route(post, "label", LARGEST_LABELS, self._labels),
+            "/v1/explain": Route(post, "score", LARGEST_BODY, self._explain),
+            "/v1/status": Route(get, "admin", 0, self._status),
+            "/metrics": Route(get, "metrics", 0, self._metrics),
+        } | {path: Route(look, None, 0, own=False) for path in HEALTH_PATHS}
+        if documents != "off":
+            needed: Need | None = "any" if documents == "clients" else None
+            self._routes |= {path: Route(look, needed, 0, own=False) for path in document_paths()}
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        handler = self._handlers.get(scope["path"]) if scope["type"] == "http" else None
-        if handler is None:
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        engine = self._engine()
-        path = scope["path"]
+        if scope["type"] != "http":
+            self.refused("upgrade")
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        with admitted(False):
+            await self._http(scope, receive, send)
+
+    async def _http(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        engine, path = self._engine(), scope["path"]
+        route, body_is_here = self._routes.get(path), False
         try:
-            if engine is None:
-                raise _starting()
-            await handler(engine, scope, receive, send)
+            if route is None or scope.get("raw_path") not in (None, path.encode()):
+                raise Problem(404, "(path)", "is not served", kind="path")
+            if scope["method"] not in route.methods:
+                raise Problem(405, "(method)", f"should be {' or '.join(route.methods)}", kind="method")
+            if route.needed is None or not route.own:
+                if route.needed is not None:
+                    _caller(_started(engine), scope["headers"], scope.get("client"), route.needed)
+                declared(scope["headers"], 0)
+                await self._app(scope, receive, _without_strangers(send) if path == "/" else send)
+                return
+            engine = _started(engine)
+            client = _caller(engine, scope["headers"], scope.get("client"), route.needed)
+            if route.largest:
+                typed(scope["headers"])
+            declared(scope["headers"], route.largest)
+            raw = await read_body(receive, route.largest) if route.largest else b""
+            body_is_here = True
+            assert route.answer is not None
+            await route.answer(Call(engine, client, raw, scope, receive, send))
         except Problem as problem:
-            if engine is not None:
-                engine.metrics.count("requests_total", path, str(problem.status))
-            await _respond(send, problem.status, problem.json(), retry_after=problem.retry_after)
+            self._count(path if route is not None and route.own else None, problem)
+            close = not body_is_here and unread(scope["headers"])
+            allow = ", ".join(route.methods) if route is not None and problem.status == 405 else None
+            await refuse(send, problem, close=close, allow=allow)
         except (ConnectionResetError, asyncio.CancelledError):
             raise
         except Exception:  # noqa: BLE001  # the caller gets an answer, the log the stack without the input
             _log.exception("a request failed")
-            await _respond(send, 500, failed().json())
+            await respond(send, 500, failed().json())
 
-    async def _score(
-        self, engine: Engine, scope: MutableMapping[str, Any], receive: Receive, send: Send
-    ) -> None:
-        client = _admit(engine, scope, "score")
-        raw = await _body(scope, receive, LARGEST_BODY)
+    def refused(self, kind: str) -> None:
+        """Count what was refused at the door."""
+        engine = self._engine()
+        if engine is not None:
+            engine.metrics.count("http_refused_total", kind)
+
+    def _metrics_text(self) -> bytes:
+        """Of all workers, with BentoML's own figures of the routes that it answers."""
+        engine = self._engine()
+        own = engine.metrics_text().encode() if engine is not None else b""
+        return own + bentoml_metrics()
+
+    def _count(self, path: str | None, problem: Problem) -> None:
+        engine = self._engine()
+        if engine is None:
+            return
+        if path is not None:
+            engine.metrics.count("requests_total", path, str(problem.status))
+        if problem.kind is not None:
+            engine.metrics.count("http_refused_total", problem.kind)
+
+    async def _score(self, call: Call) -> None:
         arrived = perf_counter()
-        engine.access.spend(client)
-        answer = await engine.score(raw, arrived)
-        engine.metrics.count("requests_total", SCORE_PATH, "200")
-        await _respond(send, 200, answer)
+        call.engine.access.spend(call.client)
+        answer = await call.engine.score(call.raw, arrived)
+        call.engine.metrics.count("requests_total", SCORE_PATH, "200")
+        await respond(call.send, 200, answer)
 
     def begin(self, headers: Headers, peer: Peer, raw: bytes, tell: Tell) -> None:
         """Tell the answer to a whole `POST /v1/score` once it is there; it or this call raises `Problem`."""
-        engine, arrived = self._engine(), perf_counter()
-        if engine is None:
-            raise _starting()
-        engine.access.spend(_caller(engine, headers, peer, "score"))
+        arrived = perf_counter()
+        engine = _started(self._engine())
+        client = _caller(engine, headers, peer, "score")
+        typed(headers)
+        engine.access.spend(client)
         engine.begin(raw, arrived, tell)
 
     @property
@@ -123,66 +241,55 @@ class Edge:
         engine = self._engine()
         return engine is not None and engine.in_flight > 0
 
-    def count(self, status: int) -> None:
-        """Count a request that `begin` was asked to answer."""
+    def answered(self) -> None:
+        """Count a request that `begin` was asked to answer, and that got its answer."""
         engine = self._engine()
         if engine is not None:
-            engine.metrics.count("requests_total", SCORE_PATH, str(status))
+            engine.metrics.count("requests_total", SCORE_PATH, "200")
 
-    async def _bulk(
-        self, engine: Engine, scope: MutableMapping[str, Any], receive: Receive, send: Send
-    ) -> None:
-        """Check the caller, then let BentoML's batchable API answer."""
-        client = _admit(engine, scope, "score")
-        raw = await _body(scope, receive, LARGEST_BULK)
-        items = split_bulk(raw)
+    def turned_away(self, problem: Problem) -> None:
+        """Count a request that `begin` was asked to answer, and that was refused."""
+        self._count(SCORE_PATH, problem)
+
+    async def _bulk(self, call: Call) -> None:
+        """Check the items, then let BentoML's batchable API answer."""
+        engine, items = call.engine, split_bulk(call.raw)
         if engine.bulk_full:
             raise Problem(503, "(service)", "too many bulk requests wait already", retry_after=1)
-        engine.access.spend(client, len(items))
+        engine.access.spend(call.client, len(items))
         engine.metrics.count("requests_total", BULK_PATH, "200")
-        pending: list[Message] = [{"type": "http.request", "body": raw, "more_body": False}]
+        pending: list[Message] = [{"type": "http.request", "body": call.raw, "more_body": False}]
 
         async def replay() -> Message:
-            return pending.pop() if pending else await receive()
+            return pending.pop() if pending else await call.receive()
 
-        await self._app(scope, replay, send)
+        with admitted():
+            await self._app(call.scope, replay, call.send)
 
-    async def _labels(
-        self, engine: Engine, scope: MutableMapping[str, Any], receive: Receive, send: Send
-    ) -> None:
-        _admit(engine, scope, "label")
-        raw = await _body(scope, receive, LARGEST_LABELS)
-        accepted = await engine.take_labels(raw)
-        engine.metrics.count("requests_total", "/v1/labels", "202")
-        await _respond(send, 202, _encode({"accepted": accepted}))
+    async def _labels(self, call: Call) -> None:
+        accepted = await call.engine.take_labels(call.raw)
+        call.engine.metrics.count("requests_total", "/v1/labels", "202")
+        await respond(call.send, 202, _encode({"accepted": accepted}))
 
-    async def _explain(
-        self, engine: Engine, scope: MutableMapping[str, Any], receive: Receive, send: Send
-    ) -> None:
-        client = _admit(engine, scope, "score")
-        raw = await _body(scope, receive, LARGEST_BODY)
-        engine.access.spend(client)
-        answer = await explain(engine, raw)
-        engine.metrics.count("requests_total", "/v1/explain", "200")
-        await _respond(send, 200, _encode(answer))
+    async def _explain(self, call: Call) -> None:
+        call.engine.access.spend(call.client)
+        answer = await explain(call.engine, call.raw)
+        call.engine.metrics.count("requests_total", "/v1/explain", "200")
+        await respond(call.send, 200, _encode(answer))
 
-    async def _status(
-        self, engine: Engine, scope: MutableMapping[str, Any], receive: Receive, send: Send
-    ) -> None:
-        if scope["method"] != "GET":
-            raise Problem(405, "(method)", "should be GET")
-        peer = scope.get("client")
-        engine.access.client(scope["headers"], peer[0] if peer else None, "admin")
-        await _respond(send, 200, _encode(status(engine)))
+    async def _status(self, call: Call) -> None:
+        await respond(call.send, 200, _encode(status(call.engine)))
 
-    async def _metrics(
-        self, engine: Engine, scope: MutableMapping[str, Any], receive: Receive, send: Send
-    ) -> None:
-        if scope["method"] != "GET":
-            raise Problem(405, "(method)", "should be GET")
-        text = engine.metrics_text().encode()
-        # BentoML's own figures of the other routes, when it keeps them.
-        await _respond(send, 200, text + _bentoml_metrics(), kind=_TEXT)
+    async def _metrics(self, call: Call) -> None:
+        await respond(call.send, 200, await self.page.text(), kind=TEXT)
+
+
+def document_paths() -> tuple[str, ...]:
+    """The paths of BentoML's description of the service: a page, what it is made of, and two documents."""
+    from bentoml._internal import server
+
+    assets = Path(server.__file__).parent / "static_content"
+    return ("/", "/docs.json", "/schema.json", *(f"/static_content/{file.name}" for file in assets.iterdir()))
 
 
 def split_bulk(raw: bytes) -> list[msgspec.Raw]:
@@ -201,82 +308,23 @@ def split_bulk(raw: bytes) -> list[msgspec.Raw]:
 _split = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
-def _admit(engine: Engine, scope: MutableMapping[str, Any], needed: Scope) -> str:
-    """The caller's name; raise `Problem` for a wrong method, type or caller."""
-    if scope["method"] != "POST":
-        raise Problem(405, "(method)", "should be POST")
-    return _caller(engine, scope["headers"], scope.get("client"), needed)
+def _started(engine: Engine | None) -> Engine:
+    if engine is None:
+        raise Problem(503, "(service)", "is starting", retry_after=1)
+    return engine
 
 
-def _caller(engine: Engine, headers: Headers, peer: Peer, needed: Scope) -> str:
-    """The caller's name; raise `Problem` for a wrong type or caller."""
-    name = engine.access.client(headers, peer[0] if peer else None, needed)
-    for header, value in headers:
-        if header == b"content-type":
-            if value.partition(b";")[0].strip().lower() != b"application/json":
-                raise Problem(415, "content-type", "should be application/json")
-        elif header == b"content-encoding" and value.lower() != b"identity":
-            raise Problem(415, "content-encoding", "should be absent")
-    return name
+def _caller(engine: Engine, headers: Headers, peer: Peer, needed: Need) -> str:
+    """The caller's name; raise `Problem` for a caller who may not."""
+    return engine.access.client(headers, peer[0] if peer else None, needed)
 
 
-def too_late() -> Problem:
-    """What is said to a caller whose body does not arrive."""
-    return Problem(408, "(body)", f"took longer than {BODY_SECONDS:g} seconds to arrive")
+def _without_strangers(send: Send) -> Send:
+    """BentoML's page asks another company's server for a script: browsers are told not to."""
 
+    async def answer(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", ()), _OWN_ONLY]
+        await send(message)
 
-def failed() -> Problem:
-    """What is said to a caller whose request met an error of ours."""
-    return Problem(500, "(service)", "failed; it has been logged")
-
-
-def _starting() -> Problem:
-    return Problem(503, "(service)", "is starting", retry_after=1)
-
-
-async def _body(scope: MutableMapping[str, Any], receive: Receive, largest: int) -> bytes:
-    """The request's body; raise `Problem` 413 as soon as it is known to be too large."""
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    if message.get("more_body", False):
-        for header, value in scope["headers"]:
-            if header == b"content-length" and value.isdigit() and int(value) > largest:
-                raise Problem(413, "(body)", f"larger than {largest} bytes")
-        parts, size = [body], len(body)
-        try:
-            async with asyncio.timeout(BODY_SECONDS):
-                while message.get("more_body", False):
-                    if size > largest:
-                        raise Problem(413, "(body)", f"larger than {largest} bytes")
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise Problem(400, "(body)", "ended early")
-                    parts.append(message.get("body", b""))
-                    size += len(parts[-1])
-        except TimeoutError:
-            raise too_late() from None
-        body = b"".join(parts)
-    if len(body) > largest:
-        raise Problem(413, "(body)", f"larger than {largest} bytes")
-    return body
-
-
-async def _respond(
-    send: Send, status: int, body: bytes, *, kind: tuple[bytes, bytes] = _JSON, retry_after: int | None = None
-) -> None:
-    headers = [kind, (b"content-length", b"%d" % len(body))]
-    if retry_after is not None:
-        headers.append((b"retry-after", b"%d" % retry_after))
-    if status in (408, 413):
-        headers.append((b"connection", b"close"))  # the rest of the body is not wanted
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
-def _bentoml_metrics() -> bytes:
-    from bentoml._internal.configuration.containers import BentoMLContainer
-
-    if not BentoMLContainer.api_server_config.metrics.enabled.get():
-        return b""
-    text: bytes = BentoMLContainer.metrics_client.get().generate_latest()  # type: ignore[no-untyped-call]
-    return text
+    return answer

@@ -5,7 +5,8 @@ half a kilobyte that takes a third of the service's time. `ScoreLane` is uvicorn
 protocol with one thing added: a plain `POST /v1/score` goes straight to the engine once its body
 is there, and its answer back in one write. Everything else (another path, a body of unknown
 length, `expect`, proxies' headers, HTTP/1.0) takes uvicorn's own way through `bentos.api.edge`, which
-answers the same; tests hold the two to the same bytes.
+answers the same; tests hold the two to the same bytes. What a caller may send before that is
+bounded for both (`bentos.api.bounded_http`).
 
 It is found by plain `bentoml serve`: `install` puts it where uvicorn looks for its protocol.
 """
@@ -15,18 +16,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http import auto
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from bentos.api.edge import BODY_SECONDS, SCORE_PATH, Edge, failed, too_late
+from bentos.api.bounded_http import BoundedHttp, Door, bounds_of
+from bentos.api.edge import SCORE_PATH, Edge
+from bentos.api.exchange import BODY_SECONDS, failed, too_late
 from bentos.base.problem import Problem
 from fraud.contract.transaction import LARGEST_BODY
+from stores.settings import Settings
 
 if TYPE_CHECKING:
     from uvicorn.config import Config
@@ -55,13 +59,16 @@ _LONGEST_BREATH: Final = 0.05
 _AHEAD: Final = 4
 
 
-def install(*, siblings: bool) -> None:
+def install(refused: Callable[[str], None], chosen: Settings) -> None:
     """Make it the protocol of every uvicorn server of this process that chooses one by itself.
 
-    `siblings` says whether other workers take connections from the same socket.
+    `refused` is told the kind of what is turned away at the door. Without `serve_lane` it is the bounded
+    protocol alone.
     """
-    ScoreLane.siblings = siblings
-    auto.AutoHTTPProtocol = ScoreLane
+    door = Door(bounds_of(chosen), refused, Counter())
+    ScoreLane.siblings = chosen.serve.workers > 1
+    protocol = ScoreLane if chosen.http.lane else BoundedHttp
+    auto.AutoHTTPProtocol = partial(protocol, door=door)  # type: ignore[assignment]
 
 
 class _Due:
@@ -74,11 +81,10 @@ class _Due:
         self.written = b""
 
 
-class ScoreLane(HttpToolsProtocol):
+class ScoreLane(BoundedHttp):
     """uvicorn's protocol, for connections to an application that is an `Edge`; see the module."""
 
     siblings = False
-    _heads: ClassVar[dict[int, tuple[object, bytes]]] = {}
 
     def __init__(
         self,
@@ -86,8 +92,10 @@ class ScoreLane(HttpToolsProtocol):
         server_state: ServerState,
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        door: Door,
     ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
+        super().__init__(config, server_state, app_state, _loop, door=door)
         app: Any = config.loaded_app
         if isinstance(app, ProxyHeadersMiddleware):
             app = app.app  # it looks at headers that this lane leaves to it
@@ -107,17 +115,11 @@ class ScoreLane(HttpToolsProtocol):
 
     # -- the request -------------------------------------------------------------------------
 
-    def on_message_begin(self) -> None:
-        # The scope is made when it is known that somebody wants it.
-        self.url = b""
-        self.expect_100_continue = False
-        self.headers = []
-
-    def on_headers_complete(self) -> None:
+    def take(self) -> None:
         if self._edge is not None and self.url == _PATH and self._takes():
             self._parts = []
         else:
-            self._by_asgi()
+            self.by_asgi()
 
     def _takes(self) -> bool:
         if (self.cycle is not None and not self.cycle.response_complete) or self.pipeline:
@@ -134,15 +136,9 @@ class ScoreLane(HttpToolsProtocol):
             and self.parser.get_http_version() == "1.1"
         )
 
-    def _by_asgi(self) -> None:
-        """Give the request to uvicorn, behind the answers that are due before its own."""
-        url, headers, expect = self.url, self.headers, self.expect_100_continue
-        super().on_message_begin()
-        self.headers.extend(headers)
-        self.url, self.expect_100_continue = url, expect
-        if self._due:
+    def before_asgi(self) -> None:
+        if self._due:  # uvicorn takes the request behind the answers that are due before its own
             self.cycle = _BUSY  # type: ignore[assignment]  # all that is asked of it is this
-        super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         if self._parts is None:
@@ -154,6 +150,8 @@ class ScoreLane(HttpToolsProtocol):
         if self._parts is None:
             super().on_message_complete()
             return
+        self._in_body = False
+        self._unset_keepalive_if_required()
         raw, due = b"".join(self._parts), self._arrived(self.parser.should_keep_alive())
         if len(self._due) >= _AHEAD:
             self._regulate()
@@ -161,7 +159,7 @@ class ScoreLane(HttpToolsProtocol):
         try:
             self._edge.begin(self.headers, self.client, raw, partial(self._answered, due))
         except Problem as problem:
-            self._refuse(due, problem)
+            self._turn_away(due, problem)
         except Exception:  # noqa: BLE001  # as in `Edge`: the caller gets an answer, the log the stack
             self._fail(due)
 
@@ -181,7 +179,7 @@ class ScoreLane(HttpToolsProtocol):
         return due
 
     def _too_late(self) -> None:
-        self._refuse(self._arrived(keep_alive=False), too_late())
+        self._turn_away(self._arrived(keep_alive=False), too_late())
 
     # -- the answer --------------------------------------------------------------------------
 
@@ -190,19 +188,19 @@ class ScoreLane(HttpToolsProtocol):
         try:
             body = answer.result()
         except Problem as problem:
-            self._refuse(due, problem)
+            self._turn_away(due, problem)
         except asyncio.CancelledError:
             self.transport.close()
         except Exception:  # noqa: BLE001
             self._fail(due)
         else:
-            self._edge.count(200)
+            self._edge.answered()
             self._breath = _BREATH
             self._write(due, 200, body)
 
-    def _refuse(self, due: _Due, problem: Problem) -> None:
+    def _turn_away(self, due: _Due, problem: Problem) -> None:
         assert self._edge is not None
-        self._edge.count(problem.status)
+        self._edge.turned_away(problem)
         if problem.retry_after is not None and not self._breathing:
             self._breathing = True
             self.loop.call_later(self._breath, self._breathed)
@@ -216,7 +214,7 @@ class ScoreLane(HttpToolsProtocol):
     def _regulate(self) -> None:
         """Read the connection, or do not: while its caller takes a breath, does not read its own answers, or
         is far enough ahead."""
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self._refusal is not None:
             return
         if self._breathing or self.flow.write_paused or len(self._due) >= _AHEAD:
             self.flow.pause_reading()
@@ -228,13 +226,24 @@ class ScoreLane(HttpToolsProtocol):
         self._write(due, 500, failed().json())
 
     def _write(self, due: _Due, status: int, body: bytes, retry_after: int | None = None) -> None:
-        parts = [self._head(status), _JSON % len(body)]
+        parts = [self.head(status), _JSON % len(body)]
         if retry_after is not None:
             parts.append(b"retry-after: %d\r\n" % retry_after)
         if not due.keep_alive:
             parts.append(b"connection: close\r\n")
         parts += (b"\r\n", body)
-        due.written = b"".join(parts)
+        self._written(due, b"".join(parts))
+
+    def last_words(self, answer: bytes) -> None:
+        if not self._due or self.pipeline:
+            super().last_words(answer)
+            return
+        self._due.append(due := _Due(keep_alive=False))
+        self._written(due, answer)
+
+    def _written(self, due: _Due, answer: bytes) -> None:
+        """An answer is there: write it, and those that waited for it."""
+        due.written = answer
         waiting = self._due
         while waiting and waiting[0].written:
             first = waiting.popleft()
@@ -252,15 +261,6 @@ class ScoreLane(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         self._regulate()
-
-    def _head(self, status: int) -> bytes:
-        """Status line and the server's headers, which it makes anew once a second."""
-        headers = self.server_state.default_headers
-        known = self._heads.get(status)
-        if known is None or known[0] is not headers:
-            lines = b"".join([b"%b: %b\r\n" % header for header in headers])
-            known = self._heads[status] = headers, STATUS_LINE[status] + lines
-        return known[1]
 
     def resume_writing(self) -> None:
         super().resume_writing()

@@ -26,6 +26,7 @@ SCORES: Final = tuple(step / 20 for step in range(1, 21))
 #: name: (help, label names). Names get the prefix tollgate_.
 COUNTERS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "requests_total": ("HTTP requests to the scoring routes, by status", ("route", "status")),
+    "http_refused_total": ("Requests and connections refused at the door, by kind", ("kind",)),
     "decisions_total": ("Decisions by outcome and variant", ("decision", "variant")),
     "feature_status_total": ("Feature views read, by what was found", ("view", "status")),
     "degraded_total": ("Answers that were not the best possible, by cause", ("cause",)),
@@ -47,6 +48,10 @@ GAUGES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "model_age_seconds": ("Seconds since the champion was brought into service", ("version",)),
     "model_refused": ("1 while a line-up is refused", ()),
     "registry_refused": ("1 while Feast's registry lacks what is served", ()),
+    "tokens_refused": (
+        "1 while the tokens file is missing or broken: the tokens read before stay in force",
+        (),
+    ),
     "rules_refused": ("1 while a rule file is refused", ()),
     "rules_demoted": ("Block rules that the decline breaker has demoted", ()),
 }
@@ -75,7 +80,7 @@ class Histogram:
 
 
 class Metrics:
-    """The numbers of one worker. Only its event loop writes them."""
+    """The numbers of one worker. Only its event loop writes them; `snapshot` may be taken in any thread."""
 
     def __init__(self) -> None:
         self.counters: dict[str, dict[Labels, int]] = {name: defaultdict(int) for name in COUNTERS}
@@ -96,16 +101,17 @@ class Metrics:
         return known[labels]
 
     def snapshot(self) -> dict[str, Any]:
-        """Everything as JSON values."""
+        """Everything as JSON values. `list` copies a family at once, whoever writes meanwhile."""
         return {
             "counters": {
-                name: [[list(k), v] for k, v in values.items()] for name, values in self.counters.items()
+                name: [[list(k), v] for k, v in list(values.items())]
+                for name, values in self.counters.items()
             },
             "gauges": {
-                name: [[list(k), v] for k, v in values.items()] for name, values in self.gauges.items()
+                name: [[list(k), v] for k, v in list(values.items())] for name, values in self.gauges.items()
             },
             "histograms": {
-                name: [[list(k), h.counts, h.total] for k, h in values.items()]
+                name: [[list(k), list(h.counts), h.total] for k, h in list(values.items())]
                 for name, values in self.histograms.items()
             },
         }

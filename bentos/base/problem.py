@@ -15,14 +15,21 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Problem(Exception):
-    """A refusal: HTTP `status`, the `field` it is about and the `reason`."""
+    """A refusal: HTTP `status`, the `field` it is about and the `reason`.
 
-    def __init__(self, status: int, field: str, reason: str, *, retry_after: int | None = None) -> None:
+    `kind` is the label under which `http_refused_total` counts it: set for what is refused at the door,
+    whoever asks and whatever the body says.
+    """
+
+    def __init__(
+        self, status: int, field: str, reason: str, *, retry_after: int | None = None, kind: str | None = None
+    ) -> None:
         super().__init__(f"{status} {field}: {reason}")
         self.status = status
         self.field = field
         self.reason = reason
         self.retry_after = retry_after
+        self.kind = kind
 
     def json(self) -> bytes:
         return _json(self.field, self.reason)

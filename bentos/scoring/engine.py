@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from time import perf_counter
 
-from bentos.api.access import Access
+from bentos.api.access import open_access
 from bentos.base.metrics import Metrics, MetricsFolder, exposition
 from bentos.base.problem import Problem, refused
 from bentos.base.work import Work
@@ -55,7 +55,7 @@ class Engine:
     def __init__(self, chosen: Settings) -> None:
         self.settings = chosen
         self.metrics = Metrics()
-        self.access = Access(chosen.serve.tokens_file, chosen.serve.client_rate)
+        self.access = open_access(chosen)
         self.scorer = _scorer(chosen, self.metrics)
         self.labels = LabelStore(chosen.home)
         self.batcher: MicroBatcher[Work] = MicroBatcher(
@@ -207,6 +207,7 @@ class Engine:
         return len(labels)
 
     def metrics_text(self) -> str:
+        """Prometheus text of all workers; in any thread (what it reads is copied family by family)."""
         self.metrics.gauge("in_flight", self.in_flight)
         return exposition(self.metrics, self._folder.others())
 
@@ -230,7 +231,8 @@ class Engine:
         await self.scorer.tick()
         self.labels.tick()
         self.metrics.gauge("in_flight", self.in_flight)
-        self._folder.write(self.metrics)
+        self.metrics.gauge("tokens_refused", self.access.error is not None)
+        await asyncio.to_thread(self._folder.write, self.metrics)
         if self._converter is not None and self._converter.poll() is not None:
             self._convert()
         await asyncio.to_thread(self.scorer.log.sync)

@@ -237,7 +237,12 @@ def model(config: Settings) -> Part:
 
 def service(config: Settings) -> Part:
     base = f"http://{config.serve.host}:{config.serve.port}"
+    if config.http.metrics_port:
+        base = f"http://{config.http.metrics_host}:{config.http.metrics_port}"
     text = _fetch(f"{base}/metrics")
+    if text is None and config.serve.tokens_file is not None and not config.http.metrics_port:
+        seen = "its metrics are behind a token"
+        return Part("Service", "quiet", "unknown", [seen], "give it TOLLGATE_SERVE_METRICS_PORT")
     if text is None:
         return Part("Service", "bad", "away", [f"{base} does not answer"], "start it: `make up`")
     values = samples(text)

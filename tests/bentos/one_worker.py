@@ -40,7 +40,7 @@ async def worker(home: Path, url: str, **settings: Any) -> AsyncIterator[tuple[E
 
     transport = httpx.ASGITransport(app=Edge(beyond, lambda: engine))
     try:
-        async with httpx.AsyncClient(transport=transport, base_url="http://worker") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
 
             async def post(
                 path: str = "/v1/score", *, token: str | None = None, **changes: Any

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,7 @@ class Service:
     log: Path
     process: subprocess.Popen[bytes]
     redis: Any
+    environment: dict[str, str] = dataclass_field(default_factory=dict)
 
     def stop(self) -> None:
         self.process.terminate()
@@ -157,7 +159,7 @@ def start_service(home: Path, redis_url: str, **environment: str) -> Service:
             stdout=output, stderr=subprocess.STDOUT, env=variables, start_new_session=True,
         )  # fmt: skip
     client = connect_cluster(redis_url) if is_cluster(redis_url) else redis.Redis.from_url(redis_url)
-    service = Service(f"http://127.0.0.1:{port}", home, log, process, client)
+    service = Service(f"http://127.0.0.1:{port}", home, log, process, client, environment)
     deadline = time.monotonic() + 240
     while True:
         try:

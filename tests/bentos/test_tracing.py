@@ -42,7 +42,7 @@ def test_a_request_is_a_span_and_its_batch_links_to_it(tmp_path: Path, redis_ser
         engine.batcher._run = scorer.run
         await scorer.start()
         transport = httpx.ASGITransport(app=traced(Edge(nobody, lambda: engine), provider))
-        async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             answers = [
                 await client.post("/v1/score", json=transaction_json(transaction_id="seen", **changes),
                                   headers={"traceparent": f"00-{CALLER}-00f067aa0ba902b7-01"})

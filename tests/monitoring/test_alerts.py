@@ -101,6 +101,7 @@ CASES = [
     Case("AnswersDegraded", {DECISIONS % "APPROVE": Counter(600, 600), 'tollgate_degraded_total{cause="features"}': Counter(1, 30)}),
     Case("DecisionLogHeld", {"tollgate_log_held": Gauge(0, 12)}),
     Case("EventsWaiting", {"tollgate_events_waiting": Gauge(3, 5000)}),
+    Case("TokensRefused", {"tollgate_tokens_refused": Gauge(0, 1)}),
     Case("ModelRefused", {"tollgate_model_refused": Gauge(0, 1)}),
     Case("RulesRefused", {"tollgate_rules_refused": Gauge(0, 1), "tollgate_rules_demoted": Gauge(0, 0)}),
     Case("RulesRefused", {"tollgate_rules_refused": Gauge(0, 0), "tollgate_rules_demoted": Gauge(0, 1)}),

@@ -45,8 +45,9 @@ def status(
 
 def test_without_a_file_only_the_loopback_interface_is_served() -> None:
     access = Access(None, 0)
-    assert status(access, [], peer="127.0.0.1") == 200
-    assert status(access, [], peer="10.0.0.9") == 401
+    local = [(b"host", b"localhost:3000")]
+    assert status(access, local, peer="127.0.0.1") == 200
+    assert status(access, local, peer="10.0.0.9") == 401
 
 
 def test_a_token_opens_what_its_scopes_say(tmp_path: Path) -> None:
@@ -70,9 +71,33 @@ def test_tokens_rotate_without_a_restart_and_a_broken_file_changes_nothing(tmp_p
     access.refresh()
     assert access.error is not None
     assert status(access, bearer("new")) == 200
+    path.unlink()
+    access.refresh()
+    assert access.error == "t.json: FileNotFoundError"
+    assert status(access, bearer("new")) == 200
     tokens(path, version=4, shop=(["new"], ["score"], None))
     access.refresh()
     assert (status(access, bearer("old")), status(access, bearer("new"))) == (401, 200)
+
+
+def test_a_tokens_file_that_comes_back_unchanged_is_no_longer_refused(tmp_path: Path) -> None:
+    path = tokens(tmp_path / "t.json", shop=(["old"], ["score"], None))
+    access = Access(path, 0)
+    path.rename(tmp_path / "away.json")
+    access.refresh()
+    assert access.error is not None
+    (tmp_path / "away.json").rename(path)
+    access.refresh()
+    assert access.error is None
+
+
+def test_a_scope_opens_its_own_routes_and_admin_reads_metrics_too(tmp_path: Path) -> None:
+    access = Access(
+        tokens(tmp_path / "t.json", scraper=(["s"], ["metrics"], None), root=(["r"], ["admin"], None)), 0
+    )
+    assert (status(access, bearer("s"), "metrics"), status(access, bearer("r"), "metrics")) == (200, 200)
+    assert (status(access, bearer("s"), "admin"), status(access, bearer("s"), "any")) == (403, 200)
+    assert (status(access, bearer("r"), "score"), status(access, bearer("x"), "any")) == (403, 401)
 
 
 def test_a_client_is_held_to_its_rate(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pyarrow.dataset as ds
 import pytest
 
 from bentos.api.api_models import LabelRequest, ScoreAnswer, ScoreRequest
-from bentos.api.edge import _body
+from bentos.api.exchange import read_body
 from bentos.base.problem import Problem
 from bentos.log.labels import Label
 from fraud.contract.answer import Answer
@@ -145,7 +145,7 @@ def test_a_body_without_end_is_cut_off_while_it_streams(service: Service) -> Non
     parts = urlsplit(service.url)
     with socket.create_connection((parts.hostname, parts.port), timeout=5) as connection:
         connection.sendall(
-            b"POST /v1/score HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+            b"POST /v1/score HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
             b"transfer-encoding: chunked\r\n\r\n"
         )
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it may hang up while we send
@@ -155,7 +155,7 @@ def test_a_body_without_end_is_cut_off_while_it_streams(service: Service) -> Non
 
 
 def test_a_body_that_does_not_arrive_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bentos.api.edge.BODY_SECONDS", 0.05)
+    monkeypatch.setattr("bentos.api.exchange.BODY_SECONDS", 0.05)
     parts = iter([{"type": "http.request", "body": b"{", "more_body": True}])
 
     async def receive() -> dict[str, Any]:
@@ -165,7 +165,7 @@ def test_a_body_that_does_not_arrive_is_not_waited_for_long(monkeypatch: pytest.
         return {}
 
     with pytest.raises(Problem) as caught:
-        asyncio.run(_body({"headers": []}, receive, 100))
+        asyncio.run(read_body(receive, 100))
     assert caught.value.status == 408
 
 

@@ -32,7 +32,7 @@ def connected(service: Service) -> Iterator[socket.socket]:
 
 def request(body: bytes, *, method: str = "POST", headers: bytes = b"", version: str = "1.1") -> bytes:
     kind = b"" if b"content-type" in headers else b"content-type: application/json\r\n"
-    head = f"{method} /v1/score HTTP/{version}\r\nhost: test\r\ncontent-length: {len(body)}\r\n".encode()
+    head = f"{method} /v1/score HTTP/{version}\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n".encode()
     return head + kind + headers + b"\r\n" + body
 
 
@@ -95,7 +95,7 @@ def test_both_ways_answer_the_same(service: Service, case: str) -> None:
 
 
 def test_answers_come_in_the_order_of_pipelined_requests(service: Service) -> None:
-    status = b"GET /livez HTTP/1.1\r\nhost: test\r\n\r\n"
+    status = b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n"
     pieces = [
         request(scored("order-0")), request(b"{broken"), request(scored("order-1")), status,
         request(scored("order-2")), request(scored("order-3"), headers=BY_ASGI), request(scored("order-4")),
@@ -188,7 +188,7 @@ def test_a_caller_that_is_turned_away_and_comes_back_at_once_leaves_the_others_t
     hammering = threading.Thread(target=hammer)
     try:
         hammering.start()
-        status = b"GET /livez HTTP/1.1\r\nhost: test\r\n\r\n"
+        status = b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n"
         with connected(service) as connection:
             for _ in range(400):
                 connection.sendall(status)

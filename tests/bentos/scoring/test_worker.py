@@ -245,7 +245,7 @@ def test_operators_see_what_is_in_service_and_why_something_was_refused(
             (home / "deployment.json").write_text('{"champion": "nobody"}')
             await engine.scorer.tick()
             transport = httpx.ASGITransport(app=Edge(None, lambda: engine))  # type: ignore[arg-type]
-            async with httpx.AsyncClient(transport=transport, base_url="http://worker") as client:
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
                 statuses = [
                     (await client.get("/v1/status", headers={"authorization": f"Bearer {name}"})).status_code
                     for name in ("till", "guess")

@@ -1,0 +1,34 @@
+"""The mark of a request that the edge has let in, which BentoML's typed methods ask for.
+
+The edge is the only way in. Should another one be found (a route of BentoML's that the edge does not
+know for what it is), the typed methods refuse it. The mark is a context variable: only the edge sets it,
+and takes it away at the start of every request, since a connection may inherit an earlier one's context.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from http import HTTPStatus
+from typing import Final
+
+from bentoml.exceptions import BentoMLException
+
+_ADMITTED: Final[ContextVar[bool]] = ContextVar("tollgate_admitted", default=False)
+
+
+@contextmanager
+def admitted(yes: bool = True) -> Iterator[None]:
+    """What runs inside has been let in, or (`yes` false) has not, whatever was before."""
+    token = _ADMITTED.set(yes)
+    try:
+        yield
+    finally:
+        _ADMITTED.reset(token)
+
+
+def require_admitted() -> None:
+    """Raise BentoML's 403 for a call that did not come through the edge."""
+    if not _ADMITTED.get():
+        raise BentoMLException("not admitted", error_code=HTTPStatus.FORBIDDEN)
