@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import tempfile
@@ -26,6 +27,14 @@ make_ring(Path(os.environ["TOLLGATE_KEYS_FILE"]))
 
 # What embedded/test_tools.sh has fetched.
 os.environ["PATH"] += os.pathsep + str(REPOSITORY / ".venv" / "tools")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _thawed_at_the_end() -> Iterator[None]:
+    """What a worker in this process froze (`gc.freeze`) would outlive the interpreter's last collection, and
+    libraries in C++ would print what they take for leaks, line upon line after the verdict."""
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")
