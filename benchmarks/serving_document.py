@@ -191,7 +191,7 @@ def document(folder: Path) -> str:
                     (what, workers["requests_per_second"][name], workers[f"{name}_ratio_to_one"])
                     for what, name in (
                         ("two, 64 connections together", "same_connections"),
-                        ("two, `TOLLGATE_SERVE_PIN=false`", "anywhere"),
+                        ("two, `TOLLGATE_MACHINE_PIN=false`", "anywhere"),
                     )
                 ),
             ],

@@ -38,7 +38,7 @@ def workers_2(bench: Bench) -> dict[str, Any]:
 
     Each worker has 64 connections, which is two full batches: more do not make one worker faster
     (`impatient`). `same_connections` are two workers that share 64; `anywhere` are two that the kernel moves
-    about (`TOLLGATE_SERVE_PIN=false`). `two_loops_ratio_to_one` is what these cores give two programs that
+    about (`TOLLGATE_MACHINE_PIN=false`). `two_loops_ratio_to_one` is what these cores give two programs that
     share nothing and wait for nobody: on a virtual machine less than 2.
     """
     two = {"TOLLGATE_SERVE_WORKERS": "2"}
@@ -47,7 +47,7 @@ def workers_2(bench: Bench) -> dict[str, Any]:
         "one": ("tollgate", {}, 64),
         "two": ("two_workers", two, 128),
         "same_connections": ("two_workers", two, 64),
-        "anywhere": ("two_anywhere", {**two, "TOLLGATE_SERVE_PIN": "false"}, 128),
+        "anywhere": ("two_anywhere", {**two, "TOLLGATE_MACHINE_PIN": "false"}, 128),
     }
     found = {name: Saturation() for name in cases}
     loops = []

@@ -19,6 +19,7 @@ import redis
 
 from embedded.processes import Child, ProcessFailedError, answers, module_command
 from embedded.redis_server import free_port, start_redis
+from machine.linux import has_ended
 from stores.settings import Settings, settings
 
 SERVICE = "bentos.service:FraudScorer"
@@ -144,11 +145,10 @@ def _end(pid: int) -> bool:
         os.kill(pid, signal.SIGTERM)
         for _ in range(400):
             time.sleep(0.05)
-            os.kill(pid, 0)
-            if Path(f"/proc/{pid}/stat").exists() and Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z":
+            if has_ended(pid):
                 return True
         os.kill(pid, signal.SIGKILL)
-    except (ProcessLookupError, FileNotFoundError):
+    except ProcessLookupError:
         return True
     return False
 

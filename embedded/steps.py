@@ -7,7 +7,8 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+
+from machine.linux import tree_memory_mib
 
 
 class Steps:
@@ -63,36 +64,4 @@ class MemoryWatch:
 
     def _run(self) -> None:
         while not self._stop.wait(1.0):
-            self.peak_mib = max(self.peak_mib, tree_rss_mib())
-
-
-def tree_rss_mib() -> float:
-    """Proportional memory of this process and its descendants now (Linux; 0 elsewhere), in MiB.
-
-    Shared pages count once over all who share them (PSS), so that forked workers are not
-    counted in full for each.
-    """
-    proc = Path("/proc")
-    if not proc.exists():
-        return 0.0
-    parents: dict[int, int] = {}
-    for entry in proc.iterdir():
-        if entry.name.isdigit():
-            try:
-                parents[int(entry.name)] = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
-            except OSError:
-                continue  # it ended meanwhile
-    mine = {int(Path("/proc/self").resolve().name)}
-    grew = True
-    while grew:
-        children = {pid for pid, parent in parents.items() if parent in mine} - mine
-        grew = bool(children)
-        mine |= children
-    total = 0
-    for pid in mine:
-        try:
-            rollup = (proc / str(pid) / "smaps_rollup").read_text()
-        except OSError:
-            continue
-        total += next((int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")), 0)
-    return total / 1024
+            self.peak_mib = max(self.peak_mib, tree_memory_mib())

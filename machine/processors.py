@@ -9,13 +9,14 @@ several services on one machine.
 from __future__ import annotations
 
 import fcntl
-import os
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Final
 
+from machine.linux import keep_to, processors
+
 #: Those this process was given. (Not every system tells; then nothing is chosen.)
-_GIVEN: Final = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+_GIVEN: Final = processors()
 
 
 class OwnProcessor:
@@ -23,11 +24,11 @@ class OwnProcessor:
 
     def __init__(self, number: int, taken: IO[bytes]) -> None:
         self._taken = taken
-        os.sched_setaffinity(0, {number})
+        keep_to(0, [number])
 
     def close(self) -> None:
         """Let the calling thread, which must be the worker's, run everywhere again."""
-        os.sched_setaffinity(0, _GIVEN)
+        keep_to(0, _GIVEN)
         self._taken.close()
 
 
@@ -51,6 +52,4 @@ def own_processor(run: Path, workers: int) -> OwnProcessor | None:
 
 def run_anywhere(process: int) -> None:
     """Let a process that a worker started run on every processor that the worker was given."""
-    if _GIVEN:
-        with suppress(ProcessLookupError):
-            os.sched_setaffinity(process, _GIVEN)
+    keep_to(process, _GIVEN)

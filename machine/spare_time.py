@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import time
-from pathlib import Path
 from typing import Final
+
+from machine.linux import idle_seconds
 
 #: Processors that have to be idle, of late, all together.
 ENOUGH: Final = 0.25
@@ -18,11 +18,11 @@ class Patience:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._began = self._asked = time.monotonic()
-        self._idle = _idle_seconds()
+        self._idle = idle_seconds()
 
     def over(self) -> bool:
         """True if a processor is idle, or if it was False for so many `seconds`."""
-        now, idle = time.monotonic(), _idle_seconds()
+        now, idle = time.monotonic(), idle_seconds()
         spare = (idle - self._idle) / max(now - self._asked, 1e-9)
         self._asked, self._idle = now, idle
         if enough(spare, now - self._began, self._seconds):
@@ -34,13 +34,3 @@ class Patience:
 def enough(spare: float, waited: float, patience: float) -> bool:
     """Whether to begin, with so many idle processors, after so many seconds of at most `patience`."""
     return spare >= ENOUGH or waited >= patience
-
-
-def _idle_seconds() -> float:
-    """How long this machine's processors have been idle, all together."""
-    try:
-        with Path("/proc/stat").open() as file:
-            _, _, _, _, idle, waiting, *_ = file.readline().split()
-    except OSError:
-        return time.monotonic()  # as if one processor were
-    return (int(idle) + int(waiting)) / os.sysconf("SC_CLK_TCK")

@@ -108,10 +108,6 @@ class StreamSettings(Group):
         600, alias="TOLLGATE_STREAM_PATIENCE_SECONDS", ge=1, le=86_400,
         description="how long the flow waits for a Redis or Kafka that is away before it ends with an error",
     )  # fmt: skip
-    huge_pages: bool = Field(
-        True, alias="TOLLGATE_STREAM_HUGE_PAGES",
-        description="gather the flow's memory in huge pages, where the kernel can (Linux 6.1)",
-    )  # fmt: skip
     metrics_port: int = Field(
         0, alias="TOLLGATE_STREAM_METRICS_PORT", ge=0, le=65535,
         description="port of the flow's Prometheus metrics (further processes count up); 0 turns them off",
@@ -192,10 +188,6 @@ class ServeSettings(Group):
     in_flight: int = Field(
         2, alias="TOLLGATE_SERVE_IN_FLIGHT", ge=1, le=16, description="micro-batches that one worker has under way at once"
     )  # fmt: skip
-    pin: bool = Field(
-        True, alias="TOLLGATE_SERVE_PIN",
-        description="keep each worker to a processor of its own, where there are as many as workers (at least 2)",
-    )  # fmt: skip
     tracing: bool = Field(
         False, alias="TOLLGATE_SERVE_TRACING", description="make OpenTelemetry spans of scoring requests"
     )
@@ -261,6 +253,39 @@ class HttpSettings(Group):
     metrics_host: str = Field(
         "127.0.0.1", alias="TOLLGATE_SERVE_METRICS_HOST", description="address of that port"
     )
+
+
+class MachineSettings(Group):
+    """What is asked of the operating system. `make bench-machine` shows what each is worth alone."""
+
+    pin: bool = Field(
+        True, alias="TOLLGATE_MACHINE_PIN",
+        description="keep each worker to a processor of its own, where there are as many as workers (at least 2)",
+    )  # fmt: skip
+    behind: bool = Field(
+        True, alias="TOLLGATE_MACHINE_BEHIND",
+        description="give what works beside a worker (log conversion, registry reads) the lowest priority",
+    )  # fmt: skip
+    spare_time: bool = Field(
+        True, alias="TOLLGATE_MACHINE_SPARE_TIME",
+        description="convert the decision log while a processor is idle, or after some seconds",
+    )  # fmt: skip
+    garbage: bool = Field(
+        True, alias="TOLLGATE_MACHINE_GARBAGE", description="collect Python's cyclic garbage seldom"
+    )
+    timers: bool = Field(
+        True, alias="TOLLGATE_MACHINE_TIMERS",
+        description="let the flow's idle main thread wake late, so that it does not take the interpreter from the others",
+    )  # fmt: skip
+    huge_pages: bool = Field(
+        True, alias="TOLLGATE_MACHINE_HUGE_PAGES",
+        description="gather the flow's memory in huge pages, where the kernel can (Linux 6.1)",
+    )  # fmt: skip
+    code_folder: Path | None = Field(
+        None, alias="TOLLGATE_MACHINE_CODE_FOLDER",
+        description="folder that only this user may write, for loops compiled to machine code; without it beside the modules, "
+        "in the user's cache or in the system's temporary folder",
+    )  # fmt: skip
 
 
 class RemoteModelSettings(Group):

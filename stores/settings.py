@@ -28,6 +28,7 @@ from stores.setting_groups import (
     HttpSettings,
     KafkaSettings,
     KeySettings,
+    MachineSettings,
     RedisSettings,
     RemoteModelSettings,
     ServeSettings,
@@ -81,6 +82,7 @@ class Settings(Group):
     serve: ServeSettings
     http: HttpSettings
     remote_model: RemoteModelSettings
+    machine: MachineSettings
 
     @cached_property
     def lake(self) -> Path:

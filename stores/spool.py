@@ -20,6 +20,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from machine.linux import sync_data
+
 _HEADER: Final = struct.Struct("<II")
 
 
@@ -141,7 +143,7 @@ class SpoolFile:
 
     def sync(self) -> None:
         """Ask the disk to keep it through a power loss; blocks, so call it from a thread."""
-        os.fdatasync(self._descriptor)
+        sync_data(self._descriptor)
 
     def finish(self, final: Path) -> None:
         """Close the file and give it its final name."""

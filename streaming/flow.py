@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=configured.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     def build(stopping: threading.Event) -> Dataflow:
-        if configured.stream.huge_pages:
+        if configured.machine.huge_pages:
             use_huge_pages()
         return build_flow(configured, stopping, drain=chosen.drain)
 

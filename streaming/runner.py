@@ -53,11 +53,12 @@ def run(
     addresses = _addresses(configured, processes) if processes > 1 else []
     stopping = _stop_event()
     metrics.serve(configured.stream.metrics_port and configured.stream.metrics_port + (process_id or 0))
-    collect_seldom()
+    if configured.machine.garbage:
+        collect_seldom()
     sys.setswitchinterval(_TURN_S)
     _log.info("the flow starts (process %s of %s)", (process_id or 0) + 1, processes)
     flow = build(stopping)
-    with waking_seldom():
+    with waking_seldom(configured.machine.timers):
         cluster_main(  # type: ignore[no-untyped-call]
             flow, addresses, process_id or 0,
             epoch_interval=timedelta(seconds=configured.stream.snapshot_seconds),

@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import argparse
 import fcntl
-import gc
 import hashlib
 import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -31,6 +29,7 @@ import pyarrow.parquet as pq
 from bentos.log.decision_log import RECORD, journal_folder
 from bentos.log.labels import convert_labels
 from fraud.features.feature_list import VECTOR
+from machine.garbage import without_collections
 from machine.spare_time import Patience
 from stores.settings import settings
 from stores.spool import orphaned, read_frames
@@ -132,19 +131,7 @@ class _Hour:
         self._records, self._rows = [], []
 
 
-@contextmanager
-def _without_collections() -> Iterator[None]:
-    """What is decoded has no cycles: Python's collector would go through it again and again for nothing."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-@_without_collections()
+@without_collections()  # what is decoded has no cycles
 def convert(segment: Path, root: Path) -> int:
     """Write one segment as hourly files under `root`, delete it, return its number of decisions."""
     by_hour: dict[int, _Hour] = {}
@@ -204,12 +191,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--follow", type=int, metavar="PID", help="keep converting until the parent PID is gone"
     )
     options = parser.parse_args(arguments)
-    home = settings().home
+    configured = settings()
+    home = configured.home
     if options.follow is not None:
         # The supervisor signals a worker's children with it: stay for what the worker closes last.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    patience = Patience(_PATIENCE_S)
+    patience = Patience(_PATIENCE_S if configured.machine.spare_time else 0.0)
     while True:
         last = options.follow is None or os.getppid() != options.follow
         try:

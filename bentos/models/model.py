@@ -52,7 +52,11 @@ def _library() -> ctypes.CDLL:
     spec = importlib.util.find_spec("lightgbm")
     if spec is None or spec.origin is None:
         raise ModelError("the lightgbm package, which carries the library, is not installed")
-    library = ctypes.CDLL(str(Path(spec.origin).parent / "lib" / "lib_lightgbm.so"))
+    # The suffix is the platform's: .so, .dylib.
+    found = next((Path(spec.origin).parent / "lib").glob("lib_lightgbm.*"), None)
+    if found is None:
+        raise ModelError("the lightgbm package has no library: reinstall it")
+    library = ctypes.CDLL(str(found))
     library.LGBM_GetLastError.restype = ctypes.c_char_p
     # Quiet: the library would print to stdout, which belongs to the structured log.
     library.LGBM_RegisterLogCallback(_SILENCE)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import subprocess
@@ -21,6 +20,7 @@ from bentos.scoring.batcher import IN_TIME, MicroBatcher, Overloaded
 from bentos.scoring.scorer import Scorer
 from fraud.contract.transaction import ContractError, Transaction, parse_measured
 from machine.beside import start_beside
+from machine.garbage import settle
 from machine.processors import OwnProcessor, own_processor
 from stores.run_folder import open_run_folder
 from stores.settings import Settings
@@ -33,8 +33,6 @@ _TICK = 0.25
 #: Transactions in one bulk request, and in all that wait.
 LARGEST_BULK_ITEMS = 1024
 BULK_QUEUE = 8 * LARGEST_BULK_ITEMS
-#: New objects that are there at once before Python looks for cycles among them.
-_YOUNG_OBJECTS = 50_000
 
 
 def _scorer(chosen: Settings, metrics: Metrics) -> Scorer:
@@ -77,16 +75,13 @@ class Engine:
         self._processor: OwnProcessor | None = None
 
     async def start(self) -> None:
-        if self.settings.serve.pin:
+        if self.settings.machine.pin:
             self._processor = own_processor(open_run_folder(self.settings.run), self.settings.serve.workers)
         await self.scorer.start()
         self._ticker = asyncio.create_task(self._tick())
         self._convert()
-        # What start-up made stays for good: keep it out of every later collection. And a request's objects
-        # go by themselves: a collection each 700 of them looks through a batch under way, for nothing.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(_YOUNG_OBJECTS)
+        if self.settings.machine.garbage:
+            settle()  # what start-up made stays for good, and a request's objects go by themselves
 
     async def stop(self) -> None:
         """Finish what is queued, then drain the log and the outbox."""
@@ -240,5 +235,6 @@ class Engine:
     def _convert(self) -> None:
         """Run the conversion to parquet in a process of its own, with this worker's life."""
         self._converter = start_beside(
-            self.settings.home, "bentos.log.decision_files", "--follow", str(os.getpid())
-        )
+            self.settings.home, "bentos.log.decision_files", "--follow", str(os.getpid()),
+            behind=self.settings.machine.behind,
+        )  # fmt: skip

@@ -48,11 +48,6 @@ def packed_rows(
     return matrix
 
 
-def warm_up() -> None:
-    """Make the first call now: it reads what numba compiled (a second), or compiles it (six)."""
-    packed_rows(*joined([]), [], np.empty((0, len(PROFILE_INPUTS))))
-
-
 def transaction_features(
     states: Sequence[Sequence[bytes | None]], request: Mapping[str, Ints], profiles: Mapping[str, Floats]
 ) -> dict[str, Floats]:

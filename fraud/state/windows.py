@@ -57,7 +57,8 @@ def joined(states: Sequence[bytes | None]) -> tuple[Ints, Ints]:
     ends = np.zeros(len(blobs) + 1, dtype=np.int64)
     np.cumsum(np.fromiter(map(len, blobs), dtype=np.int64, count=len(blobs)), out=ends[1:])
     ends >>= 3
-    return np.frombuffer(b"".join(blobs), dtype=np.int64), ends
+    # Bytes that may be written: loops are compiled for each kind of array, and those of a request are.
+    return np.frombuffer(bytearray().join(blobs), dtype=np.int64), ends
 
 
 def split(words: Ints, ends: Ints) -> list[bytes | None]:

@@ -18,7 +18,7 @@ def test_it_is_asked_how_idle_the_processors_were_since_the_last_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = idle = 1000.0
-    monkeypatch.setattr(spare_time, "_idle_seconds", lambda: idle)
+    monkeypatch.setattr(spare_time, "idle_seconds", lambda: idle)
     monkeypatch.setattr("time.monotonic", lambda: now)
     patience = Patience(5.0)
     begun = []
