@@ -30,6 +30,15 @@ class RedisSettings(Group):
     )  # fmt: skip
 
 
+class ContractSettings(Group):
+    """What a transaction may hold."""
+
+    reference_rates: Path | None = Field(
+        None, alias="TOLLGATE_REFERENCE_RATES",
+        description="YAML file of US dollars for one unit of each currency, by which features compare amounts; the program's own rates without it",
+    )  # fmt: skip
+
+
 class FeastSettings(Group):
     """The feature store."""
 

@@ -19,8 +19,10 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 from pydantic.fields import FieldInfo
 
+from stores.reference_rates import RatesError, apply_rates
 from stores.run_folder import default_run_folder
 from stores.setting_groups import (
+    ContractSettings,
     EventLogSettings,
     FeastSettings,
     Group,
@@ -71,6 +73,7 @@ class Settings(Group):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", alias="TOLLGATE_LOG_LEVEL", description="least severe message that is logged"
     )
+    contract: ContractSettings
     redis: RedisSettings
     feast: FeastSettings
     event_log: EventLogSettings
@@ -182,5 +185,11 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
 
 @lru_cache(maxsize=1)
 def settings() -> Settings:
-    """The settings of this process."""
-    return load_settings()
+    """The settings of this process. The first call puts its reference rates into force."""
+    chosen = load_settings()
+    if chosen.contract.reference_rates is not None:
+        try:
+            apply_rates(chosen.contract.reference_rates)
+        except RatesError as error:
+            raise SettingsError(f"TOLLGATE_REFERENCE_RATES: {error}") from None
+    return chosen

@@ -37,7 +37,7 @@ _RUN: Final = b"0" * FEWEST
 _ALONE: Final = re.compile(b"0{%d,}" % FEWEST)
 #: Shapes that the printed groupings begin with. All begin with zeros for which `re` can look quickly.
 _PRINTED: Final = re.compile(
-    rb"0000(?:(?<!00000)-{1,3}(?:0000-{1,3}0000|000-{1,3}000-{1,3}000|00000-{1,3}000000|000000-{1,3}0000)"
+    rb"0000(?:(?<!00000)-{1,3}(?:0000(?:-{1,3}|0000)0000|000-{1,3}000-{1,3}000|00000-{1,3}000000|000000-{1,3}0000)"
     rb"|00(?<!0000000)-{1,3}0000000000000)"
 )
 #: Groupings by the digits of their first group.

@@ -2,48 +2,101 @@
 
 A transaction's amount is kept exactly, in minor units of its own currency. Velocity and
 profiles add amounts of many currencies, so they use *reference cents*: the amount converted
-by a fixed table of integer rates. The table is a feature-engineering constant, not a market
-quote: it never changes between training and serving, which is what makes features repeat.
+by a fixed table of rates. The table is a feature-engineering constant, not a market quote: it
+never changes between training and serving, which is what makes features repeat.
+
+Currencies are those of ISO 4217's list one (the `iso4217` package carries SIX's own file) that
+have a minor unit, and those of list three that were withdrawn since 2010: histories hold them.
 """
 
 from __future__ import annotations
 
-from decimal import Context, Decimal, Inexact
-from typing import Final
+from collections.abc import Mapping
+from decimal import Context, Decimal, Inexact, InvalidOperation
+from hashlib import blake2b
+from typing import Any, Final, NamedTuple, cast
 
+from iso4217 import raw_table
+
+from fraud.contract import reference_rates
+
+
+class Currency(NamedTuple):
+    """ISO 4217's numeric code, and digits after the decimal point."""
+
+    number: int
+    digits: int
+
+
+_WITHDRAWN: Final = {
+    "ANG": Currency(532, 2), "BGN": Currency(975, 2), "BYR": Currency(974, 0), "CUC": Currency(931, 2),
+    "EEK": Currency(233, 2), "HRK": Currency(191, 2), "LTL": Currency(440, 2), "LVL": Currency(428, 2),
+    "MRO": Currency(478, 2), "SLL": Currency(694, 2), "STD": Currency(678, 2), "VEF": Currency(937, 2),
+    "ZMK": Currency(894, 2), "ZWL": Currency(932, 2),
+}  # fmt: skip
+#: Every currency that a transaction may have, by its ISO 4217 code. Metals, baskets and codes for
+#: tests have no minor unit, and no amounts.
+CURRENCIES: Final[dict[str, Currency]] = dict(
+    sorted(
+        (
+            _WITHDRAWN
+            | {
+                code: Currency(entry["CcyNbr"], int(entry["CcyMnrUnts"]))
+                for code, entry in cast("dict[str, dict[str, Any]]", raw_table).items()
+                if code and entry["CcyMnrUnts"].isdigit()
+            }
+        ).items()
+    )
+)
 #: Digits after the decimal point, by ISO 4217 code.
-MINOR_DIGITS: Final[dict[str, int]] = {
-    "AED": 2, "AUD": 2, "BHD": 3, "BRL": 2, "CAD": 2, "CHF": 2, "CLP": 0, "CNY": 2, "CZK": 2,
-    "DKK": 2, "EUR": 2, "GBP": 2, "HKD": 2, "HUF": 2, "IDR": 2, "ILS": 2, "INR": 2, "ISK": 0,
-    "JPY": 0, "KRW": 0, "KWD": 3, "MXN": 2, "MYR": 2, "NOK": 2, "NZD": 2, "OMR": 3, "PHP": 2,
-    "PLN": 2, "RON": 2, "SAR": 2, "SEK": 2, "SGD": 2, "THB": 2, "TND": 3, "TRY": 2, "TWD": 2,
-    "USD": 2, "VND": 0, "ZAR": 2,
-}  # fmt: skip
-
-#: Reference cents (USD) for one *major* unit of a currency, times 10,000.
-_REFERENCE_RATE: Final[dict[str, int]] = {
-    "AED": 272300, "AUD": 660000, "BHD": 26525000, "BRL": 190000, "CAD": 730000, "CHF": 1120000,
-    "CLP": 1060, "CNY": 140000, "CZK": 43000, "DKK": 145000, "EUR": 1080000, "GBP": 1270000,
-    "HKD": 128000, "HUF": 2750, "IDR": 63, "ILS": 270000, "INR": 12000, "ISK": 7250,
-    "JPY": 6700, "KRW": 745, "KWD": 32500000, "MXN": 55000, "MYR": 215000, "NOK": 94000,
-    "NZD": 610000, "OMR": 25974000, "PHP": 17500, "PLN": 250000, "RON": 217000, "SAR": 266600,
-    "SEK": 95000, "SGD": 745000, "THB": 28000, "TND": 3200000, "TRY": 31000, "TWD": 31000,
-    "USD": 1000000, "VND": 40, "ZAR": 54000,
-}  # fmt: skip
+MINOR_DIGITS: Final[dict[str, int]] = {code: currency.digits for code, currency in CURRENCIES.items()}
 
 #: Amounts enter velocity sums at most this large (reference cents, 21.4 million units), so
 #: that integer sums and sums of squares stay exact in 64 bits.
 REFERENCE_CAP: Final = 2**31 - 1
 
-
 #: Rounds nothing: more digits than any amount has are an error.
 _EXACT: Final = Context(prec=28, Emax=999_999, Emin=-999_999, traps=[Inexact])
+#: A rate is a positive decimal of at most this many places; nothing real is worth more than the bound.
+_RATE_PLACES: Final = 12
+_LARGEST_RATE: Final = 10_000
 
-#: Twice the rate, the divisor that turns rate times minor units into cents, and twice that.
-_CONVERSION: Final = {
-    currency: (2 * rate, 10_000 * 10 ** MINOR_DIGITS[currency], 20_000 * 10 ** MINOR_DIGITS[currency])
-    for currency, rate in _REFERENCE_RATE.items()
-}
+#: Twice the numerator of a currency's rate, its divisor (minor units in, cents out), and twice that.
+_CONVERSION: Final[dict[str, tuple[int, int, int]]] = {}
+
+
+def use_rates(rates: Mapping[str, str | Decimal]) -> None:
+    """Convert by `rates` (US dollars for one major unit) from now on, in this process.
+
+    To be called before anything is converted. Raises ValueError that names the currency, and
+    changes nothing, unless every currency has a rate that is a positive decimal.
+    """
+    missing = sorted(set(CURRENCIES) - set(rates))
+    if missing:
+        raise ValueError(f"has no rate for {', '.join(missing)}")
+    made = {}
+    for code, rate in rates.items():
+        if code not in CURRENCIES:
+            raise ValueError(f"{code} is not a currency of ISO 4217 with a minor unit")
+        try:
+            value = Decimal(rate)
+            scaled = int(value.scaleb(_RATE_PLACES, _EXACT))
+        except (InvalidOperation, Inexact, ValueError, OverflowError):
+            raise ValueError(f"{code}: should be a decimal, such as 1.08") from None
+        if not 0 < value <= _LARGEST_RATE or Decimal(scaled).scaleb(-_RATE_PLACES) != value:
+            raise ValueError(f"{code}: should be above 0, at most {_LARGEST_RATE}, in {_RATE_PLACES} places")
+        if code == "USD" and value != 1:
+            raise ValueError("USD: a dollar is worth 1")
+        divisor = 10 ** (_RATE_PLACES - 2 + CURRENCIES[code].digits)
+        made[code] = 2 * scaled, divisor, 2 * divisor
+    _CONVERSION.clear()
+    _CONVERSION.update(made)
+
+
+def rates_digest() -> str:
+    """A digest of the rates in use: what was computed under another one does not compare."""
+    text = ";".join(f"{code}:{rate}/{divisor}" for code, (rate, divisor, _) in sorted(_CONVERSION.items()))
+    return blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def minor_units(amount: Decimal, currency: str) -> int:
@@ -73,3 +126,6 @@ def reference_cents(minor: int, currency: str) -> int:
     rate, divisor, twice = _CONVERSION[currency]
     cents = (minor * rate + divisor) // twice
     return cents if cents < REFERENCE_CAP else REFERENCE_CAP
+
+
+use_rates(reference_rates.USD)

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fraud.contract.money import MINOR_DIGITS
+from fraud.contract.money import CURRENCIES
 from fraud.contract.transaction import CHANNELS, Transaction
 from fraud.features.entities import TRACKED_FIELDS
 from fraud.state.observation import NO_LOCATION, pack_location, stable_hash
@@ -28,7 +28,7 @@ REQUEST_FIELDS: Final[dict[str, str]] = {
     "channel_code": "index of the channel in the contract",
     "category_code": "merchant category code, or -1",
     "country_code": "country code, or -1",
-    "currency_code": "index of the currency in alphabetical order",
+    "currency_code": "ISO 4217 numeric code of the currency",
     "location": "packed micro-degrees, or the smallest integer",
     "customer_hash": "hash of customer_id",
     "card_hash": "hash of card_id",
@@ -40,7 +40,7 @@ REQUEST_FIELDS: Final[dict[str, str]] = {
 }
 
 _CHANNEL_CODE: Final = {channel: code for code, channel in enumerate(CHANNELS)}
-_CURRENCY_CODE: Final = {currency: code for code, currency in enumerate(sorted(MINOR_DIGITS))}
+_CURRENCY_CODE: Final = {currency: known.number for currency, known in CURRENCIES.items()}
 
 
 @lru_cache(maxsize=4096)
