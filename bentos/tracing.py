@@ -31,6 +31,7 @@ from bentos.models.model_scores import ModelScores, Scored
 from bentos.once.once import Claimed, Once
 from bentos.scoring.scorer import Scorer
 from fraud.decision.rules import Rule
+from stores.keys import Seal
 from stores.settings import Settings, SettingsError
 
 _NAME: Final = "tollgate"
@@ -71,8 +72,8 @@ class TracedService(EdgeService):
 class _TracedOnce(Once):
     """Knows the span of every request that is under way."""
 
-    def __init__(self, chosen: Settings, metrics: Metrics) -> None:
-        super().__init__(chosen, metrics)
+    def __init__(self, chosen: Settings, metrics: Metrics, seal: Seal) -> None:
+        super().__init__(chosen, metrics, seal)
         self.spans: dict[Work, SpanContext] = {}
 
     def begin(self, work: Work) -> None:
@@ -108,7 +109,7 @@ class TracedScorer(Scorer):
         super().__init__(chosen, metrics)
         self._provider = provider or tracer_provider()
         self._tracer = self._provider.get_tracer(_NAME)
-        self.once = _TracedOnce(chosen, metrics)
+        self.once = _TracedOnce(chosen, metrics, self.keys.seal("answers"))
         self.scores = _TracedScores(chosen, self._provider)
 
     async def run(self, batch: list[Work]) -> None:

@@ -121,6 +121,12 @@ class Keys:
         return made
 
     @property
+    def signing(self) -> str:
+        """The id of the key that signs."""
+        assert self._signing is not None
+        return self._signing.id
+
+    @property
     def identity(self) -> bytes:
         """The key under which event identities are hashed. It stays for as long as states do."""
         return derived(bytes.fromhex(self._ring.identity), "identity")
@@ -201,7 +207,7 @@ def _retire(path: Path, name: str) -> str:
     def change(ring: Ring) -> Ring:
         if name not in [key.id for key in ring.keys]:
             raise KeyringError(f"there is no key {name} in {path}")
-        if name == Keys(path).seal("log").key_id.hex():
+        if name == Keys(path).signing:
             raise KeyringError(f"{name} signs: rotate first")
         changed = [msgspec.structs.replace(key, retired=key.retired or key.id == name) for key in ring.keys]
         return msgspec.structs.replace(ring, keys=tuple(changed))
@@ -211,7 +217,7 @@ def _retire(path: Path, name: str) -> str:
 
 
 def _listed(path: Path) -> str:
-    signing = Keys(path).seal("log").key_id.hex()
+    signing = Keys(path).signing
     lines = []
     for key in read_ring(path).keys:
         state = "retired" if key.retired else "signs" if key.id == signing else "verifies"

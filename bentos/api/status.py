@@ -31,6 +31,7 @@ def status(engine: Engine) -> dict[str, Any]:
         },
         "registry": {"refused": scorer.reader.plans.error},
         "tokens": {"refused": engine.access.error},
+        "keys": {"signs": scorer.keys.signing, "refused": scorer.keys.error},
         "breakers": {"redis": scorer.reader.breaker.state, "model": scorer.scores.breaker.state},
         "waiting": {
             "transactions": engine.in_flight,

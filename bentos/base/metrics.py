@@ -33,6 +33,7 @@ COUNTERS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "rule_hits_total": ("Rules that held, by name and action", ("rule", "action")),
     "rule_errors_total": ("Rules that could not be evaluated", ()),
     "repeated_total": ("Requests answered from memory, or refused for another body", ("outcome",)),
+    "unverified_total": ("Values in Redis or files that no key in force signed, by what they are", ("what",)),
     "labels_total": ("Labels accepted, by source", ("source",)),
     "profiles_read_again_total": (
         "Profiles read value by value: written by another program than Tollgate's store",
@@ -52,6 +53,7 @@ GAUGES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
         "1 while the tokens file is missing or broken: the tokens read before stay in force",
         (),
     ),
+    "keys_refused": ("1 while the keyring is refused: the keys before stay in force", ()),
     "rules_refused": ("1 while a rule file is refused", ()),
     "rules_demoted": ("Block rules that the decline breaker has demoted", ()),
 }

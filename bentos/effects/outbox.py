@@ -22,19 +22,20 @@ import hiredis
 
 from bentos.effects.backlog import Backlog
 from bentos.effects.backlog import Effect as Effect
-from bentos.once.claims import ANSWER, answer_key, split_value
+from bentos.once.claims import ANSWER, answer_key, read_value
 from bentos.wire.redis_cluster import connection_to
 from bentos.wire.redis_connection import Address, Exchange, RedisUnavailable, pack, parse_url
+from stores.keys import Seal
 from stores.spool import SpoolFull
 
 #: KEYS per effect: the answer's key and, if events go to this Redis, the stream. ARGV: whether they do (2)
 #: or not (1); per effect the answer and the event, if there is a stream. Nothing happens twice. Returns
-#: how many effects were new.
+#: how many effects were new. (What is no string was planted: an error for it would hold up those behind.)
 FINISH: Final = b"""
 local each, new = tonumber(ARGV[1]), 0
 for at = 1, #KEYS, each do
-  local known = redis.call('GET', KEYS[at])
-  if not known or string.byte(known, 1) ~= 65 then
+  local known = redis.pcall('GET', KEYS[at])
+  if type(known) ~= 'string' or string.byte(known, 1) ~= 65 then
     if each == 2 then redis.call('XADD', KEYS[at + 1], '*', 'v', ARGV[at + 2]) end
     redis.call('SET', KEYS[at], ARGV[at + 1], 'EX', 86400)
     new = new + 1
@@ -215,15 +216,25 @@ def _refused(reply: object) -> bool:
     return reply is None or isinstance(reply, hiredis.ReplyError)
 
 
-def remembered_answers(url: str, project: str) -> Iterator[tuple[str, bytes]]:
-    """Every answer that the Redis at `url` remembers: transaction id and JSON. Blocks; not for a service."""
+def remembered_answers(url: str, project: str, seal: Seal) -> Iterator[tuple[str, bytes | None]]:
+    """Every answer that the Redis at `url` remembers: transaction id and JSON, None for what does not
+    verify. Blocks; not for a service.
+    """
+    import redis
+
     prefix = answer_key(project, "")
     pattern = re.sub(rb"([*?\[\]\\])", rb"\\\1", prefix) + b"*"
     with _client(parse_url(url)) as client:
         for key in client.scan_iter(match=pattern, count=1000):
-            answered, _, rest = split_value(client.get(key) or b"")
-            if answered:
-                yield key[len(prefix) :].decode(), rest
+            try:
+                value = client.get(key)
+            except redis.ResponseError:  # no string
+                value = b""
+            if value is None:  # gone meanwhile
+                continue
+            stored = read_value(seal, key, value)
+            if stored is None or stored.answered:
+                yield key[len(prefix) :].decode(errors="replace"), stored and stored.rest
 
 
 def _client(address: Address) -> Any:

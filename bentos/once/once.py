@@ -13,8 +13,9 @@ machine's `turn`, one worker at a time. `publish` lets everybody know before an 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from types import TracebackType
@@ -23,14 +24,24 @@ from typing import Final
 from bentos.base.metrics import Metrics
 from bentos.base.problem import Problem
 from bentos.base.work import Work, conflict
-from bentos.once.claims import answer_key, answer_value, claim_command, claim_value, split_value
+from bentos.once.claims import (
+    Stored,
+    answer_key,
+    answer_value,
+    claim_command,
+    claim_value,
+    read_value,
+    take_over_command,
+)
 from bentos.once.memory import Memory
 from bentos.once.shared_answers import SharedAnswers, open_shared
 from bentos.wire.redis_connection import pack
-from bentos.wire.replies import Replies
+from bentos.wire.replies import NO_REPLIES, Replies
+from stores.keys import Seal
 from stores.run_folder import open_run_folder
 from stores.settings import Settings
 
+_log = logging.getLogger("tollgate.scoring")
 #: Redis's reply to a claim that was free.
 _CLAIMED: Final = b"+OK\r\n"
 #: What an answer says that other workers of the machine may contradict.
@@ -56,12 +67,15 @@ class Claimed:
 class Once:
     """What one worker knows about who decides, or has decided, an id. One event loop owns it."""
 
-    def __init__(self, chosen: Settings, metrics: Metrics) -> None:
+    def __init__(self, chosen: Settings, metrics: Metrics, seal: Seal) -> None:
         self._project = chosen.feast.project
         self._metrics = metrics
+        self._seal = seal
+        for what in ("answer", "sibling"):  # so that the first one is an increase
+            metrics.count("unverified_total", what, by=0)
         self._nonce = os.urandom(8)
         self._memory = Memory()
-        self._siblings = open_shared(open_run_folder(chosen.run), chosen.serve.workers)
+        self._siblings = open_shared(open_run_folder(chosen.run), chosen.serve.workers, seal, metrics)
 
     # -- before a batch ----------------------------------------------------------------------
 
@@ -106,8 +120,11 @@ class Once:
         commands = []
         for work in batch:
             work.key = answer_key(self._project, work.transaction.transaction_id)
-            commands.append(claim_command(work.key, claim_value(work.digest, self._nonce)))
+            commands.append(claim_command(work.key, self._claim(work)))
         return commands
+
+    def _claim(self, work: Work) -> bytes:
+        return claim_value(self._seal, work.key, work.digest, self._nonce)
 
     async def settle(self, batch: Sequence[Work], replies: Replies, ask: Ask) -> Claimed:
         """Answer or refuse what others decided or are deciding.
@@ -122,33 +139,65 @@ class Once:
         claims = [replies.raw(place) for place in every[: len(replies)]]
         everywhere = len(claims) == len(batch) and b"" not in claims
         taken = [place for place, reply in enumerate(claims) if reply and reply != _CLAIMED]
-        gone = set()
-        if taken:
-            stored = await ask([pack(b"GET", batch[place].key) for place in taken])
-            for place, value in zip_longest(taken, stored.objects()):
-                # A claim that Redis refuses (no memory left, a replica) is none, but answers are known.
-                if not isinstance(value, bytes):
-                    everywhere = False
-                elif not self._mine(batch[place], value):
+        found = await ask([pack(b"GET", batch[place].key) for place in taken]) if taken else NO_REPLIES
+        gone, planted = set(), {}
+        for place, value in zip_longest(taken, found.objects()):
+            work = batch[place]
+            # What is no string was planted; any other error is Redis's own (no memory left, a replica): a
+            # claim that it refuses is none, but answers are known.
+            stored = read_value(self._seal, work.key, value) if isinstance(value, bytes) else None
+            if stored is not None:
+                if not self._mine(work, stored):
                     gone.add(place)
+            elif isinstance(value, bytes) or str(value).startswith("WRONGTYPE"):
+                planted[place] = value if isinstance(value, bytes) else b""
+            else:
+                everywhere = False
+        if planted:
+            lost, proven = await self._take_over(batch, planted, ask)
+            gone |= lost
+            everywhere = everywhere and proven
         places = [place for place in every if place not in gone]
         return Claimed([batch[place] for place in places], places, everywhere)
 
-    def _mine(self, work: Work, stored: bytes) -> bool:
+    def _mine(self, work: Work, stored: Stored) -> bool:
         """Whether what stands under the work's key is this worker's own claim; if not, the work is
         answered or refused.
         """
-        answered, digest, rest = split_value(stored)
-        if answered or digest != work.digest:
-            outcome = work.repeat(digest, rest)
+        if stored.answered or stored.digest != work.digest:
+            outcome = work.repeat(stored.digest, stored.rest)
             self._metrics.count("repeated_total", outcome)
             if outcome == "answered":
-                self._memory.remember(work.transaction.transaction_id, digest, rest)
+                self._memory.remember(work.transaction.transaction_id, stored.digest, stored.rest)
             return False
-        if rest != self._nonce:
-            work.refuse(Problem(503, "transaction_id", "is being decided right now", retry_after=1))
+        if stored.rest != self._nonce:
+            work.refuse(_being_decided())
             return False
         return True
+
+    async def _take_over(
+        self, batch: Sequence[Work], planted: Mapping[int, bytes], ask: Ask
+    ) -> tuple[set[int], bool]:
+        """Claim in the place of values that nobody of ours wrote. Returns the places of works that another
+        worker was quicker to take over, which are refused, and whether Redis holds a claim for the rest.
+        """
+        self._metrics.count("unverified_total", "answer", by=len(planted))
+        _log.error(
+            "values in Redis do not verify and were put aside: somebody else writes there, or hosts have "
+            "different keys",
+            extra={"transactions": [batch[place].transaction.transaction_id for place in planted]},
+        )
+        replies = await ask(
+            [take_over_command(batch[at].key, value, self._claim(batch[at])) for at, value in planted.items()]
+        )
+        lost, proven = set(), True
+        for place, reply in zip_longest(planted, replies.objects()):
+            if reply == 0:
+                batch[place].refuse(_being_decided())
+                lost.add(place)
+            elif reply != 1:
+                proven = False
+        return lost, proven
 
     # -- while Redis cannot tell -----------------------------------------------------------------
 
@@ -163,21 +212,25 @@ class Once:
         await siblings.catch_up()
         if not claimed.everywhere:
             siblings.owing.owe()  # before the last look at what the others have done
-        return _MachinesTurn(claimed.to_decide, siblings, self._memory, self._metrics)
+        return _MachinesTurn(claimed.to_decide, siblings, self._memory)
 
     # -- afterwards ------------------------------------------------------------------------------
 
     def value(self, work: Work, answer: bytes) -> bytes:
         """What Redis is to remember under the work's key."""
-        return answer_value(work.digest, answer)
+        return answer_value(self._seal, work.key, work.digest, answer)
 
-    def publish(self, batch: Sequence[Work], answers: Sequence[bytes], *, sent: bool) -> None:
-        """Answer `batch`, having let everybody know; `sent`: the answers are on their way to Redis."""
+    def publish(
+        self, batch: Sequence[Work], answers: Sequence[bytes], values: Sequence[bytes], *, sent: bool
+    ) -> None:
+        """Answer `batch`, having let everybody know; `values` as `value` makes them, `sent`: they are on
+        their way to Redis.
+        """
         siblings = self._siblings
         if siblings is not None:
             if not sent:
                 siblings.owing.owe()
-            siblings.publish(batch, answers)
+            siblings.publish(batch, values)
         for work, answer in zip(batch, answers, strict=True):
             self._memory.remember(work.transaction.transaction_id, work.digest, answer)
             work.answer(answer)
@@ -205,6 +258,10 @@ class Once:
             self._siblings.close(owes)
 
 
+def _being_decided() -> Problem:
+    return Problem(503, "transaction_id", "is being decided right now", retry_after=1)
+
+
 class Turn:
     """What may be decided now: of the works that were claimed those at `places`.
 
@@ -230,21 +287,18 @@ class Turn:
 class _MachinesTurn(Turn):
     """One worker of the machine at a time; what the others have decided is answered or refused."""
 
-    __slots__ = ("_memory", "_metrics", "_siblings", "_turn")
+    __slots__ = ("_memory", "_siblings", "_turn")
 
-    def __init__(
-        self, works: Sequence[Work], siblings: SharedAnswers, memory: Memory, metrics: Metrics
-    ) -> None:
+    def __init__(self, works: Sequence[Work], siblings: SharedAnswers, memory: Memory) -> None:
         super().__init__(works)
         self._siblings = siblings
         self._memory = memory
-        self._metrics = metrics
         self._turn = siblings.turn()
 
     def __enter__(self) -> Turn:
         if not self._turn.__enter__():
             self.shortfall = _THIS_WORKER
-        self.places = self._siblings.undecided(self.works, self._memory, self._metrics)
+        self.places = self._siblings.undecided(self.works, self._memory)
         return self
 
     def __exit__(

@@ -29,10 +29,11 @@ from typing import Final
 
 from bentos.base.metrics import Metrics
 from bentos.base.work import Work
-from bentos.once.claims import REMEMBERED_SECONDS
+from bentos.once.claims import REMEMBERED_SECONDS, read_value
 from bentos.once.memory import Memory
 from bentos.once.owing import Owing
 from bentos.wire.breaker import CircuitBreaker
+from stores.keys import Seal
 from stores.spool import SpoolFile, SpoolFull, orphaned, read_part
 
 #: Answers that the files of all workers keep at least, together; and the most in one's memory.
@@ -45,7 +46,6 @@ _TURN_SECONDS: Final = 0.25
 _TURN_PAUSE: Final = 0.0005
 #: Seconds without an outage after which the others' answers are dropped from memory.
 _FORGET: Final = 60.0
-_DIGEST: Final = 16
 _SUFFIX: Final = ".answers"
 
 Known = tuple[bytes, bytes]  # digest of the request, the answer's JSON
@@ -54,12 +54,12 @@ Known = tuple[bytes, bytes]  # digest of the request, the answer's JSON
 _log = logging.getLogger("tollgate.scoring")
 
 
-def open_shared(run: Path, workers: int) -> SharedAnswers | None:
+def open_shared(run: Path, workers: int, seal: Seal, metrics: Metrics) -> SharedAnswers | None:
     """None for a worker that is alone, whose memory is enough, and where the disk has no room."""
     if workers == 1:
         return None
     try:
-        return SharedAnswers(run, workers)
+        return SharedAnswers(run, workers, seal, metrics)
     except OSError as error:
         _log.error("workers cannot share their answers", extra={"reason": error.strerror})
         return None
@@ -68,7 +68,9 @@ def open_shared(run: Path, workers: int) -> SharedAnswers | None:
 class SharedAnswers:
     """One worker's file, and its view of the others' in `<run>/answers`. One event loop owns it."""
 
-    def __init__(self, run: Path, workers: int) -> None:
+    def __init__(self, run: Path, workers: int, seal: Seal, metrics: Metrics) -> None:
+        self._seal = seal
+        self._metrics = metrics
         self._folder = run / "answers"
         self._folder.mkdir(parents=True, exist_ok=True)
         self._series = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}-{secrets.token_hex(3)}"
@@ -79,7 +81,7 @@ class SharedAnswers:
         # Somebody who never gives the turn back (a stopped process) must not cost every batch the wait.
         self._breaker = CircuitBreaker(failures=1)
         self.owing = Owing(self._folder / "owing")
-        self._known: OrderedDict[str, Known] = OrderedDict()
+        self._known: OrderedDict[bytes, Known] = OrderedDict()
         self._read_until: dict[str, int] = {}
         self._needed_at = 0.0
         self._clear_away(2 * workers)  # workers that are gone leave two files each
@@ -99,12 +101,12 @@ class SharedAnswers:
 
     # -- while Redis is well ---------------------------------------------------------------
 
-    def publish(self, works: Sequence[Work], answers: Sequence[bytes]) -> None:
-        """Let the other workers know, before any of these answers leaves."""
-        records = []
-        for work, answer in zip(works, answers, strict=True):
-            name = work.transaction.transaction_id.encode()
-            records.append(b"".join((work.digest, len(name).to_bytes(2, "little"), name, answer)))
+    def publish(self, works: Sequence[Work], values: Sequence[bytes]) -> None:
+        """Let the other workers know what Redis is to remember, before any of these answers leaves."""
+        records = [
+            b"".join((len(work.key).to_bytes(2, "little"), work.key, value))
+            for work, value in zip(works, values, strict=True)
+        ]
         file = self._files[-1]
         # A disk that is full for long shows elsewhere; then a worker knows its own answers only.
         with suppress(SpoolFull):
@@ -147,19 +149,18 @@ class SharedAnswers:
 
     # -- while it is not -------------------------------------------------------------------
 
-    def undecided(self, batch: Sequence[Work], memory: Memory, metrics: Metrics) -> list[int]:
+    def undecided(self, batch: Sequence[Work], memory: Memory) -> list[int]:
         """The places of what no other worker has decided; the rest is answered or refused."""
         places = []
         for place, work in enumerate(batch):
-            name = work.transaction.transaction_id
-            known = self._known.get(name)
+            known = self._known.get(work.key)
             if known is None:
                 places.append(place)
                 continue
             outcome = work.repeat(*known)
-            metrics.count("repeated_total", outcome)
+            self._metrics.count("repeated_total", outcome)
             if outcome == "answered":
-                memory.remember(name, *known)
+                memory.remember(work.transaction.transaction_id, *known)
         return places
 
     async def catch_up(self) -> None:
@@ -209,7 +210,7 @@ class SharedAnswers:
                 records = self._part_of(path)
                 if not records:  # a torn end, or a file that is gone
                     break
-                known.update(map(_entry, records))
+                known.update(filter(None, map(self._entry, records)))
                 while len(known) > _KNOWN:
                     known.popitem(last=False)
                 yield
@@ -233,8 +234,12 @@ class SharedAnswers:
             return []
         return records
 
-
-def _entry(record: bytes) -> tuple[str, Known]:
-    start = _DIGEST + 2
-    end = start + int.from_bytes(record[_DIGEST:start], "little")
-    return record[start:end].decode(), (record[:_DIGEST], record[end:])
+    def _entry(self, record: bytes) -> tuple[bytes, Known] | None:
+        """The key and what stands in a record; None where that does not verify."""
+        end = 2 + int.from_bytes(record[:2], "little")
+        key = record[2:end]
+        stored = read_value(self._seal, key, record[end:])
+        if stored is None or not stored.answered:
+            self._metrics.count("unverified_total", "sibling")
+            return None
+        return key, (stored.digest, stored.rest)

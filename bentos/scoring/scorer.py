@@ -40,6 +40,7 @@ from fraud.decision.rules import Rule
 from fraud.features.on_demand import packed_rows
 from fraud.features.request import request_values
 from stores.event_log import partition_of
+from stores.keys import open_keys
 from stores.settings import Settings
 from stores.spool import SpoolFull
 
@@ -53,7 +54,8 @@ class Scorer:
     def __init__(self, chosen: Settings, metrics: Metrics) -> None:
         self._partitions = chosen.event_log.partitions
         self.metrics = metrics
-        self.once = Once(chosen, metrics)
+        self.keys = open_keys(chosen)
+        self.once = Once(chosen, metrics, self.keys.seal("answers"))
         self.reader = OnlineReader(chosen, metrics)
         self.scores = ModelScores(chosen)
         self.rules = RuleRoom(Path(chosen.serve.rules_file) if chosen.serve.rules_file else None)
@@ -227,12 +229,13 @@ class Scorer:
                 count("degraded_total", reason.partition(":")[0])
         try:
             self.log.append(rows)
+            values = [self.once.value(work, answer) for work, answer in zip(batch, answers, strict=True)]
             batch_effects = [
                 Effect(
-                    work.key, self.once.value(work, answer),
-                    partition_of(work.transaction.customer_id, self._partitions), work.canonical,
+                    work.key, value, partition_of(work.transaction.customer_id, self._partitions),
+                    work.canonical,
                 )
-                for work, answer in zip(batch, answers, strict=True)
+                for work, value in zip(batch, values, strict=True)
             ]  # fmt: skip
             sent = all([sink.send(batch_effects) for sink in self.sinks])  # noqa: C419  # every one, not until the first
         except SpoolFull:
@@ -241,7 +244,7 @@ class Scorer:
             return
         if not sent:
             count("events_spooled_total", by=len(batch))
-        self.once.publish(batch, answers, sent=sent)
+        self.once.publish(batch, answers, values, sent=sent)
 
     def _factors(
         self, scoring: Scoring | None, row: Floats, hits: Sequence[Rule], decision: Decision
@@ -258,6 +261,7 @@ class Scorer:
 
     async def tick(self) -> None:
         """Once a second: notice changes of models and rules, retry what waits, set the gauges."""
+        self.keys.refresh()
         self.rules.refresh()
         self.reader.plans.refresh()
         await self.scores.room.refresh()
@@ -273,6 +277,7 @@ class Scorer:
         metrics.gauge("model_refused", self.scores.room.error is not None)
         metrics.gauge("registry_refused", self.reader.plans.error is not None)
         metrics.gauge("rules_refused", self.rules.error is not None)
+        metrics.gauge("keys_refused", self.keys.error is not None)
         metrics.gauge("rules_demoted", len(self.rules.breaker.open_rules))
         metrics.gauges["model_age_seconds"].clear()
         if line.champion is not None:

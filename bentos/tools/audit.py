@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, cast
@@ -29,6 +29,8 @@ import pyarrow.parquet as pq
 from bentos.effects.outbox import remembered_answers
 from bentos.log.decision_log import GENESIS, RECORD, journal_folder
 from fraud.contract.answer import Answer
+from fraud.contract.cards import redact
+from stores.keys import open_keys
 from stores.settings import settings
 from stores.spool import read_frames
 
@@ -189,13 +191,22 @@ def audit(
     return findings
 
 
-def outcomes(answers: Iterator[tuple[str, bytes]]) -> dict[str, Outcome]:
-    """Remembered answers (transaction id and JSON) as what they decided."""
+def outcomes(answers: Iterable[tuple[str, bytes | None]], problems: list[str]) -> dict[str, Outcome]:
+    """Remembered answers (transaction id and JSON) as what they decided; what is none becomes a problem."""
     found: dict[str, Outcome] = {}
     for name, encoded in answers:
-        answer = _decode_answer(encoded)
+        try:
+            answer = _decode_answer(encoded or b"")
+        except msgspec.DecodeError:
+            problems.append(f"what Redis remembers of transaction {_safe(name)} was written by somebody else")
+            continue
         found[name] = (answer.decision, answer.fraud_score, answer.model_version, answer.variant)
     return found
+
+
+def _safe(name: str) -> str:
+    """An id that anybody may have written, for a terminal."""
+    return redact(name[:64]) if name.isascii() and name.isprintable() else "(unprintable)"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -210,10 +221,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     answered = options.answered.read_text().split() if options.answered else None
     chosen = settings()
     # Before the log is read: what is remembered now was logged before.
-    remembered = (
-        outcomes(remembered_answers(chosen.redis.url, chosen.feast.project)) if options.remembered else None
-    )
+    planted: list[str] = []
+    remembered = None
+    if options.remembered:
+        seal = open_keys(chosen).seal("answers")
+        remembered = outcomes(remembered_answers(chosen.redis.url, chosen.feast.project, seal), planted)
     findings = audit(chosen.home, answered, remembered)
+    findings.problems += planted
     print(f"{findings.entries:,} decisions in {findings.series} series")
     for problem in findings.problems[:20]:
         print(f"  {problem}", file=sys.stderr)

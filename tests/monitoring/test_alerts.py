@@ -105,6 +105,8 @@ CASES = [
     Case("ModelRefused", {"tollgate_model_refused": Gauge(0, 1)}),
     Case("RulesRefused", {"tollgate_rules_refused": Gauge(0, 1), "tollgate_rules_demoted": Gauge(0, 0)}),
     Case("RulesRefused", {"tollgate_rules_refused": Gauge(0, 0), "tollgate_rules_demoted": Gauge(0, 1)}),
+    Case("UnverifiedValue", {'tollgate_unverified_total{what="answer"}': Counter(0, 0.1)}, labels={"what": "answer"}),
+    Case("KeysRefused", {"tollgate_keys_refused": Gauge(0, 1)}),
     Case(
         "FeaturesMissing",
         {

@@ -15,6 +15,7 @@ from bentos.effects.event_sinks import KafkaSink, open_sinks
 from bentos.effects.outbox import Effect, Outbox
 from bentos.once.claims import answer_key, answer_value
 from embedded.redis_server import RedisServer, free_port, start_redis
+from stores.keys import open_keys
 from stores.settings import load_settings
 from tests.either_server import redis_server
 from tests.streaming.broker import start_broker
@@ -22,10 +23,12 @@ from tests.streaming.broker import start_broker
 __all__ = ["redis_server"]  # a fixture
 
 STREAMS = [b"tollgate:test:0"]
+SEAL = open_keys(load_settings()).seal("answers")
 
 
 def effect(name: str) -> Effect:
-    return Effect(answer_key("p", name), answer_value(b"d" * 16, b"{}"), 0, name.encode())
+    key = answer_key("p", name)
+    return Effect(key, answer_value(SEAL, key, b"d" * 16, b"{}"), 0, name.encode())
 
 
 def events(client: redis.Redis) -> list[bytes]:
@@ -176,7 +179,7 @@ def test_events_can_go_to_files_and_answers_to_redis(tmp_path: Path, redis_serve
     asyncio.run(run())
     assert (tmp_path / "events" / "test-0.jsonl").read_bytes() == b"a\nb\n"
     assert events(client) == []
-    assert client.get(answer_key("p", "b")) == answer_value(b"d" * 16, b"{}")
+    assert client.get(answer_key("p", "b")) == answer_value(SEAL, answer_key("p", "b"), b"d" * 16, b"{}")
 
 
 def test_events_can_go_to_another_redis(tmp_path: Path, redis_server: RedisServer) -> None:

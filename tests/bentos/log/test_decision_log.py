@@ -30,6 +30,8 @@ from bentos.tools.audit import audit, outcomes, rows_as_records
 from embedded.redis_server import RedisServer
 from fraud.contract.answer import Answer
 from fraud.features.feature_list import VECTOR
+from stores.keys import open_keys
+from stores.settings import load_settings
 from stores.spool import SpoolFile, SpoolFull, frame, orphaned, read_frames
 from tests.bentos.running import transaction
 
@@ -173,11 +175,16 @@ def test_an_end_that_was_cut_off_shows_against_what_redis_remembers(
     log.append([row("kept"), row("cut")])
     log.close()
     convert_all(tmp_path)
+    seal = open_keys(load_settings()).seal("answers")
     for name, decision in (("kept", "REVIEW"), ("cut", "REVIEW"), ("told-otherwise", "APPROVE")):
         answer = Answer(name, 0.1 + 0.2, decision, [], [], "v1", "champion", {}, [], 1.0)  # type: ignore[arg-type]
-        client.set(answer_key("p", name), answer_value(b"d" * 16, msgspec.json.encode(answer)))
-    client.set(answer_key("p", "claimed"), claim_value(b"d" * 16, b"n" * 8))
-    remembered = outcomes(remembered_answers(url, "p"))
+        key = answer_key("p", name)
+        client.set(key, answer_value(seal, key, b"d" * 16, msgspec.json.encode(answer)))
+    key = answer_key("p", "claimed")
+    client.set(key, claim_value(seal, key, b"d" * 16, b"n" * 8))
+    planted: list[str] = []
+    remembered = outcomes(remembered_answers(url, "p", seal), planted)
+    assert planted == []
     assert set(remembered) == {"kept", "cut", "told-otherwise"}
     del remembered["told-otherwise"]
     assert audit(tmp_path, remembered=remembered).problems == []

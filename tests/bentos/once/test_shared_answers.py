@@ -12,21 +12,42 @@ import pytest
 from bentos.base.metrics import Metrics
 from bentos.base.problem import Problem
 from bentos.base.work import Work
+from bentos.once.claims import answer_key, answer_value
 from bentos.once.memory import Memory
 from bentos.once.owing import Owing
 from bentos.once.shared_answers import SharedAnswers
+from stores.keys import open_keys
+from stores.settings import load_settings
 from tests.bentos.running import transaction
+
+SEAL = open_keys(load_settings()).seal("answers")
+
+
+def shared_answers(run: Path, workers: int, metrics: Metrics | None = None) -> SharedAnswers:
+    return SharedAnswers(run, workers, SEAL, metrics or Metrics())
 
 
 def works(*names: str, **changes: str) -> list[Work]:
     loop = asyncio.get_running_loop()
-    return [Work(transaction(transaction_id=name, **changes), loop.create_future(), 0.0) for name in names]
+    made = [Work(transaction(transaction_id=name, **changes), loop.create_future(), 0.0) for name in names]
+    for work in made:
+        work.key = answer_key("p", work.transaction.transaction_id)
+    return made
+
+
+def publish_outside_a_turn(shared: SharedAnswers, *names: str) -> None:
+    batch = works(*names)
+    values = [
+        answer_value(SEAL, work.key, work.digest, b"answer to " + name.encode())
+        for work, name in zip(batch, names, strict=True)
+    ]
+    shared.publish(batch, values)
 
 
 def publish(shared: SharedAnswers, *names: str) -> None:
     with shared.turn() as mine:
         assert mine
-        shared.publish(works(*names), [b"answer to " + name.encode() for name in names])
+        publish_outside_a_turn(shared, *names)
 
 
 def known(shared: SharedAnswers, *names: str) -> set[str]:
@@ -34,7 +55,7 @@ def known(shared: SharedAnswers, *names: str) -> set[str]:
     batch = works(*names)
     with shared.turn() as mine:
         assert mine
-        left = shared.undecided(batch, Memory(), Metrics())
+        left = shared.undecided(batch, Memory())
     for place, work in enumerate(batch):
         assert place in left or work.future.result() == b"answer to " + names[place].encode()
     return {name for place, name in enumerate(names) if place not in left}
@@ -42,13 +63,13 @@ def known(shared: SharedAnswers, *names: str) -> set[str]:
 
 def test_a_worker_knows_what_the_others_answered_and_refuses_another_body(tmp_path: Path) -> None:
     async def run() -> None:
-        first, second = SharedAnswers(tmp_path, 2), SharedAnswers(tmp_path, 2)
+        first, second = shared_answers(tmp_path, 2), shared_answers(tmp_path, 2)
         publish(first, "a", "ä" * 64)
         assert known(second, "a", "b", "ä" * 64) == {"a", "ä" * 64}
         publish(first, "b")
         assert known(second, "b") == {"b"}
         memory, (other,) = Memory(), works("b", country="FR")
-        assert second.undecided([other], memory, Metrics()) == []
+        assert second.undecided([other], memory) == []
         with pytest.raises(Problem, match="409"):
             other.future.result()
         assert memory.answer("b") is None
@@ -60,13 +81,13 @@ def test_a_worker_knows_what_the_others_answered_and_refuses_another_body(tmp_pa
 
 def test_answers_given_outside_a_turn_are_found_at_once(tmp_path: Path) -> None:
     async def run() -> None:
-        first, second = SharedAnswers(tmp_path, 2), SharedAnswers(tmp_path, 2)
+        first, second = shared_answers(tmp_path, 2), shared_answers(tmp_path, 2)
         names = [f"t{n}" for n in range(50)]
         for name in names:
-            first.publish(works(name), [b"answer to " + name.encode()])
+            publish_outside_a_turn(first, name)
             assert known(second, name) == {name}
         assert known(second, *names) == set(names)
-        first.publish(works("last"), [b"answer to last"])
+        publish_outside_a_turn(first, "last")
         first.close(owes=False)
         assert known(second, "last") == {"last"}
 
@@ -75,14 +96,14 @@ def test_answers_given_outside_a_turn_are_found_at_once(tmp_path: Path) -> None:
 
 def test_files_stay_small_and_keep_the_newest_answers(tmp_path: Path) -> None:
     async def run() -> None:
-        first, second = SharedAnswers(tmp_path, 10), SharedAnswers(tmp_path, 10)
+        first, second = shared_answers(tmp_path, 10), shared_answers(tmp_path, 10)
         names = [f"t{n}" for n in range(9_000)]
         for start in range(0, len(names), 60):
             publish(first, *names[start : start + 60])
         files = sorted(tmp_path.glob("answers/*.answers"))
         assert len(files) == 3  # two of the first worker, one of the second
         assert known(second, *names) >= set(names[-2_000:])
-        assert len(known(SharedAnswers(tmp_path, 10), *names)) < 5_000
+        assert len(known(shared_answers(tmp_path, 10), *names)) < 5_000
         first.close(owes=False)
         assert known(second, names[-1]) == {names[-1]}
 
@@ -92,13 +113,13 @@ def test_files_stay_small_and_keep_the_newest_answers(tmp_path: Path) -> None:
 def test_of_workers_that_are_gone_the_last_ones_answers_stay_for_a_day(tmp_path: Path) -> None:
     async def run() -> None:
         for n in range(8):
-            gone = SharedAnswers(tmp_path, 2)
+            gone = shared_answers(tmp_path, 2)
             publish(gone, f"t{n}")
             (path,) = tmp_path.glob(f"answers/{gone._series}*.answers")
             gone.close(owes=False)
             age = 100_000 if n == 7 else 60 - n
             os.utime(path, (time.time() - age,) * 2)
-        shared = SharedAnswers(tmp_path, 2)
+        shared = shared_answers(tmp_path, 2)
         assert known(shared, *(f"t{n}" for n in range(8))) == {"t3", "t4", "t5", "t6"}
         shared.close(owes=False)
 
@@ -107,7 +128,7 @@ def test_of_workers_that_are_gone_the_last_ones_answers_stay_for_a_day(tmp_path:
 
 def test_a_torn_end_hides_only_itself(tmp_path: Path) -> None:
     async def run() -> None:
-        first, second = SharedAnswers(tmp_path, 2), SharedAnswers(tmp_path, 2)
+        first, second = shared_answers(tmp_path, 2), shared_answers(tmp_path, 2)
         publish(first, "a")
         publish(first, "b")
         (path,) = tmp_path.glob(f"answers/{first._series}*.answers")

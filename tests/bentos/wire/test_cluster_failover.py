@@ -11,8 +11,10 @@ from typing import Any
 import httpx
 import pytest
 
-from bentos.once.claims import answer_key, split_value
+from bentos.once.claims import answer_key, read_value
 from stores.event_log import stream_name
+from stores.keys import open_keys
+from stores.settings import load_settings
 from tests.bentos.failing_cluster import FailingCluster, failing_cluster
 from tests.bentos.running import (
     Service,
@@ -135,10 +137,13 @@ def test_a_lost_master_degrades_answers_until_its_replica_takes_over_and_loses_n
     assert wait_for(lambda: set(events(service)) >= set(caller.answers), 30)
     found = events(service)
     assert {name: found[name] for name in caller.answers} == dict.fromkeys(caller.answers, 1)
+    seal = open_keys(load_settings()).seal("answers")
     for name, answer in caller.answers.items():
-        answered, _, remembered = split_value(service.redis.get(answer_key(PROJECT, name)))
-        assert answered
-        assert remembered == answer
+        key = answer_key(PROJECT, name)
+        stored = read_value(seal, key, service.redis.get(key))
+        assert stored is not None
+        assert stored.answered
+        assert stored.rest == answer
     for name in (during[0], during[-1]):
         number = int(name.rpartition("-")[2])
         assert caller.ask(name, **entities(number)).content == caller.answers[name]

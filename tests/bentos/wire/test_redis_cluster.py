@@ -20,6 +20,7 @@ from bentos.once.claims import answer_key, answer_value
 from bentos.once.once import Once
 from bentos.wire.redis_cluster import ClusterConnection, connection_to, key_of, slot
 from bentos.wire.redis_connection import pack
+from stores.keys import open_keys
 from stores.settings import load_settings
 from tests.bentos.redis_cluster_processes import client_of, cluster, cluster_port, url_of
 from tests.bentos.redis_process import Server, serving
@@ -70,7 +71,10 @@ def test_features_of_a_batch_come_from_every_node_of_a_cluster(cluster: list[Ser
         chosen = load_settings().changed(
             redis_url=url_of(cluster), feast_project=PROJECT, feature_deadline_ms=1000
         )
-        reader, once = OnlineReader(chosen, Metrics()), Once(chosen, Metrics())
+        reader, once = (
+            OnlineReader(chosen, Metrics()),
+            Once(chosen, Metrics(), open_keys(chosen).seal("answers")),
+        )
         loop = asyncio.get_running_loop()
         batch = [Work(row, loop.create_future(), 0.0) for row in rows]
         found = await reader.read(batch, once.claims(batch))
@@ -92,7 +96,10 @@ def test_a_server_that_answers_with_errors_is_named_as_the_reason(tmp_path: Path
 
         async def run() -> None:
             chosen = load_settings().changed(redis_url=url_of([server]), feature_deadline_ms=1000)
-            reader, once = OnlineReader(chosen, Metrics()), Once(chosen, Metrics())
+            reader, once = (
+                OnlineReader(chosen, Metrics()),
+                Once(chosen, Metrics(), open_keys(chosen).seal("answers")),
+            )
             work = Work(transaction(), asyncio.get_running_loop().create_future(), 0.0)
             found = await reader.read([work], once.claims([work]))
             claimed = await once.settle([work], found.replies, found.ask)
@@ -110,8 +117,11 @@ def test_answers_and_events_reach_a_cluster_once(cluster: list[Server], tmp_path
     chosen = load_settings().changed(
         home=tmp_path, redis_url=url_of(cluster), topic="clustered", partitions=2
     )
+    seal = open_keys(chosen).seal("answers")
+    keys = [answer_key("p", f"t{n}") for n in range(20)]
     effects = [
-        Effect(answer_key("p", f"t{n}"), answer_value(b"d" * 16, b"{}"), n % 2, b"t%d" % n) for n in range(20)
+        Effect(key, answer_value(seal, key, b"d" * 16, b"{}"), n % 2, b"t%d" % n)
+        for n, key in enumerate(keys)
     ]
 
     async def run() -> None:
