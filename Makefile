@@ -61,7 +61,7 @@ schedule: install ## run the 6-hour and weekly jobs on this machine
 	@$(PY) -m jobs.schedule
 
 ##@ Operator
-.PHONY: serve stream backtest-rules audit bench-serving bench-serving-stages bench-streaming chaos-serving chaos-streaming
+.PHONY: serve stream backtest-rules audit bench-serving bench-serving-stages bench-streaming bench-machine chaos-serving chaos-streaming
 serve: install ## the scoring service alone
 	@$(PY) -m embedded.platform serve
 stream: install ## the velocity flow alone
@@ -78,6 +78,8 @@ bench-serving-stages: install ## where a transaction's time goes, and docs/servi
 	@$(PY) -m benchmarks.serving_document
 bench-streaming: install ## results/bench/streaming.json (DATA= and MAPPING= for the backfill's history)
 	@$(PY) -m benchmarks.streaming $(if $(DATA),--data "$(DATA)") $(if $(MAPPING),--mapping "$(MAPPING)")
+bench-machine: install ## what each part of machine/ is worth alone: results/bench/machine.json
+	@$(PY) -m benchmarks.machine
 chaos-serving: install ## results/chaos/serving.json
 	@$(PY) -m benchmarks.chaos_serving
 chaos-streaming: install ## results/chaos/streaming.json

@@ -286,10 +286,6 @@ class MachineSettings(Group):
         True, alias="TOLLGATE_MACHINE_TIMERS",
         description="let the flow's idle main thread wake late, so that it does not take the interpreter from the others",
     )  # fmt: skip
-    huge_pages: bool = Field(
-        True, alias="TOLLGATE_MACHINE_HUGE_PAGES",
-        description="gather the flow's memory in huge pages, where the kernel can (Linux 6.1)",
-    )  # fmt: skip
     code_folder: Path | None = Field(
         None, alias="TOLLGATE_MACHINE_CODE_FOLDER",
         description="folder that only this user may write, for loops compiled to machine code; without it beside the modules, "

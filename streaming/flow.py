@@ -15,7 +15,6 @@ import threading
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow
 
-from machine.huge_pages import use_huge_pages
 from stores.settings import Settings, settings
 from streaming.ingest.ingest import Ingested
 from streaming.log.source import EventLogSource
@@ -59,8 +58,6 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=configured.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     def build(stopping: threading.Event) -> Dataflow:
-        if configured.machine.huge_pages:
-            use_huge_pages()
         return build_flow(configured, stopping, drain=chosen.drain)
 
     return run(

@@ -22,7 +22,6 @@ MACHINE = """
 import os
 from pathlib import Path
 from machine import linux, processors
-from machine.huge_pages import use_huge_pages
 from machine.spare_time import Patience
 from machine.timers import wake_on_time, waking_seldom
 from stores.run_folder import host_id
@@ -32,7 +31,6 @@ os.write(descriptor, b"kept")
 linux.sync_data(descriptor)
 with waking_seldom():
     wake_on_time()
-use_huge_pages()
 taken = processors.own_processor(Path.cwd(), 2)
 print(linux.processors(), taken, linux.set_timer_slack(50_000), linux.tree_memory_mib(),
       Patience(60).over(), linux.has_ended(os.getpid()), linux.has_ended(2**22 - 1), bool(host_id()))

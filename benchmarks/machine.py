@@ -1,0 +1,236 @@
+"""`make bench-machine`: what each part of `machine/` is worth alone -> results/bench/machine.json.
+
+Each part is switched on and off in turn, everything else as it is, in this run and on this machine. A
+`ratio` is how much better it is with the part than without, in the part's own measure: the median of
+neighbouring turns, with the smallest and the largest beside it. A part whose median is not above 1.02, or
+whose turns disagree about the sign, has not earned its keep here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.serving_bench import PROJECT, Bench, Saturation, say
+from benchmarks.serving_data import build_model, fill_store
+from benchmarks.streaming_flow import Run, run_flow
+from embedded.processes import stop_on_sigterm
+from embedded.redis_server import start_redis
+from machine.linux import processors
+from stores.settings import REPOSITORY, settings
+from streaming.log.load import Load, events
+
+#: Measures one turn with these variables set: a figure, the larger the better.
+Turn = Callable[[Mapping[str, str]], float]
+#: From here on a median counts as more than noise.
+_EARNED: Final = 1.02
+#: Features of 32 transactions, again and again for a second: rows a second.
+_ROWS: Final = """
+import time
+import numpy as np
+from fraud.features.feature_list import PROFILE_INPUTS
+from fraud.features.on_demand import packed_rows
+from fraud.features.request import REQUEST_FIELDS
+from fraud.state.windows import joined
+words, ends = joined([None] * 6 * 32)
+requests = np.ones((32, len(REQUEST_FIELDS)), dtype=np.int64)
+profiles = np.ones((32, len(PROFILE_INPUTS)))
+packed_rows(words, ends, requests, profiles)
+rows, began = 0, time.perf_counter()
+while time.perf_counter() - began < 1.0:
+    packed_rows(words, ends, requests, profiles)
+    rows += 32
+print(rows / (time.perf_counter() - began))
+"""
+
+
+def compare(
+    name: str, switch: str, measure: str, turn: Turn, turns: int, off: str = "false"
+) -> dict[str, Any]:
+    """`turns` pairs of one turn with the part and one without, every other pair the other way round."""
+    found: dict[bool, list[float]] = {True: [], False: []}
+    for number in range(turns):
+        for on in (True, False) if number % 2 == 0 else (False, True):
+            found[on].append(turn({} if on else {switch: off}))
+            say(f"{name}, turn {number + 1}: {'with' if on else 'without'} {found[on][-1]:.4g} {measure}")
+    ratios = sorted(on / without for on, without in zip(found[True], found[False], strict=True))
+    median = statistics.median(ratios)
+    return {
+        "switch": f"{switch}={off}",
+        "measure": measure,
+        "ratio": round(median, 3),
+        "lowest": round(ratios[0], 3),
+        "highest": round(ratios[-1], 3),
+        "earns_its_keep": median > _EARNED and ratios[len(ratios) // 4] > 1.0,
+        "with": [round(each, 4) for each in found[True]],
+        "without": [round(each, 4) for each in found[False]],
+    }
+
+
+@contextmanager
+def _variables(chosen: Mapping[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(chosen)
+    settings.cache_clear()
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        settings.cache_clear()
+
+
+def _answers(bench: Bench, workers: int) -> Turn:
+    """Answers a second of so many workers at saturation, four batches of connections for each."""
+
+    def turn(chosen: Mapping[str, str]) -> float:
+        label = "-".join(["workers", str(workers), *chosen])
+        running = bench.service("tollgate", label, TOLLGATE_SERVE_WORKERS=str(workers), **chosen)
+        return Saturation().turn(running, bench.seconds, 64 * workers)
+
+    return turn
+
+
+def _promptness(bench: Bench, workers: int, rate: float) -> Turn:
+    """One through the 99th percentile of latency at `rate` requests a second, in milliseconds."""
+
+    def turn(chosen: Mapping[str, str]) -> float:
+        label = "-".join(["workers", str(workers), *chosen])
+        running = bench.service("tollgate", label, TOLLGATE_SERVE_WORKERS=str(workers), **chosen)
+        latency = bench.at(running, rate, 2 * bench.seconds).milliseconds(99)
+        running.settle()
+        return 1 / latency
+
+    return turn
+
+
+def _taken_in(count: int) -> Turn:
+    """Events that a second of the flow's processor takes in, of a backlog of so many."""
+    load = list(events(Load(count, customers=5_000, merchants=2_000, step_ms=20), 2))
+
+    def turn(chosen: Mapping[str, str]) -> float:
+        with _variables(chosen):
+            run: Run = run_flow(load, 1)
+        return 1e6 / run.flow_us
+
+    return turn
+
+
+def _started(folder: Path) -> Turn:
+    """One through the seconds until a process has the loops of a request, kept from before or not."""
+
+    def turn(chosen: Mapping[str, str]) -> float:
+        kept = folder / ("kept" if not chosen else f"new-{time.time_ns()}")
+        variables = os.environ | {"TOLLGATE_MACHINE_CODE_FOLDER": str(kept)}
+        command = [sys.executable, "-m", "bentos.features.warm_up"]
+        if not chosen:
+            subprocess.run(command, cwd=REPOSITORY, env=variables, check=True)
+        else:  # nothing is brought there from beside the modules either
+            command = [sys.executable, "-c", _WITHOUT_KEPT]
+        began = time.perf_counter()
+        subprocess.run(command, cwd=REPOSITORY, env=variables, check=True)
+        return 1 / (time.perf_counter() - began)
+
+    return turn
+
+
+_WITHOUT_KEPT: Final = """
+from machine import code_folder
+code_folder._usable = lambda folder: False
+from bentos.features.warm_up import warm_up
+warm_up()
+"""
+
+
+def _rows(chosen: Mapping[str, str]) -> float:
+    done = subprocess.run(
+        [sys.executable, "-c", _ROWS], cwd=REPOSITORY, env=os.environ | chosen, check=True,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    return float(done.stdout)
+
+
+#: By part: its switch, the value that turns it off, and the measure.
+PARTS: Final = {
+    "compiled": ("NUMBA_DISABLE_JIT", "1", "rows/s"),
+    "code_folder": ("TOLLGATE_MACHINE_CODE_FOLDER", "nowhere", "1/s to start"),
+    "pin": ("TOLLGATE_MACHINE_PIN", "false", "answers/s"),
+    "behind": ("TOLLGATE_MACHINE_BEHIND", "false", "1/ms (p99)"),
+    "spare_time": ("TOLLGATE_MACHINE_SPARE_TIME", "false", "1/ms (p99)"),
+    "garbage_service": ("TOLLGATE_MACHINE_GARBAGE", "false", "1/ms (p99)"),
+    "garbage_flow": ("TOLLGATE_MACHINE_GARBAGE", "false", "events/s of a processor"),
+    "timers": ("TOLLGATE_MACHINE_TIMERS", "false", "events/s of a processor"),
+}
+#: Requests a second of the latency measures: most that two workers can take beside the generator, or one.
+_RATE: Final = 4_000
+
+
+def measure(
+    parts: list[str], *, turns: int, seconds: float, backlog: int
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each of `parts` with what it is worth."""
+    with tempfile.TemporaryDirectory(prefix="tollgate-bench-") as scratch:
+        root = Path(scratch)
+        server = start_redis(root / "redis")
+        bench = Bench(root, server.url, turns, seconds)
+        cores = max(2, len(processors()))
+        turn_of: dict[str, Callable[[], Turn]] = {
+            "compiled": lambda: _rows,
+            "code_folder": lambda: _started(root / "code"),
+            "pin": lambda: _answers(bench, cores),
+            "behind": lambda: _promptness(bench, cores, _RATE),
+            "spare_time": lambda: _promptness(bench, cores, _RATE),
+            "garbage_service": lambda: _promptness(bench, 1, _RATE),
+            "garbage_flow": lambda: _taken_in(backlog),
+            "timers": lambda: _taken_in(backlog),
+        }
+        try:
+            build_model(root / "model")
+            fill_store(server.url, PROJECT)
+            for name in parts:
+                switch, off, unit = PARTS[name]
+                say(name)
+                yield name, compare(name, switch, unit, turn_of[name](), turns, off)
+                bench.stop(*list(bench.running))
+        finally:
+            bench.stop(*list(bench.running))
+            server.stop()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.machine", description=__doc__.split("\n\n")[0]
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=list(PARTS), default=list(PARTS), help="parts to measure; others stay"
+    )
+    parser.add_argument("--turns", type=int, default=8, help="pairs of turns for each part")
+    parser.add_argument("--quick", action="store_true", help="short turns, for a look while developing")
+    options = parser.parse_args()
+    stop_on_sigterm()
+    path = settings().results / "bench" / "machine.json"
+    result = json.loads(path.read_text()) if path.exists() and set(options.only) != set(PARTS) else {}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    result["machine"] = {"processors": len(processors()) or os.cpu_count(), "load_before": os.getloadavg()[0]}
+    turns, seconds, backlog = (2, 1.0, 30_000) if options.quick else (options.turns, 2.0, 150_000)
+    for name, figures in measure(options.only, turns=turns, seconds=seconds, backlog=backlog):
+        result.setdefault("parts", {})[name] = figures
+        path.write_text(json.dumps(result, indent=2) + "\n")
+    for name, figures in result["parts"].items():
+        word = "earns its keep" if figures["earns_its_keep"] else "does not show it"
+        print(f"{name:16} {figures['ratio']:8.3f}  ({figures['lowest']} to {figures['highest']})  {word}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
