@@ -26,6 +26,10 @@ test-security: install ## what attempts to break it have found, held by tests: r
 	@$(PY) -m tests.security -q
 lint: install ## style, types, and which room may import which
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports
+lock: install ## write the locks anew: requirements/dev.txt, jobs.txt, serving.txt
+	@requirements/lock.sh $(ARGS)
+check-platforms: install ## ask whether every package has a wheel for Linux x86-64, Linux ARM64 and Apple silicon
+	@requirements/check.sh
 up: install ## start Redis, the stream and the service, and leave them serving
 	@$(PY) -m embedded.platform up
 down: install ## end what `make up` started

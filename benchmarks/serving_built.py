@@ -2,7 +2,7 @@
 
     python -m benchmarks.serving_built
 
-Builds the Bento of deploy/bentofile.yaml into a temporary store, serves it from a folder that
+Builds the Bento of bentofile.yaml into a temporary store, serves it from a folder that
 holds no sources, and sends the same transactions to it and to the service of the sources, each
 with a store of its own that holds the same features. Answers should be equal to the byte, but
 for `latency_ms`.
@@ -76,8 +76,7 @@ def measure() -> dict[str, Any]:
         build_model(root / "model")
         environment = os.environ | {"BENTOML_HOME": str(root / "store"), "BENTOML_DO_NOT_TRACK": "True"}
         built = subprocess.run(
-            [str(Path(sys.executable).with_name("bentoml")), "build", "-f", "deploy/bentofile.yaml",
-             "--output", "tag", "."],
+            [str(Path(sys.executable).with_name("bentoml")), "build", "--output", "tag"],
             cwd=REPOSITORY, env=environment, check=True, capture_output=True, text=True,
         )  # fmt: skip
         tag = built.stdout.strip().splitlines()[-1].rpartition("__tag__:")[2]

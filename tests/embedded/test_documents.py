@@ -36,11 +36,3 @@ def test_every_command_named_in_the_readme_exists_in_the_makefile() -> None:
     makefile = (REPOSITORY / "Makefile").read_text()
     for command in set(re.findall(r"`?make ([a-z-]+)", readme)):
         assert re.search(rf"^{command}:", makefile, re.MULTILINE), command
-
-
-def test_the_locked_requirements_name_no_registry_and_pin_by_hash() -> None:
-    locked = (REPOSITORY / "requirements.txt").read_text()
-    assert "://" not in locked
-    pins = re.findall(r"^[A-Za-z0-9_.-]+==", locked, re.MULTILINE)
-    assert len(pins) > 100
-    assert locked.count("--hash=sha256:") >= len(pins)
