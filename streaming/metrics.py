@@ -10,6 +10,12 @@ LATE = Counter(
     "tollgate_stream_late_events", "events behind their partition's event-time clock", ["partition"]
 )
 DEAD_LETTERS = Counter("tollgate_stream_dead_letters", "events that broke the contract", ["partition"])
+UNVERIFIED = Counter(
+    "tollgate_unverified", "control records and snapshots that no key in force signed", ["what"]
+)
+for what in ("seed", "snapshot"):  # so that the first one is an increase
+    UNVERIFIED.labels(what)
+KEYS_REFUSED = Gauge("tollgate_keys_refused", "1 while the keyring is refused: the keys before stay in force")
 LAG = Gauge(
     "tollgate_stream_lag",
     "how far reading is behind the log: seconds (Redis), events (Kafka), bytes (JSONL)",

@@ -6,19 +6,15 @@ replay after a crash repeats it: the same events accepted, with the same ingest 
 
 from __future__ import annotations
 
-import base64
-import binascii
 import time
 from typing import Final, NamedTuple
 
-import msgspec
-from msgspec import Struct
-
 from fraud.contract.transaction import ContractError, parse_measured
-from fraud.features.entities import ENTITIES, ENTITY_BY_NAME
 from fraud.state.observation import Observation, observe_measured
-from fraud.state.velocity import StateError, VelocityState
+from stores.keys import Seal
 from streaming import metrics
+from streaming.ingest.control import PREFIX as CONTROL_PREFIX
+from streaming.ingest.control import read_seed
 from streaming.ingest.dead_letters import DeadLetter, dead_letter
 from streaming.ingest.recent_ids import IdSegments, RecentIds, SegmentSnapshot
 from streaming.log.batch import Batch
@@ -26,17 +22,6 @@ from streaming.states.shard_batch import SHARD_KEYS, SHARDS, ShardBatch, shard_o
 
 #: An event this far behind its partition's clock counts as late (milliseconds of event time).
 LATE_MS: Final = 1_000
-SEED_PREFIX: Final = b'{"seed":'
-
-_PLACES: Final = {entity.name: place for place, entity in enumerate(ENTITIES)}
-
-
-class Seed(Struct, forbid_unknown_fields=True):
-    """A control record of the event log: a packed state of `key` of entity `seed` to merge."""
-
-    seed: str
-    key: str
-    state: str
 
 
 class Arrivals(NamedTuple):
@@ -78,12 +63,14 @@ class Ingest:
     The event-time clock is the newest event time accepted so far. `ingest_seq` grows strictly
     within a partition and sorts by append time across partitions: milliseconds of the append
     (of the clock, where the log has no times), 13 bits to tell them apart, 8 bits of partition.
+    Control records are taken that `control` verifies; without it none is.
     """
 
     def __init__(
         self, partition: int, limit: int, horizon_ms: int, resume: IngestSnapshot | None = None,
-        segments: IdSegments | None = None,
+        segments: IdSegments | None = None, control: Seal | None = None,
     ) -> None:  # fmt: skip
+        self._control = control
         clock, sequence, recent = resume or IngestSnapshot(0, 0, ())
         self._partition = partition
         self._label = str(partition)
@@ -109,9 +96,14 @@ class Ingest:
         for payload, position, appended in zip(*batch, strict=True):
             try:
                 transaction, event_ms, minor = parse_measured(payload, now_ms=now_ms)
-            except ContractError as error:
-                if payload.startswith(SEED_PREFIX) and self._seed(payload, groups, oldest):
-                    continue
+            except ContractError as refusal:
+                error = refusal
+                if payload.startswith(CONTROL_PREFIX):
+                    try:
+                        self._seed(payload, now_ms, groups, oldest)
+                        continue
+                    except ContractError as of_seed:
+                        error = of_seed
                 letters.append(dead_letter(self._partition, position, error, payload))
                 continue
             seen = observe_measured(transaction, event_ms, minor)
@@ -159,19 +151,15 @@ class Ingest:
         ]
         return Ingested(batches, Arrivals.none(), [])
 
-    def _seed(self, payload: bytes, groups: dict[int, ShardBatch], appended: int) -> bool:
-        """Route a seed to its shard; False if it is none or its state is unreadable."""
-        try:
-            seed = msgspec.json.decode(payload, type=Seed)
-            state = base64.b64decode(seed.state, validate=True)
-            VelocityState.unpack(ENTITY_BY_NAME[seed.seed], state)
-        except (msgspec.DecodeError, binascii.Error, KeyError, StateError):
-            return False
-        shard = _PLACES[seed.seed] * SHARDS + shard_of(seed.key)
+    def _seed(self, payload: bytes, now_ms: int, groups: dict[int, ShardBatch], appended: int) -> None:
+        """Route a seed to its shard; raise `ContractError` where it may not be used."""
+        if self._control is None:
+            raise ContractError("(seed)", "is not taken here")
+        place, key, state = read_seed(self._control, payload, now_ms)
+        shard = place * SHARDS + shard_of(key)
         groups.setdefault(shard, ShardBatch(shard, [], [], [], appended, self._partition)).seeds.append(
-            (seed.key, state)
+            (key, state)
         )
-        return True
 
     def _count(self, accepted: int, duplicates: int, late: int, letters: int) -> None:
         label = self._label
@@ -180,8 +168,3 @@ class Ingest:
         metrics.LATE.labels(label).inc(late)
         metrics.DEAD_LETTERS.labels(label).inc(letters)
         metrics.CLOCK.labels(label).set(self._clock / 1000)
-
-
-def encode_seed(entity: str, key: str, state: bytes) -> bytes:
-    """The control record that seeds `key` of `entity` with a packed state."""
-    return msgspec.json.encode(Seed(entity, key, base64.b64encode(state).decode()))

@@ -16,6 +16,7 @@ from typing import Any, Final
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 
 from machine.timers import wake_on_time
+from stores.keys import Keys, open_keys
 from stores.settings import Settings
 from streaming import metrics
 from streaming.backoff import Backoff
@@ -71,9 +72,9 @@ class IngestPartition(StatefulSourcePartition[Ingested, tuple[Any, ...]]):
     """One partition: reads, ingests, and flushes its arrival log and dead letters by snapshot."""
 
     def __init__(
-        self, configured: Settings, open_reader: OpenReader, partition: int, resume: tuple[Any, ...] | None,
-        stopping: threading.Event, disk: Disk, when_empty: Callable[[], None], *, drain: bool,
-        keep_log: bool = True,
+        self, configured: Settings, keys: Keys, open_reader: OpenReader, partition: int,
+        resume: tuple[Any, ...] | None, stopping: threading.Event, disk: Disk, when_empty: Callable[[], None],
+        *, drain: bool, keep_log: bool = True,
     ) -> None:  # fmt: skip
         position, ingested, unwritten = None, None, ()
         if resume is not None:
@@ -86,6 +87,7 @@ class IngestPartition(StatefulSourcePartition[Ingested, tuple[Any, ...]]):
         self._ingest = Ingest(
             partition, configured.stream.dedupe_ids, int(configured.stream.dedupe_hours * 3_600_000),
             ingested, IdSegments(configured.home / "stream" / "ids" / f"{partition:03d}", disk),
+            keys.seal("control"),
         )  # fmt: skip
         self._arrivals = ArrivalLog(configured.lake, partition, disk, unwritten) if keep_log else None
         self._letters = LetterBox(letters_folder(configured) / f"{partition:03d}")
@@ -95,6 +97,7 @@ class IngestPartition(StatefulSourcePartition[Ingested, tuple[Any, ...]]):
         self._label = str(partition)
         self._backoff = Backoff(configured.stream.patience_seconds, "the event log")
         self._awake: datetime | None = None
+        self._keys = keys
         self._lag_at = self._read_at = 0.0
         self._tail: str | None = None
         self._replaying = True
@@ -178,6 +181,8 @@ class IngestPartition(StatefulSourcePartition[Ingested, tuple[Any, ...]]):
         if now - self._lag_at >= _LAG_EVERY_S:
             self._lag_at = now
             metrics.LAG.labels(self._label).set(self._reader.lag())
+            self._keys.refresh()
+            metrics.KEYS_REFUSED.set(self._keys.error is not None)
 
 
 class EventLogSource(FixedPartitionedSource[Ingested, tuple[Any, ...]]):
@@ -198,6 +203,7 @@ class EventLogSource(FixedPartitionedSource[Ingested, tuple[Any, ...]]):
         self._when_empty = when_empty
         self._drain = drain
         self._keep_log = keep_log
+        self._keys = open_keys(configured)
 
     def list_parts(self) -> list[str]:
         return [f"{partition:03d}" for partition in range(self._configured.event_log.partitions)]
@@ -207,7 +213,7 @@ class EventLogSource(FixedPartitionedSource[Ingested, tuple[Any, ...]]):
     ) -> IngestPartition:
         wake_on_time()  # this is the worker's thread
         return IngestPartition(
-            self._configured, self._open, int(for_part), resume_state, self._stopping, self._disk,
+            self._configured, self._keys, self._open, int(for_part), resume_state, self._stopping, self._disk,
             self._when_empty, drain=self._drain, keep_log=self._keep_log,
         )  # fmt: skip
 

@@ -1,9 +1,9 @@
 """Seeds the live stream with states that a backfill rebuilt: `python -m streaming.states.seed --before T`.
 
-Each state goes through the event log as a control record; the flow merges it into what it has
-and writes the result to Redis. So the flow stays the only writer of velocity, and need not
-stop. History should end where the live log begins: beyond the exact part of a state, events
-that both hold would count twice.
+Each state goes through the event log as a control record, signed with the deployment's keys; the
+flow merges it into what it has and writes the result to Redis. So the flow stays the only writer of
+velocity, and need not stop. History should end where the live log begins: beyond the exact part of
+a state, events that both hold would count twice.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from typing import Any
 from fraud.features.entities import ENTITY_BY_NAME
 from fraud.state.velocity import VelocityState
 from stores.event_log import partition_of
+from stores.keys import open_keys
 from stores.redis_layout import decode_timestamp, entity_key, ts_field
 from stores.settings import Settings, settings
-from streaming.ingest.ingest import encode_seed
+from streaming.ingest.control import encode_seed
 from streaming.log.publish import open_writer
 from streaming.online.redis_link import many_keys
 
@@ -41,11 +42,12 @@ def seed_states(
     """
     waiting: list[tuple[bytes, bytes, int]] = []
     count = 0
+    seal = open_keys(configured).seal("control")
     with open_writer(configured) as writer:
         for name, key, state in states:
             entity = ENTITY_BY_NAME[name]
             writer.publish_raw(
-                partition_of(key, configured.event_log.partitions), encode_seed(name, key, state)
+                partition_of(key, configured.event_log.partitions), encode_seed(seal, name, key, state)
             )
             count += 1
             if wait_seconds is not None:

@@ -17,11 +17,12 @@ from fraud.contract.transaction import ContractError, Transaction
 from fraud.features.entities import ENTITIES
 from fraud.state.velocity import VelocityState
 from stores.event_log import partition_of
+from stores.keys import open_keys
 from stores.lake import read_transactions
 from stores.settings import Settings, settings
+from streaming.ingest.control import encode_seed
 from streaming.ingest.dead_letters import LetterBox, dead_letter, letters_folder, read_letters
 from streaming.ingest.dead_letters import main as replay_letters
-from streaming.ingest.ingest import encode_seed
 from streaming.log.load import Event, Load, events
 from streaming.log.publish import open_writer
 from tests.streaming.conftest import FlowProcess, eventually
@@ -133,11 +134,12 @@ def test_a_seed_joins_live_events_and_sending_it_again_changes_nothing(
     history = [event.transaction for event in events(Load(400, seed=5, customers=20), 1) if event.transaction]
     live = Load(400, seed=6, customers=20, start=history[-1].event_time)
     seeds = plain_loop(history)
+    seal = open_keys(configured).seal("control")
     with open_writer(configured) as writer:
         for _ in range(2):
             for (place, value), state in seeds.items():
                 partition = partition_of(value, configured.event_log.partitions)
-                writer.publish_raw(partition, encode_seed(ENTITIES[place].name, value, state.pack()))
+                writer.publish_raw(partition, encode_seed(seal, ENTITIES[place].name, value, state.pack()))
     published = publish(configured, live)
     flow("--drain").finish()
     expected = plain_loop(history + accepted(published))

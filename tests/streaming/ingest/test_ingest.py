@@ -16,8 +16,11 @@ from hypothesis import strategies as st
 from fraud.contract.cards import looks_like_card_number
 from fraud.contract.transaction import ContractError, Transaction
 from fraud.features.entities import ENTITIES
+from stores.keys import open_keys
+from stores.settings import load_settings
+from streaming.ingest.control import encode_seed
 from streaming.ingest.dead_letters import dead_letter, mask_card_numbers
-from streaming.ingest.ingest import Ingest, IngestSnapshot, encode_seed
+from streaming.ingest.ingest import Ingest, IngestSnapshot
 from streaming.ingest.recent_ids import IdSegments, RecentIds
 from streaming.log.batch import Batch
 from streaming.log.load import Load, events
@@ -92,11 +95,21 @@ def test_the_known_at_time_is_the_newest_event_time_so_far_plus_one_microsecond(
 
 def test_a_seed_that_is_no_state_is_a_dead_letter(transactions: list[Transaction]) -> None:
     (place, value), state = next(iter(plain_loop(transactions).items()))
-    good = encode_seed(ENTITIES[place].name, value, state.pack())
-    wrong = [encode_seed("customer", "c", b"no state"), encode_seed("nobody", "c", b""), b'{"seed":1}']
-    ingested = Ingest(0, 10_000, 10**9).take(batch([good, *wrong]))
+    seal = open_keys(load_settings()).seal("control")
+    good = encode_seed(seal, ENTITIES[place].name, value, state.pack())
+    wrong = [
+        encode_seed(seal, "customer", "c", b"no state"),
+        encode_seed(seal, "nobody", "c", b""),
+        b'{"seed":1}',
+    ]
+    ingested = Ingest(0, 10_000, 10**9, control=seal).take(batch([good, *wrong]))
     assert [update.seeds for update in ingested.updates] == [[(value, state.pack())]]
-    assert len(ingested.letters) == 3
+    assert [letter.reason for letter in ingested.letters] == [
+        "holds no state of this version",
+        "is of an entity that this program does not know",
+        "is no control record",
+    ]
+    assert len(Ingest(0, 10_000, 10**9).take(batch([good])).letters) == 1
 
 
 def test_a_card_number_is_masked_in_the_original_bytes() -> None:

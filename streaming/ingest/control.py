@@ -1,0 +1,81 @@
+"""Control records: what travels in the event log beside transactions, and must not come from their producers.
+
+A seed sets a velocity state, so it carries a signature under a key that producers do not have
+(`stores.keys`, purpose `control`), over all that it says. What cannot be used is refused with the
+reason: it becomes a dead letter, is counted and alerted, and changes no state.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from fraud.contract.transaction import FUTURE_TOLERANCE_MS, ContractError
+from fraud.features.entities import ENTITIES, ENTITY_BY_NAME
+from fraud.state.velocity import StateError, VelocityState
+from stores.keys import Seal
+from streaming import metrics
+
+#: How a control record begins; no transaction does.
+PREFIX: Final = b'{"seed":'
+_PLACES: Final = {entity.name: place for place, entity in enumerate(ENTITIES)}
+_FIELD: Final = "(seed)"
+
+
+class Seed(Struct, forbid_unknown_fields=True):
+    """A packed state of `key` of entity `seed` to merge; `state` and `signature` are base64."""
+
+    seed: str
+    key: str
+    state: str
+    signature: str
+
+
+_decode = msgspec.json.Decoder(Seed).decode
+
+
+def encode_seed(seal: Seal, entity: str, key: str, state: bytes) -> bytes:
+    """The control record that seeds `key` of `entity` with a packed state."""
+    signature = seal.sign(_signed(entity, key, state))
+    return msgspec.json.encode(Seed(entity, key, _text(state), _text(signature)))
+
+
+def read_seed(seal: Seal, payload: bytes, now_ms: int) -> tuple[int, str, bytes]:
+    """Place of the entity in `ENTITIES`, key and packed state; raise `ContractError`.
+
+    `now_ms` is the reader's clock: a state that is newer than `FUTURE_TOLERANCE_MS` from now would keep
+    honest events out for as long.
+    """
+    try:
+        seed = _decode(payload)
+        state = base64.b64decode(seed.state, validate=True)
+        signature = base64.b64decode(seed.signature, validate=True)
+    except (msgspec.DecodeError, binascii.Error, ValueError):
+        raise ContractError(_FIELD, "is no control record") from None
+    if not seal.verifies(_signed(seed.seed, seed.key, state), signature):
+        metrics.UNVERIFIED.labels("seed").inc()
+        raise ContractError(_FIELD, "is signed by no key in force: whoever sent it may not seed states")
+    entity = ENTITY_BY_NAME.get(seed.seed)
+    if entity is None:
+        raise ContractError(_FIELD, "is of an entity that this program does not know")
+    try:
+        found = VelocityState.unpack(entity, state)
+        VelocityState(entity).merge(found)  # what does not merge here would end the flow at its shard
+    except (StateError, OverflowError, ValueError, IndexError):
+        raise ContractError(_FIELD, "holds no state of this version") from None
+    latest = now_ms + FUTURE_TOLERANCE_MS
+    if found.newest_ms > latest or found.version > latest * 1000:
+        raise ContractError(_FIELD, "holds a state that is more than 5 minutes in the future")
+    return _PLACES[entity.name], seed.key, state
+
+
+def _signed(entity: str, key: str, state: bytes) -> bytes:
+    return msgspec.msgpack.encode(("seed", entity, key, state))
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode()
