@@ -131,9 +131,9 @@ def _undisturbed(values: Sequence[float]) -> float:
 
 async def _measure(size: int, batches: int) -> dict[str, Any]:
     """Microseconds a transaction in batches of `size`: of blocks of batches, each apart."""
-    from bentos.scoring.engine import Engine
+    from bentos.service import open_engine
 
-    engine = Engine(load_settings())
+    engine = open_engine(load_settings())
     # The process that converts the log would outlive this engine, and work beside the next size's.
     engine._convert = lambda: None  # type: ignore[method-assign]
     await engine.start()

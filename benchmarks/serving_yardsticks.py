@@ -28,9 +28,9 @@ from stores.settings import settings
 def floor() -> Any:
     """A raw ASGI app over the service's own engine."""
     from bentos.base.problem import Problem
-    from bentos.scoring.engine import Engine
+    from bentos.service import open_engine
 
-    engine = Engine(settings())
+    engine = open_engine(settings())
     headers = [(b"content-type", b"application/json")]
     split = msgspec.json.Decoder(list[msgspec.Raw]).decode
 

@@ -1,12 +1,18 @@
-"""The scoring service: `bentoml serve bentos.service:FraudScorer`.
+"""The scoring service: `bentoml serve bentos.service:FraudScorer`. The one place that assembles it.
 
-`POST /v1/score` is answered by `bentos.api.edge`, outside BentoML's middlewares; the typed method of
-the same path serves BentoML clients, OpenAPI and in-process calls through the same code.
+What the settings choose between is chosen here and nowhere else: the protocol of the server (the lane or
+the bounded one alone), who observes stages (histograms, or spans beside them), what stands around BentoML's
+application. `POST /v1/score` is answered by `bentos.api.edge`, outside BentoML's middlewares; the typed
+method of the same path serves BentoML clients, OpenAPI and in-process calls through the same code.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from time import perf_counter
 from typing import Any
 
@@ -14,6 +20,7 @@ os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")  # before BentoML reads it
 
 import bentoml
 
+from bentos.api.access import Access, open_access
 from bentos.api.admitted import require_admitted
 from bentos.api.api_models import (
     BulkAnswer,
@@ -23,26 +30,87 @@ from bentos.api.api_models import (
     ScoreAnswer,
     ScoreRequest,
 )
-from bentos.api.edge import BULK_PATH, EdgeService
+from bentos.api.bounded_http import BoundedHttp, Door, bounds_of
+from bentos.api.edge import BULK_PATH, Edge
+from bentos.api.exchange import App
 from bentos.api.explain import explain
+from bentos.api.metrics_page import open_port
+from bentos.api.score_lane import ScoreLane, install
 from bentos.base.logs import configure_logs
+from bentos.base.metrics import Metrics
 from bentos.base.problem import Problem
+from bentos.base.stages import StageHistograms, Stages
 from bentos.scoring.engine import Engine
+from bentos.scoring.scorer import Scorer
 from fraud.contract.transaction import Transaction
-from stores.settings import settings
+from stores.settings import Settings, settings
 
 
-def _service_class() -> type[EdgeService]:
-    if settings().serve.tracing:
-        from bentos.tracing import TracedService  # OpenTelemetry is loaded only when it is asked for
+class ScoringService(bentoml.Service):  # type: ignore[misc]  # BentoML ships no stubs for it
+    """BentoML's service with `Edge` around its application, and what one worker of it holds."""
 
-        return TracedService
-    return EdgeService
+    engine: Engine | None = None
+    edge: Edge | None = None
+    _metrics_port: asyncio.Server | None = None
+
+    def to_asgi(self, is_main: bool = True) -> Any:
+        """The application; only the main one has callers, another's typed methods refuse everybody."""
+        app = super().to_asgi(is_main=is_main)
+        if not is_main:
+            return app
+        chosen = settings()
+        self.edge = open_edge(app, lambda: self.engine, self.access, chosen)
+        lane = chosen.http.lane and not chosen.serve.tracing  # a request in the lane is no span
+        door = Door(bounds_of(chosen), self.edge.refused, Counter())
+        install(ScoreLane if lane else BoundedHttp, door, siblings=chosen.serve.workers > 1)
+        return self.edge
+
+    @cached_property
+    def access(self) -> Access:
+        return open_access(settings())
+
+    async def begin(self) -> None:
+        """Open what a worker needs; before this, nothing listens."""
+        chosen = settings()
+        engine = open_engine(chosen, (self.access.look,))
+        await engine.start()
+        self.engine = engine
+        if self.edge is not None and chosen.http.metrics_port:
+            self._metrics_port = await open_port(self.edge.page, self.edge.refused, chosen)
+
+    async def end(self) -> None:
+        """Finish what is under way and drain the log."""
+        if self._metrics_port is not None:
+            self._metrics_port.close()
+        if self.engine is not None:
+            await self.engine.stop()
+            self.engine = None
+
+
+def open_engine(chosen: Settings, every_second: Sequence[Callable[[Metrics], None]] = ()) -> Engine:
+    """An engine that is not started."""
+    metrics = Metrics()
+    stages: Stages = StageHistograms(metrics)
+    if chosen.serve.tracing:
+        from bentos.tracing import StageSpans, tracer_provider  # OpenTelemetry is loaded only when asked for
+
+        stages = StageSpans(StageHistograms(metrics), tracer_provider())
+    return Engine(chosen, Scorer(chosen, metrics, stages), every_second)
+
+
+def open_edge(app: App, engine: Callable[[], Engine | None], access: Access, chosen: Settings) -> Edge:
+    """The outermost layer around `app`."""
+    observed = None
+    if chosen.serve.tracing:
+        from bentos.tracing import traced, tracer_provider
+
+        observed = partial(traced, provider=tracer_provider())
+    return Edge(app, engine, access, documents=chosen.http.docs, observed=observed)
 
 
 @bentoml.service(
     name="FraudScorer",
-    service_class=_service_class(),
+    service_class=ScoringService,
     workers=settings().serve.workers,
     traffic={"timeout": 10.0},
     logging={"access": {"enabled": False}},
@@ -52,25 +120,16 @@ def _service_class() -> type[EdgeService]:
 class FraudScorer:
     """Scores card transactions and answers APPROVE, REVIEW or BLOCK."""
 
-    bento_service: EdgeService
+    bento_service: ScoringService
 
     @bentoml.on_startup
     async def begin(self) -> None:
-        """Open what a worker needs; before this, nothing listens."""
         configure_logs(settings().log_level)
-        engine = Engine(settings())
-        await engine.start()
-        self.bento_service.engine = engine
-        await self.bento_service.open_metrics_port()
+        await self.bento_service.begin()
 
     @bentoml.on_shutdown
     async def end(self) -> None:
-        """Finish what is under way and drain the log."""
-        self.bento_service.close_metrics_port()
-        engine = self.bento_service.engine
-        if engine is not None:
-            await engine.stop()
-            self.bento_service.engine = None
+        await self.bento_service.end()
 
     async def __is_ready__(self) -> bool:
         engine = self.bento_service.engine

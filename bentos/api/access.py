@@ -21,6 +21,7 @@ from typing import Literal
 import msgspec
 
 from bentos.api.local_callers import LocalCallers, listed
+from bentos.base.metrics import Metrics
 from bentos.base.problem import Problem
 from stores.settings import Settings
 
@@ -109,6 +110,11 @@ class Access:
         self.error = None
         self._clients = pairs
         self._buckets.clear()
+
+    def look(self, metrics: Metrics) -> None:
+        """Once a second: read the file again if it changed, and say whether it is refused."""
+        self.refresh()
+        metrics.gauge("tokens_refused", self.error is not None)
 
     def client(self, headers: list[tuple[bytes, bytes]], peer: str | None, needed: Need) -> str:
         """The name of the caller who may do `needed`; raise `Problem` 401 or 403."""

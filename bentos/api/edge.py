@@ -1,7 +1,7 @@
 """The outermost ASGI layer: answers the hot routes itself and guards the others.
 
 BentoML's middlewares (metrics, OpenTelemetry, access log, timeout, context, router) cost several
-times the work of scoring. `EdgeService.to_asgi` puts this layer around BentoML's application, so
+times the work of scoring. This layer stands around BentoML's application (`bentos.service`), so
 that `POST /v1/score` is answered before any of them under plain `bentoml serve`. It is also the only
 way in: an exact list of paths passes, after the checks of method, caller, type and size that its entry
 asks for, and every other path is 404 before anything is read or counted by name. What is plain enough
@@ -17,12 +17,10 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Final, Literal, NamedTuple
 
-import bentoml
 import msgspec
 
-from bentos.api.access import Need
+from bentos.api.access import Access, Need
 from bentos.api.admitted import admitted
-from bentos.api.bounded_http import bounds_of
 from bentos.api.exchange import (
     App,
     Headers,
@@ -39,12 +37,11 @@ from bentos.api.exchange import (
     unread,
 )
 from bentos.api.explain import explain
-from bentos.api.metrics_page import TEXT, MetricsPage, bentoml_metrics, open_port
+from bentos.api.metrics_page import TEXT, MetricsPage, bentoml_metrics
 from bentos.api.status import status
 from bentos.base.problem import Problem
 from bentos.scoring.engine import LARGEST_BULK_ITEMS, Engine, Tell
 from fraud.contract.transaction import LARGEST_BODY
-from stores.settings import SettingsError, settings
 
 _log = logging.getLogger("tollgate.edge")
 
@@ -59,42 +56,6 @@ _OWN_ONLY: Final = (
     b"default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-src 'none'",
 )
 _encode = msgspec.json.Encoder().encode
-
-
-class EdgeService(bentoml.Service):  # type: ignore[misc]  # BentoML ships no stubs for it
-    """A BentoML service whose hot routes are answered by `Edge`."""
-
-    engine: Engine | None = None
-    edge: Edge | None = None
-    _metrics_port: asyncio.Server | None = None
-
-    def to_asgi(self, is_main: bool = True) -> Any:
-        from bentos.api.score_lane import install  # it knows `Edge`
-
-        app = super().to_asgi(is_main=is_main)
-        if not is_main:
-            return app
-        chosen = settings()
-        self.edge = Edge(app, lambda: self.engine, documents=chosen.http.docs)
-        install(self.edge.refused, chosen)
-        return self.edge
-
-    async def open_metrics_port(self) -> None:
-        """Serve `/metrics` on a port of its own, if the settings name one."""
-        chosen = settings()
-        if self.edge is None or not chosen.http.metrics_port:
-            return
-        host, port, refused = chosen.http.metrics_host, chosen.http.metrics_port, self.edge.refused
-        try:
-            self._metrics_port = await open_port(self.edge.page, host, port, bounds_of(chosen), refused)
-        except OSError as error:
-            raise SettingsError(
-                f"TOLLGATE_SERVE_METRICS_PORT: {host}:{port} cannot be used: {error.strerror}"
-            ) from None
-
-    def close_metrics_port(self) -> None:
-        if self._metrics_port is not None:
-            self._metrics_port.close()
 
 
 class Call(NamedTuple):
@@ -127,18 +88,23 @@ class Edge:
 
     A path is what the request line says, byte by byte: nothing is decoded, folded or normalised before
     it is looked up. `documents` says who may read BentoML's description of the service: `clients` (any
-    token; local callers where there are none), `open` (anybody) or `off`.
+    token; local callers where there are none), `open` (anybody) or `off`. `observed` wraps what answers
+    the paths that exist.
     """
 
     def __init__(
         self,
         app: App,
         engine: Callable[[], Engine | None],
+        access: Access,
         *,
         documents: Literal["clients", "open", "off"] = "clients",
+        observed: Callable[[App], App] | None = None,
     ) -> None:
         self._app = app
         self._engine = engine
+        self._access = access
+        self._known = observed(self._http) if observed is not None else self._http
         self.page = MetricsPage(self._metrics_text)
         post, get, look = ("POST",), ("GET",), ("GET", "HEAD")
         self._routes = {
@@ -161,25 +127,28 @@ class Edge:
             self.refused("upgrade")
             await send({"type": "websocket.close", "code": 1008})
             return
+        path = scope["path"]
+        if path not in self._routes or scope.get("raw_path") not in (None, path.encode()):
+            self.refused("path")
+            await refuse(send, Problem(404, "(path)", "is not served"), close=unread(scope["headers"]))
+            return
         with admitted(False):
-            await self._http(scope, receive, send)
+            await self._known(scope, receive, send)
 
     async def _http(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         engine, path = self._engine(), scope["path"]
-        route, body_is_here = self._routes.get(path), False
+        route, body_is_here = self._routes[path], False
         try:
-            if route is None or scope.get("raw_path") not in (None, path.encode()):
-                raise Problem(404, "(path)", "is not served", kind="path")
             if scope["method"] not in route.methods:
                 raise Problem(405, "(method)", f"should be {' or '.join(route.methods)}", kind="method")
             if route.needed is None or not route.own:
                 if route.needed is not None:
-                    _caller(_started(engine), scope["headers"], scope.get("client"), route.needed)
+                    self._caller(scope["headers"], scope.get("client"), route.needed)
                 declared(scope["headers"], 0)
                 await self._app(scope, receive, _without_strangers(send) if path == "/" else send)
                 return
             engine = _started(engine)
-            client = _caller(engine, scope["headers"], scope.get("client"), route.needed)
+            client = self._caller(scope["headers"], scope.get("client"), route.needed)
             if route.largest:
                 typed(scope["headers"])
             declared(scope["headers"], route.largest)
@@ -188,15 +157,19 @@ class Edge:
             assert route.answer is not None
             await route.answer(Call(engine, client, raw, scope, receive, send))
         except Problem as problem:
-            self._count(path if route is not None and route.own else None, problem)
+            self._count(path if route.own else None, problem)
             close = not body_is_here and unread(scope["headers"])
-            allow = ", ".join(route.methods) if route is not None and problem.status == 405 else None
+            allow = ", ".join(route.methods) if problem.status == 405 else None
             await refuse(send, problem, close=close, allow=allow)
         except (ConnectionResetError, asyncio.CancelledError):
             raise
         except Exception:  # noqa: BLE001  # the caller gets an answer, the log the stack without the input
             _log.exception("a request failed")
             await respond(send, 500, failed().json())
+
+    def _caller(self, headers: Headers, peer: Peer, needed: Need) -> str:
+        """The caller's name; raise `Problem` for a caller who may not."""
+        return self._access.client(headers, peer[0] if peer else None, needed)
 
     def refused(self, kind: str) -> None:
         """Count what was refused at the door."""
@@ -220,20 +193,23 @@ class Edge:
             engine.metrics.count("http_refused_total", problem.kind)
 
     async def _score(self, call: Call) -> None:
-        arrived = perf_counter()
-        call.engine.access.spend(call.client)
-        answer = await call.engine.score(call.raw, arrived)
-        call.engine.metrics.count("requests_total", SCORE_PATH, "200")
+        answer = await self._queue(call.engine, call.client, call.raw, perf_counter())
+        self.answered()
         await respond(call.send, 200, answer)
 
-    def begin(self, headers: Headers, peer: Peer, raw: bytes, tell: Tell) -> None:
+    def score(self, headers: Headers, peer: Peer, raw: bytes, tell: Tell) -> None:
         """Tell the answer to a whole `POST /v1/score` once it is there; it or this call raises `Problem`."""
         arrived = perf_counter()
         engine = _started(self._engine())
-        client = _caller(engine, headers, peer, "score")
+        client = self._caller(headers, peer, "score")
         typed(headers)
-        engine.access.spend(client)
-        engine.begin(raw, arrived, tell)
+        self._queue(engine, client, raw, arrived, tell)
+
+    def _queue(
+        self, engine: Engine, client: str, raw: bytes, arrived: float, tell: Tell | None = None
+    ) -> Awaitable[bytes]:
+        self._access.spend(client)
+        return engine.score(raw, arrived, tell)
 
     @property
     def busy(self) -> bool:
@@ -242,13 +218,13 @@ class Edge:
         return engine is not None and engine.in_flight > 0
 
     def answered(self) -> None:
-        """Count a request that `begin` was asked to answer, and that got its answer."""
+        """Count a transaction that got its answer."""
         engine = self._engine()
         if engine is not None:
             engine.metrics.count("requests_total", SCORE_PATH, "200")
 
     def turned_away(self, problem: Problem) -> None:
-        """Count a request that `begin` was asked to answer, and that was refused."""
+        """Count a transaction that was refused by `score`, or later."""
         self._count(SCORE_PATH, problem)
 
     async def _bulk(self, call: Call) -> None:
@@ -256,7 +232,7 @@ class Edge:
         engine, items = call.engine, split_bulk(call.raw)
         if engine.bulk_full:
             raise Problem(503, "(service)", "too many bulk requests wait already", retry_after=1)
-        engine.access.spend(call.client, len(items))
+        self._access.spend(call.client, len(items))
         engine.metrics.count("requests_total", BULK_PATH, "200")
         pending: list[Message] = [{"type": "http.request", "body": call.raw, "more_body": False}]
 
@@ -272,13 +248,13 @@ class Edge:
         await respond(call.send, 202, _encode({"accepted": accepted}))
 
     async def _explain(self, call: Call) -> None:
-        call.engine.access.spend(call.client)
+        self._access.spend(call.client)
         answer = await explain(call.engine, call.raw)
         call.engine.metrics.count("requests_total", "/v1/explain", "200")
         await respond(call.send, 200, _encode(answer))
 
     async def _status(self, call: Call) -> None:
-        await respond(call.send, 200, _encode(status(call.engine)))
+        await respond(call.send, 200, _encode(status(call.engine, self._access.error)))
 
     async def _metrics(self, call: Call) -> None:
         await respond(call.send, 200, await self.page.text(), kind=TEXT)
@@ -312,11 +288,6 @@ def _started(engine: Engine | None) -> Engine:
     if engine is None:
         raise Problem(503, "(service)", "is starting", retry_after=1)
     return engine
-
-
-def _caller(engine: Engine, headers: Headers, peer: Peer, needed: Need) -> str:
-    """The caller's name; raise `Problem` for a caller who may not."""
-    return engine.access.client(headers, peer[0] if peer else None, needed)
 
 
 def _without_strangers(send: Send) -> Send:

@@ -88,7 +88,7 @@ async def read_body(receive: Receive, largest: int) -> bytes:
     return b"".join(parts)
 
 
-async def refuse(send: Send, problem: Problem, *, close: bool, allow: str | None) -> None:
+async def refuse(send: Send, problem: Problem, *, close: bool, allow: str | None = None) -> None:
     more = [] if allow is None else [(b"allow", allow.encode())]
     if problem.retry_after is not None:
         more.append((b"retry-after", b"%d" % problem.retry_after))

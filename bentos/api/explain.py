@@ -8,16 +8,14 @@ from __future__ import annotations
 import asyncio
 import math
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from bentos.base.problem import Problem
 from bentos.base.work import Work
+from bentos.scoring.engine import Engine
 from bentos.scoring.scorer import vector
-
-if TYPE_CHECKING:
-    from bentos.scoring.engine import Engine
 
 
 async def explain(engine: Engine, raw: bytes) -> dict[str, Any]:

@@ -18,9 +18,10 @@ from typing import Any, Final
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from bentos.api.bounded_http import BoundedHttp, Bounds, Door
+from bentos.api.bounded_http import BoundedHttp, Door, bounds_of
 from bentos.api.exchange import Receive, Send, respond
 from bentos.base.problem import Problem
+from stores.settings import Settings, SettingsError
 
 TEXT: Final = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 #: Enough for every Prometheus server of a company, and for nobody else.
@@ -48,25 +49,24 @@ class MetricsPage:
         await respond(send, 200, await self.text(), kind=TEXT)
 
 
-async def open_port(
-    page: MetricsPage, host: str, port: int, bounds: Bounds, refused: Callable[[str], None]
-) -> asyncio.Server:
-    """Serve `page`, beside the other workers that do (SO_REUSEPORT); raise `OSError` if it cannot."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+async def open_port(page: MetricsPage, refused: Callable[[str], None], chosen: Settings) -> asyncio.Server:
+    """Serve `page` on the port of the settings, beside the other workers that do (SO_REUSEPORT)."""
+    host, port = chosen.http.metrics_host, chosen.http.metrics_port
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind((host, port))
         config = Config(page, log_config=None, lifespan="off", proxy_headers=False, server_header=False)
         config.load()
-        state = ServerState()
-        few = bounds._replace(connections=_CONNECTIONS, peer_connections=_CONNECTIONS)
-        make = partial(BoundedHttp, config, state, {}, door=Door(few, refused, Counter()))
+        few = bounds_of(chosen)._replace(connections=_CONNECTIONS, peer_connections=_CONNECTIONS)
+        make = partial(BoundedHttp, config, ServerState(), {}, door=Door(few, refused, Counter()))
         return await asyncio.get_running_loop().create_server(make, sock=listener)
-    except BaseException:
+    except OSError as error:
         listener.close()
-        raise
+        raise SettingsError(
+            f"TOLLGATE_SERVE_METRICS_PORT: {host}:{port} cannot be used: {error.strerror}"
+        ) from None
 
 
 def bentoml_metrics() -> bytes:

@@ -8,7 +8,7 @@ length, `expect`, proxies' headers, HTTP/1.0) takes uvicorn's own way through `b
 answers the same; tests hold the two to the same bytes. What a caller may send before that is
 bounded for both (`bentos.api.bounded_http`).
 
-It is found by plain `bentoml serve`: `install` puts it where uvicorn looks for its protocol.
+`bentos.service` puts it where uvicorn looks for its protocol, so plain `bentoml serve` finds it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter, deque
-from collections.abc import Callable
+from collections import deque
 from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
@@ -25,12 +24,11 @@ from typing import TYPE_CHECKING, Any, Final
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http import auto
 
-from bentos.api.bounded_http import BoundedHttp, Door, bounds_of
+from bentos.api.bounded_http import BoundedHttp, Door
 from bentos.api.edge import SCORE_PATH, Edge
 from bentos.api.exchange import BODY_SECONDS, failed, too_late
 from bentos.base.problem import Problem
 from fraud.contract.transaction import LARGEST_BODY
-from stores.settings import Settings
 
 if TYPE_CHECKING:
     from uvicorn.config import Config
@@ -59,15 +57,12 @@ _LONGEST_BREATH: Final = 0.05
 _AHEAD: Final = 4
 
 
-def install(refused: Callable[[str], None], chosen: Settings) -> None:
+def install(protocol: type[BoundedHttp], door: Door, *, siblings: bool) -> None:
     """Make it the protocol of every uvicorn server of this process that chooses one by itself.
 
-    `refused` is told the kind of what is turned away at the door. Without `serve_lane` it is the bounded
-    protocol alone.
+    `siblings` says whether other workers take connections from the same socket.
     """
-    door = Door(bounds_of(chosen), refused, Counter())
-    ScoreLane.siblings = chosen.serve.workers > 1
-    protocol = ScoreLane if chosen.http.lane else BoundedHttp
+    ScoreLane.siblings = siblings
     auto.AutoHTTPProtocol = partial(protocol, door=door)  # type: ignore[assignment]
 
 
@@ -157,7 +152,7 @@ class ScoreLane(BoundedHttp):
             self._regulate()
         assert self._edge is not None
         try:
-            self._edge.begin(self.headers, self.client, raw, partial(self._answered, due))
+            self._edge.score(self.headers, self.client, raw, partial(self._answered, due))
         except Problem as problem:
             self._turn_away(due, problem)
         except Exception:  # noqa: BLE001  # as in `Edge`: the caller gets an answer, the log the stack

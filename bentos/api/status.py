@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from bentos.models.deployment import Scoring
-    from bentos.scoring.engine import Engine
+from bentos.models.deployment import Scoring
+from bentos.scoring.engine import Engine
 
 
-def status(engine: Engine) -> dict[str, Any]:
+def status(engine: Engine, tokens_error: str | None) -> dict[str, Any]:
     """Of the worker that answers; `refused` is null or names the file and what is wrong with it."""
     scorer = engine.scorer
     line, rules = scorer.scores.room.current, scorer.rules
@@ -30,7 +29,7 @@ def status(engine: Engine) -> dict[str, Any]:
             "refused": rules.error,
         },
         "registry": {"refused": scorer.reader.plans.error},
-        "tokens": {"refused": engine.access.error},
+        "tokens": {"refused": tokens_error},
         "keys": {"signs": scorer.keys.signing, "refused": scorer.keys.error},
         "breakers": {"redis": scorer.reader.breaker.state, "model": scorer.scores.breaker.state},
         "waiting": {

@@ -17,12 +17,12 @@ class Work:
     `arrived` is `perf_counter` when its request did; `digest` tells requests of one id apart. `tell`
     is called with the future as soon as it is done, a turn of the event loop before its callbacks.
     `measures` are the event time in milliseconds and the amount in minor units, where checking has
-    computed them already.
+    computed them already. `trace` is the mark that `Stages.request` gave.
     """
 
     __slots__ = (
         "amount_minor", "amount_reference", "arrived", "canonical", "digest", "event_us", "future", "key",
-        "tell", "transaction",
+        "tell", "trace", "transaction",
     )  # fmt: skip
 
     def __init__(
@@ -42,6 +42,7 @@ class Work:
         self.amount_reference = reference_cents(self.amount_minor, transaction.currency)
         self.future = future
         self.tell: Callable[[asyncio.Future[bytes]], None] | None = None
+        self.trace: object = None
         self.arrived = arrived
 
     def answer(self, result: bytes) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from time import perf_counter
 
-from bentos.api.access import open_access
 from bentos.base.metrics import Metrics, MetricsFolder, exposition
 from bentos.base.problem import Problem, refused
 from bentos.base.work import Work
@@ -35,26 +34,23 @@ LARGEST_BULK_ITEMS = 1024
 BULK_QUEUE = 8 * LARGEST_BULK_ITEMS
 
 
-def _scorer(chosen: Settings, metrics: Metrics) -> Scorer:
-    if chosen.serve.tracing:
-        from bentos.tracing import TracedScorer  # OpenTelemetry is loaded only when it is asked for
-
-        return TracedScorer(chosen, metrics)
-    return Scorer(chosen, metrics)
-
-
 def _overloaded(error: Overloaded) -> Problem:
     return Problem(503, "(service)", str(error), retry_after=1)
 
 
 class Engine:
-    """Parses, batches, scores. `start` in the event loop that serves; `stop` drains."""
+    """Parses, batches, scores. `start` in the event loop that serves; `stop` drains.
 
-    def __init__(self, chosen: Settings) -> None:
+    `every_second` are called in that loop, with the metrics, before a second's snapshot of them.
+    """
+
+    def __init__(
+        self, chosen: Settings, scorer: Scorer, every_second: Sequence[Callable[[Metrics], None]] = ()
+    ) -> None:
         self.settings = chosen
-        self.metrics = Metrics()
-        self.access = open_access(chosen)
-        self.scorer = _scorer(chosen, self.metrics)
+        self.metrics = scorer.metrics
+        self.scorer = scorer
+        self._every_second = every_second
         self.labels = LabelStore(chosen.home)
         self.batcher: MicroBatcher[Work] = MicroBatcher(
             self.scorer.run,
@@ -69,7 +65,6 @@ class Engine:
             self.scorer.run, size=max(128, chosen.serve.batch), in_flight=1, queue=BULK_QUEUE
         )
         self._folder = MetricsFolder(open_run_folder(chosen.run))
-        self._parse_stage = self.metrics.histogram("stage_seconds", "parse")
         self._ticker: asyncio.Task[None] | None = None
         self._converter: subprocess.Popen[bytes] | None = None
         self._processor: OwnProcessor | None = None
@@ -134,7 +129,9 @@ class Engine:
         """
         work = Work(transaction, asyncio.get_running_loop().create_future(), arrived, measures)
         work.tell = tell
-        self._parse_stage.observe(perf_counter() - arrived)
+        stages = self.scorer.stages
+        stages.parsed(perf_counter() - arrived)
+        work.trace = stages.request()
         joined = self.scorer.once.join(work)
         if joined is not None:
             return joined
@@ -150,11 +147,7 @@ class Engine:
         self.scorer.once.finished(work)
         work.refuse(_overloaded(Overloaded(IN_TIME)))
 
-    async def score(self, raw: bytes, arrived: float) -> bytes:
-        """The answer's JSON to one transaction's JSON; raise `Problem`."""
-        return await self.begin(raw, arrived)
-
-    def begin(self, raw: bytes, arrived: float, tell: Tell | None = None) -> asyncio.Future[bytes]:
+    def score(self, raw: bytes, arrived: float, tell: Tell | None = None) -> asyncio.Future[bytes]:
         """Queue one transaction's JSON; the future is its answer's, and it or this call raises `Problem`.
 
         In a surge it is turned away unparsed. `tell` as in `submit`.
@@ -222,11 +215,11 @@ class Engine:
                 _log.exception("a periodic task failed")
 
     async def _second(self) -> None:
-        self.access.refresh()
+        for look in self._every_second:
+            look(self.metrics)
         await self.scorer.tick()
         self.labels.tick()
         self.metrics.gauge("in_flight", self.in_flight)
-        self.metrics.gauge("tokens_refused", self.access.error is not None)
         await asyncio.to_thread(self._folder.write, self.metrics)
         if self._converter is not None and self._converter.poll() is not None:
             self._convert()

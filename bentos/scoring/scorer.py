@@ -20,6 +20,7 @@ import numpy as np
 
 from bentos.base.metrics import Metrics
 from bentos.base.problem import Problem
+from bentos.base.stages import Stages, Watch
 from bentos.base.work import Work
 from bentos.effects.event_sinks import Sink, open_sinks
 from bentos.effects.outbox import Effect
@@ -51,9 +52,10 @@ _encode_answer = msgspec.json.Encoder().encode
 class Scorer:
     """Everything one worker needs to decide. One event loop owns it."""
 
-    def __init__(self, chosen: Settings, metrics: Metrics) -> None:
+    def __init__(self, chosen: Settings, metrics: Metrics, stages: Stages) -> None:
         self._partitions = chosen.event_log.partitions
         self.metrics = metrics
+        self.stages = stages
         self.keys = open_keys(chosen)
         self.once = Once(chosen, metrics, self.keys.seal("answers"))
         self.reader = OnlineReader(chosen, metrics)
@@ -62,14 +64,9 @@ class Scorer:
         self.log = DecisionLog(chosen.home)
         self.sinks: list[Sink]
         self._answers, self.sinks = open_sinks(chosen)
-        self._stages = {
-            name: metrics.histogram("stage_seconds", name)
-            for name in ("parse", "queue", "features", "vector", "model", "rules", "finish", "total")
-        }
         # The label pairs of feature_status_total are counted in C, a row at a time.
         self._statuses: Counter[tuple[str, str]] = Counter()
         metrics.counters["feature_status_total"] = cast("dict[tuple[str, ...], int]", self._statuses)
-        self._batch_sizes = metrics.histogram("batch_size")
 
     async def start(self) -> None:
         warm_up()
@@ -83,25 +80,23 @@ class Scorer:
 
     async def run(self, batch: list[Work]) -> None:
         """Decide `batch`; every work is answered or refused, whatever happens."""
+        watch = self.stages.batch(batch)
         try:
-            await self._run(batch)
-        except Exception:  # noqa: BLE001  # the last resort: no request may hang
+            await self._run(batch, watch)
+        except Exception as error:  # noqa: BLE001  # the last resort: no request may hang
             _log.exception("a batch failed")
+            watch.failed(error)
             for work in batch:
                 work.refuse(Problem(503, "(service)", "could not decide; try again", retry_after=1))
         finally:
+            watch.end()
             for work in batch:
                 self.once.finished(work)
 
-    async def _run(self, batch: list[Work]) -> None:
-        begun = perf_counter()
-        for work in batch:
-            self._stages["queue"].observe(begun - work.arrived)
-        self._batch_sizes.observe(len(batch))
+    async def _run(self, batch: list[Work], watch: Watch) -> None:
         claimed, found = await self._claim_and_read(batch)
         kept, online = claimed.to_decide, found.online
-        read = perf_counter()
-        self._stages["features"].observe(read - begun)
+        watch.passed("features", kept, found.shortfall)
         if not kept:
             return
         if not (self.log.accepting and all(sink.accepting for sink in self.sinks)):
@@ -111,8 +106,7 @@ class Scorer:
 
         shortfalls = [found.shortfall] if found.shortfall else []
         matrix = vector(kept, online)
-        assembled = perf_counter()
-        self._stages["vector"].observe(assembled - read)
+        watch.passed("vector")
         remote = await self.scores.ask(matrix, shortfalls)
         with await self.once.turn(claimed) as turn:
             if turn.shortfall:
@@ -122,7 +116,7 @@ class Scorer:
                 kept, online, matrix = [kept[place] for place in places], online.take(places), matrix[places]
                 remote = (remote[0], remote[1][places]) if remote is not None else None
             if kept:
-                self._decide(kept, online, matrix, remote, shortfalls, assembled)
+                self._decide(kept, online, matrix, remote, shortfalls, watch)
 
     async def _claim_and_read(self, batch: list[Work]) -> tuple[Claimed, Read]:
         """Claim the batch's ids and read its features, in one round trip: what is left to decide, with
@@ -142,21 +136,16 @@ class Scorer:
         matrix: Floats,
         remote: tuple[str, Floats] | None,
         shortfalls: list[str],
-        begun: float,
+        watch: Watch,
     ) -> None:
         """Model, rules and everything that ends in an answer, without waiting in between."""
         scored = self.scores.of(batch, matrix, remote)
-        modelled = perf_counter()
-        self._stages["model"].observe(modelled - begun)
+        watch.passed("model", scored)
         hits = self._hits(batch, matrix, scored.scores)
-        ruled = perf_counter()
-        self._stages["rules"].observe(ruled - modelled)
+        watch.passed("rules", hits)
         self._finish(batch, online, matrix, scored, hits, shortfalls)
-        done = perf_counter()
-        self._stages["finish"].observe(done - ruled)
-        total = self._stages["total"]
-        for work in batch:
-            total.observe(done - work.arrived)
+        watch.passed("finish")
+        watch.answered(batch)
 
     def _hits(
         self, batch: Sequence[Work], matrix: Floats, scores: Sequence[float | None]
@@ -291,6 +280,7 @@ class Scorer:
         self.log.close()
         await self.scores.close()
         await self.reader.close()
+        await self.stages.close()
 
 
 def vector(batch: Sequence[Work], online: OnlineRows) -> Floats:

@@ -13,9 +13,10 @@ import httpx
 import msgspec
 import redis
 
-from bentos.api.edge import Edge
+from bentos.api.access import open_access
 from bentos.log.decision_log import RECORD, journal_folder
 from bentos.scoring.engine import Engine
+from bentos.service import open_edge, open_engine
 from stores.settings import load_settings
 from stores.spool import read_frames
 from tests.bentos.running import transaction_json
@@ -25,32 +26,43 @@ numbers = itertools.count()
 
 
 @asynccontextmanager
-async def worker(home: Path, url: str, **settings: Any) -> AsyncIterator[tuple[Engine, Post]]:
+async def worker_client(
+    home: Path, url: str, **settings: Any
+) -> AsyncIterator[tuple[Engine, httpx.AsyncClient]]:
     """A worker and a client of its outermost layer, without the process that converts its log."""
     # A deadline that a busy machine keeps, too.
     changes = {
         "home": home, "run": home / "run", "redis_url": url, "topic": "worker", "partitions": 1, "feature_deadline_ms": 1000,
     } | settings  # fmt: skip
-    engine = Engine(load_settings().changed(**changes))
+    chosen = load_settings().changed(**changes)
+    access = open_access(chosen)
+    engine = open_engine(chosen, (access.look,))
     engine._convert = lambda: None  # type: ignore[method-assign]
     await engine.start()
 
     async def beyond(*_: object) -> None:
         raise AssertionError("the hot routes are answered before BentoML")
 
-    transport = httpx.ASGITransport(app=Edge(beyond, lambda: engine))
+    transport = httpx.ASGITransport(app=open_edge(beyond, lambda: engine, access, chosen))
     try:
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-
-            async def post(
-                path: str = "/v1/score", *, token: str | None = None, **changes: Any
-            ) -> httpx.Response:
-                headers = {"authorization": f"Bearer {token}"} if token else {}
-                return await client.post(path, json=transaction_json(**changes), headers=headers)
-
-            yield engine, post
+            yield engine, client
     finally:
         await engine.stop()
+
+
+@asynccontextmanager
+async def worker(home: Path, url: str, **settings: Any) -> AsyncIterator[tuple[Engine, Post]]:
+    """A worker, and what posts a transaction to it."""
+    async with worker_client(home, url, **settings) as (engine, client):
+
+        async def post(
+            path: str = "/v1/score", *, token: str | None = None, **changes: Any
+        ) -> httpx.Response:
+            headers = {"authorization": f"Bearer {token}"} if token else {}
+            return await client.post(path, json=transaction_json(**changes), headers=headers)
+
+        yield engine, post
 
 
 def events(url: str) -> list[str]:

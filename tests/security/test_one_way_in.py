@@ -13,6 +13,7 @@ import httpx
 import pytest
 from bentoml.exceptions import BentoMLException
 
+from bentos.api.access import Access
 from bentos.api.admitted import admitted, require_admitted
 from bentos.api.edge import Edge
 from bentos.service import FraudScorer
@@ -212,7 +213,7 @@ def test_the_mark_of_an_earlier_request_on_the_connection_is_not_a_later_ones() 
         await send({"type": "http.response.body", "body": b""})
 
     async def run() -> None:
-        edge = Edge(app, lambda: None)
+        edge = Edge(app, lambda: None, Access(None, 0))
         transport = httpx.ASGITransport(app=edge)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             with admitted():  # the context that a connection inherited

@@ -10,10 +10,10 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from bentos.api.edge import Edge
+from bentos.api.access import open_access
 from bentos.api.metrics_page import MetricsPage
 from bentos.base.metrics import exposition
-from bentos.scoring.engine import Engine
+from bentos.service import open_edge, open_engine
 from stores.settings import load_settings
 
 h2 = pytest.mark.finding(
@@ -72,10 +72,11 @@ def test_a_scrape_of_very_many_series_is_read_and_encoded_off_the_loop(
     monkeypatch.setattr("bentos.scoring.engine.exposition", watched)
 
     async def run() -> tuple[httpx.Response, int]:
-        engine = Engine(load_settings())
+        chosen = load_settings()
+        engine = open_engine(chosen)
         for number in range(50_000):
             engine.metrics.count("rule_hits_total", f"rule-{number}", "block")
-        transport = httpx.ASGITransport(app=Edge(None, lambda: engine))  # type: ignore[arg-type]
+        transport = httpx.ASGITransport(app=open_edge(None, lambda: engine, open_access(chosen), chosen))  # type: ignore[arg-type]
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             scrape, counted = asyncio.create_task(client.get("/metrics")), 0
             while not scrape.done():  # what the loop does meanwhile changes what is being read

@@ -12,18 +12,16 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 import redis
 from prometheus_client.parser import text_string_to_metric_families
 
-from bentos.api.edge import Edge
 from bentos.models.model import Model, ModelError
 from embedded.redis_server import start_redis
 from fraud.features.entities import ENTITIES
 from stores.settings import load_settings
-from tests.bentos.one_worker import copied, logged, numbers, worker
+from tests.bentos.one_worker import copied, logged, numbers, worker, worker_client
 from tests.bentos.running import store_features, transaction, transaction_json
 
 
@@ -240,18 +238,16 @@ def test_operators_see_what_is_in_service_and_why_something_was_refused(
     tokens.write_text(json.dumps({"clients": clients}))
 
     async def run() -> dict[str, Any]:
-        async with worker(home, url, rules_file=rules, tokens_file=tokens) as (engine, _):
+        async with worker_client(home, url, rules_file=rules, tokens_file=tokens) as (engine, client):
             rules.write_text("rules:\n  - {name: big, when: shoe > 1.0, action: review, reason: BIG}\n")
             (home / "deployment.json").write_text('{"champion": "nobody"}')
             await engine.scorer.tick()
-            transport = httpx.ASGITransport(app=Edge(None, lambda: engine))  # type: ignore[arg-type]
-            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-                statuses = [
-                    (await client.get("/v1/status", headers={"authorization": f"Bearer {name}"})).status_code
-                    for name in ("till", "guess")
-                ]
-                assert statuses == [403, 401]
-                answer = await client.get("/v1/status", headers={"authorization": "Bearer root"})
+            statuses = [
+                (await client.get("/v1/status", headers={"authorization": f"Bearer {name}"})).status_code
+                for name in ("till", "guess")
+            ]
+            assert statuses == [403, 401]
+            answer = await client.get("/v1/status", headers={"authorization": "Bearer root"})
             return answer.json()
 
     found = asyncio.run(run())
