@@ -17,7 +17,10 @@ from fraud.features.feature_list import VECTOR
 from fraud.features.profiles import SERVED_PROFILES
 from fraud.state.observation import observe
 from fraud.state.velocity import VelocityState
+from stores.keys import open_keys
+from stores.model_signature import sign_model
 from stores.redis_layout import NEWEST_WINS, encode_bytes, encode_double, entity_key, newest_wins_args
+from stores.settings import settings
 
 _START_MS = 1_772_366_400_000  # 2026-03-01T12:00:00Z
 _PEOPLE, _SHOPS = 4000, 1000
@@ -45,6 +48,7 @@ def build_model(home: Path, version: str = "bench", *, trees: int = 300, leaves:
         "thresholds": {"review": 0.9, "block": 0.98}, "calibration": None, "metrics": {},
     }  # fmt: skip
     (folder / "manifest.json").write_text(json.dumps(manifest))
+    sign_model(folder, version, open_keys(settings()).seal("models"))
     (folder.parent / "latest").write_text(version)
 
 

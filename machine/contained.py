@@ -81,9 +81,14 @@ class Contained:
             self._kill()
             self._outcome = self._closed("was stopped")
 
+    def kill(self) -> None:
+        """Let it end, from another thread than the one that waits for it."""
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)  # with whatever it started
+
     def _kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)  # with whatever it started
+        self.kill()
         self._process.wait()
 
     def _closed(self, ended: str | None) -> Outcome:

@@ -200,6 +200,18 @@ class ServeSettings(Group):
     tracing: bool = Field(
         False, alias="TOLLGATE_SERVE_TRACING", description="make OpenTelemetry spans of scoring requests"
     )
+    unsigned_models: Literal["refuse", "allow"] = Field(
+        "refuse", alias="TOLLGATE_UNSIGNED_MODELS",
+        description="what to do with a model that no key of this deployment signed; allow serves whatever the store's writers put there",
+    )  # fmt: skip
+    trial_seconds: int = Field(
+        60, alias="TOLLGATE_MODEL_TRIAL_SECONDS", ge=1, le=3_600,
+        description="seconds that a model may take to be loaded and asked in a process of its own, before it serves",
+    )  # fmt: skip
+    trial_megabytes: int = Field(
+        1024, alias="TOLLGATE_MODEL_TRIAL_MEGABYTES", ge=128, le=65_536,
+        description="megabytes of memory that it may take for that",
+    )  # fmt: skip
     tokens_file: Path | None = Field(
         None, alias="TOLLGATE_TOKENS_FILE",
         description="JSON file of clients, token digests and scopes; without it only loopback callers are served",

@@ -9,6 +9,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from stores.keys import open_keys
+from stores.model_signature import model_digest, model_verifies, read_signature
 from stores.settings import settings
 from training.calibration import apply_calibration
 from training.refusal import diverged
@@ -44,6 +46,16 @@ def registered_gate(version: str) -> Verdict:
     verdict = _check(
         "digest", digest == manifest["digest"], "model.txt has the digest that its manifest names"
         if digest == manifest["digest"] else "model.txt is not the text that was registered; train it again",
+    )  # fmt: skip
+    signed = model_verifies(
+        version,
+        model_digest((folder / "model.txt").read_bytes(), (folder / "manifest.json").read_bytes()),
+        read_signature(folder) or b"",
+        open_keys(settings()).seal("models"),
+    )
+    verdict += _check(
+        "signed", signed, "signed under this deployment's keys"
+        if signed else f"the service refuses what is not signed: `python -m training.save --sign {version}`",
     )  # fmt: skip
     figures = manifest["metrics"]
     verdict += _check(

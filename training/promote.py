@@ -200,7 +200,7 @@ def main(argv: list[str] | None = None) -> int:
             retire(options.version)
         elif options.step == "rollback":
             rollback()
-    except PromotionError as error:
+    except (PromotionError, LookupError) as error:
         print(f"promote: {error}", file=sys.stderr)
         return 1
     print(status_text(read_deployment(), read_history()))

@@ -3,6 +3,7 @@
     <home>/bentoml/models/tollgate_fraud/<version>/
         model.txt          LightGBM's native text
         manifest.json      what the service needs to know, and what the model was judged by
+        signature          of both, under the deployment's keys: without it the service refuses the model
         reference.parquet  scored held-out rows, for drift
 
 No pickle is written, so none is ever loaded.
@@ -27,6 +28,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stores.keys import open_keys
+from stores.model_signature import sign_model
 from stores.settings import REPOSITORY, settings
 from training.metrics import Floats
 from training.plan import Trained
@@ -34,6 +37,7 @@ from training.rows import Rows
 
 MODEL_NAME: Final = "tollgate_fraud"
 REFERENCE_ROWS: Final = 100_000
+_VERSION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 QUANTILES: Final = tuple(np.linspace(0, 1, 21).round(2).tolist())
 PACKAGES: Final = ("lightgbm", "feast", "numpy", "pyarrow", "bentoml", "optuna")
 
@@ -48,7 +52,9 @@ def bentoml_home() -> Path:
 
 
 def model_folder(version: str) -> Path:
-    """Where the store keeps `version`."""
+    """Where the store keeps `version`; `LookupError` for what is not the name of a version."""
+    if not _VERSION.fullmatch(version):
+        raise LookupError(f"{version[:40]!r} is no version: letters, digits, '.', '_' and '-', at most 128")
     return settings().home / "bentoml" / "models" / MODEL_NAME / version
 
 
@@ -95,6 +101,7 @@ def save(trained: Trained, rows: Rows, *, name: str = MODEL_NAME) -> str:
         pq.write_table(reference, folder / "reference.parquet", compression="zstd")
         text = json.dumps(manifest(trained, rows, version), indent=1, allow_nan=False)
         (folder / "manifest.json").write_text(text, encoding="utf-8")
+        sign_model(folder, version, open_keys(settings()).seal("models"))
     return version
 
 
@@ -214,9 +221,20 @@ def _plain(value: Any) -> Any:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """List the store's versions, newest first, with what they were judged by."""
+    """List the store's versions, newest first, with what they were judged by; or sign one."""
     parser = argparse.ArgumentParser(prog="python -m training.save", description="List the saved models.")
-    parser.parse_args(argv)
+    parser.add_argument(
+        "--sign", metavar="VERSION", help="sign a model that came from elsewhere, or before a key is retired"
+    )
+    options = parser.parse_args(argv)
+    if options.sign is not None:
+        try:
+            sign_model(model_folder(options.sign), options.sign, open_keys(settings()).seal("models"))
+        except (LookupError, OSError) as error:
+            print(f"save: {error}", file=sys.stderr)
+            return 1
+        print(f"{options.sign}: signed; the service takes it now")
+        return 0
     root = settings().home / "bentoml" / "models" / MODEL_NAME
     saved = sorted(root.glob("*/manifest.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     if not saved:

@@ -6,8 +6,9 @@
      "shadow": ["<version>"], "key": "customer_id", "experiment": "<name>"}
 
 Without the file, or without a champion in it, the store's newest model is champion. The file
-and the store are looked at every second; models are loaded in a thread and swapped between two
-batches. A line-up that cannot be loaded leaves the one before in service.
+and the store are looked at every second; models are tried in a process of their own
+(`bentos.models.admission`), loaded in a thread and swapped between two batches. A line-up of which one model
+is refused leaves the one before in service.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -23,13 +25,19 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from bentos.models.model import Floats, Model, ModelError, model_folder, newest_version
+from bentos.models.admission import RETRY_SECONDS, Admission, Unfinished
+from bentos.models.model import Floats, Model, ModelError, model_folder, newest_version, read_model_files
 from bentos.models.risk_factors import PathAttribution
 from fraud.decision.experiment import Experiment, Variant
 from fraud.features.feature_list import VECTOR
+from stores.keys import Keys
+from stores.model_signature import SIGNATURE
 
 _log = logging.getLogger("tollgate.deployment")
 FILE: Final = "deployment.json"
+#: Bytes of deployment.json, and models beside the champion, at most.
+_LARGEST: Final = 64_000
+_MOST_SHADOWS: Final = 16
 _PLACE: Final = {name: index for index, name in enumerate(VECTOR)}
 
 
@@ -50,14 +58,11 @@ _decode = msgspec.json.Decoder(Deployment).decode
 class Scoring:
     """A model and where its features stand in the vector."""
 
-    def __init__(self, model: Model) -> None:
-        unknown = [name for name in model.manifest.features if name not in _PLACE]
-        if unknown:
-            raise ModelError(f"{model.tag}: wants features that are not served: {', '.join(unknown[:5])}")
+    def __init__(self, model: Model, text: bytes) -> None:
         self.model = model
         self.version = model.version
         places = [_PLACE[name] for name in model.manifest.features]
-        self.attribution = PathAttribution(model)
+        self.attribution = PathAttribution(model, text)
         self._columns: npt.NDArray[np.intp] | None = (
             None if places == list(range(len(VECTOR))) else np.array(places, dtype=np.intp)
         )
@@ -95,69 +100,143 @@ def read_deployment(home: Path) -> Deployment | None:
     """What should be in service; None when the store is empty. Raises `ModelError`."""
     path = home / FILE
     try:
-        deployment = _decode(path.read_bytes())
+        with path.open("rb") as file:
+            text = file.read(_LARGEST + 1)
+        if len(text) > _LARGEST:
+            raise ModelError(f"{FILE}: is larger than {_LARGEST} bytes")
+        deployment = _decode(text)
     except FileNotFoundError:
         deployment = Deployment()
-    except (msgspec.DecodeError, UnicodeDecodeError, OSError) as error:
-        raise ModelError(f"{FILE}: {error}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OSError) as error:
+        raise ModelError(f"{FILE}: {str(error)[:200]}") from None
+    if len(deployment.shadow) > _MOST_SHADOWS:
+        raise ModelError(f"{FILE}: names more than {_MOST_SHADOWS} shadows")
     if deployment.champion is None:
         version = newest_version(home)
         return Deployment(version) if version is not None else None
     return deployment
 
 
-def line_up(home: Path, deployment: Deployment) -> LineUp:
-    """Load every model that `deployment` names, each once; raise `ModelError`, keeping none."""
+def _marks(paths: Sequence[Path]) -> list[tuple[int, int, int] | None]:
+    """What tells a change of each file."""
+    marks: list[tuple[int, int, int] | None] = []
+    for path in paths:
+        try:
+            stat = path.stat()
+            marks.append((stat.st_mtime_ns, stat.st_size, stat.st_ino))
+        except OSError:
+            marks.append(None)
+    return marks
+
+
+def _signatures(home: Path, deployment: Deployment | None) -> list[Path]:
+    """Where the signatures of a deployment's models are: a model may be signed after it was refused."""
+    if deployment is None:
+        return []
+    named = (deployment.champion, deployment.challenger, *deployment.shadow)
+    return [model_folder(home, version) / SIGNATURE for version in named if version is not None]
+
+
+def line_up(home: Path, deployment: Deployment, admission: Admission) -> LineUp:
+    """Try and load every model that `deployment` names, each once; raise `ModelError`, keeping none."""
     loaded: dict[str, Scoring] = {}
 
     def load(version: str) -> Scoring:
         folder = model_folder(home, version)
         if folder.name not in loaded:
-            loaded[folder.name] = Scoring(Model(folder))
+            loaded[folder.name] = load_model(folder, admission)
         return loaded[folder.name]
 
     try:
         experiment = Experiment(deployment.experiment, deployment.split, deployment.key)
-        champion = load(deployment.champion) if deployment.champion else None
-        challenger = load(deployment.challenger) if deployment.challenger else None
+        champion = load(deployment.champion) if deployment.champion is not None else None
+        challenger = load(deployment.challenger) if deployment.challenger is not None else None
         shadows = tuple([load(version) for version in deployment.shadow])
-    except (ModelError, ValueError) as error:
+    except (ModelError, ValueError, ArithmeticError, MemoryError) as error:
         for scoring in loaded.values():
             scoring.model.close()
-        raise ModelError(f"{FILE}: {error}") from None
+        kind = Unfinished if isinstance(error, Unfinished) else ModelError
+        raise kind(f"{FILE}: {error}") from None
     return LineUp(champion, challenger, experiment, shadows, time.time())
+
+
+def load_model(folder: Path, admission: Admission) -> Scoring:
+    """Load a model that was tried as it is loaded; raise `ModelError`."""
+    files = read_model_files(folder)
+    unknown = [name for name in files.manifest.features if name not in _PLACE]
+    if unknown:
+        raise ModelError(f"{folder.name}: wants features that are not served: {', '.join(unknown[:5])[:200]}")
+    admission.admit(files)
+    model = Model(files)
+    try:
+        return Scoring(model, files.text)
+    except BaseException:
+        model.close()
+        raise
 
 
 class ModelRoom:
     """Keeps the line-up current. `current` may be replaced between any two awaits."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, admission: Admission, keys: Keys | None = None) -> None:
         self._home = home
+        self._admission = admission
+        self._keys = keys
         self._seen: object = None
+        self._again: float | None = None
+        self._signatures: list[Path] = []
+        self._looking: asyncio.Task[None] | None = None
         self.current = NOBODY
         self.error: str | None = None
 
-    def _fingerprint(self) -> object:
-        marks: list[tuple[int, int, int] | None] = []
-        for path in (self._home / FILE, self._home / "bentoml" / "models" / "tollgate_fraud" / "latest"):
-            try:
-                stat = path.stat()
-                marks.append((stat.st_mtime_ns, stat.st_size, stat.st_ino))
-            except OSError:
-                marks.append(None)
-        return tuple(marks)
+    def _watched(self) -> list[Path]:
+        latest = self._home / "bentoml" / "models" / "tollgate_fraud" / "latest"
+        # A key that is retired verifies no model any more.
+        return [self._home / FILE, latest, *([self._keys.path] if self._keys is not None else [])]
+
+    def look(self) -> None:
+        """`refresh` beside whoever asks: a trial takes seconds."""
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self.refresh())
+            self._looking.add_done_callback(self._looked)
+
+    def _looked(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self.error = f"cannot be looked at: {type(error).__name__}"
+            _log.error("looking for models failed", exc_info=error)
+
+    async def looked(self) -> None:
+        """Wait for a look that is under way."""
+        if self._looking is not None:
+            await asyncio.wait([self._looking])
+
+    async def close(self) -> None:
+        self._admission.close()
+        await self.looked()
 
     async def refresh(self) -> None:
         """Look for a change and bring it into service; never raises for a model that is broken."""
-        fingerprint = self._fingerprint()
-        if fingerprint == self._seen:
+        files = _marks(self._watched())
+        due = self._again is not None and time.monotonic() >= self._again
+        if self._seen == (files, _marks(self._signatures)) and not due:
             return
-        self._seen = fingerprint
+        self._again = None
+        # As they were before they were read: what changes meanwhile is looked at next time.
+        self._seen = (files, _marks(self._signatures))
+        if self._keys is not None:
+            self._keys.refresh()
         try:
             deployment = await asyncio.to_thread(read_deployment, self._home)
-            fresh = await asyncio.to_thread(line_up, self._home, deployment) if deployment else NOBODY
+            self._signatures = _signatures(self._home, deployment)
+            self._seen = (files, _marks(self._signatures))
+            fresh = NOBODY
+            if deployment is not None:
+                fresh = await asyncio.to_thread(line_up, self._home, deployment, self._admission)
         except ModelError as error:
             self.error = str(error)
+            if isinstance(error, Unfinished):
+                self._again = time.monotonic() + RETRY_SECONDS
             _log.error("a line-up was refused, the one before stays", extra={"reason": self.error})
             return
         if fresh is NOBODY and self.current is not NOBODY:

@@ -19,6 +19,8 @@ import ctypes
 import hashlib
 import importlib.util
 import json
+import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -29,6 +31,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fraud.decision.decide import Thresholds
+from stores.model_signature import model_digest, read_signature
+from stores.model_text import LARGEST_TEXT
 
 MODEL_NAME: Final = "tollgate_fraud"
 _FLOAT64: Final = 1
@@ -39,6 +43,11 @@ _CONTRIB: Final = 3
 _PARAMETERS: Final = b"num_threads=1"
 #: Up to so many rows go through the single-row call: the other one parses its parameters anew.
 _ROWS_ONE_BY_ONE: Final = 4
+
+#: What a version may be called: one folder's name, never a path.
+_VERSION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_LARGEST_MANIFEST: Final = 8_000_000
+_MOST_FEATURES: Final = 4096
 
 Floats = npt.NDArray[np.float64]
 
@@ -85,11 +94,15 @@ class Manifest:
     metrics: dict[str, Any] = field(default_factory=dict)
 
 
-def read_manifest(text: str) -> Manifest:
+def read_manifest(text: str | bytes) -> Manifest:
     """Parse `manifest.json`; raise `ModelError` naming the part that is wrong."""
     try:
         raw = json.loads(text)
         limits = raw["thresholds"]
+        if not isinstance(raw["features"], list) or not 1 <= len(raw["features"]) <= _MOST_FEATURES:
+            raise ValueError(f"features should be a list of 1 to {_MOST_FEATURES} names")
+        if len(set(map(str, raw["features"]))) < len(raw["features"]):
+            raise ValueError("features should be there once each")
         return Manifest(
             version=str(raw["version"]),
             digest=str(raw["digest"]).removeprefix("sha256:"),
@@ -98,8 +111,8 @@ def read_manifest(text: str) -> Manifest:
             calibrate=_calibration(raw.get("calibration")),
             metrics=dict(raw.get("metrics") or {}),
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"manifest.json: {type(error).__name__}: {error}") from None
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        raise ModelError(f"manifest.json: {type(error).__name__}: {str(error)[:200]}") from None
 
 
 def _calibration(raw: Any) -> Callable[[Floats], Floats] | None:
@@ -107,11 +120,14 @@ def _calibration(raw: Any) -> Callable[[Floats], Floats] | None:
         return None
     if isinstance(raw, dict) and "x" in raw and "y" in raw:
         x, y = np.asarray(raw["x"], np.float64), np.asarray(raw["y"], np.float64)
-        if len(x) != len(y) or len(x) < 1 or np.any(np.diff(x) < 0) or np.any(np.diff(y) < 0):
-            raise ValueError("calibration: x and y should be rising and of one length")
+        rising = x.ndim == y.ndim == 1 and len(x) == len(y) > 0 and not (np.diff(x) < 0).any()
+        if not rising or (np.diff(y) < 0).any() or not (np.isfinite(x).all() and np.isfinite(y).all()):
+            raise ValueError("calibration: x and y should be finite, rising and of one length")
         return lambda scores: np.interp(scores, x, y)
     if isinstance(raw, dict) and "a" in raw and "b" in raw:
         a, b = float(raw["a"]), float(raw["b"])
+        if not (math.isfinite(a) and math.isfinite(b)):
+            raise ValueError("calibration: a and b should be finite")
 
         def platt(scores: Floats) -> Floats:
             clipped = np.clip(scores, 1e-9, 1 - 1e-9)
@@ -121,23 +137,50 @@ def _calibration(raw: Any) -> Callable[[Floats], Floats] | None:
     raise ValueError('calibration should be null, {"x": [...], "y": [...]} or {"a": ..., "b": ...}')
 
 
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """A model's files as they were read once: what was checked is what is loaded."""
+
+    folder: Path
+    text: bytes
+    manifest: Manifest
+    #: SHA-256 over both files.
+    digest: str
+    #: None for a model that nobody signed.
+    signature: bytes | None = None
+
+
+def read_model_files(folder: Path) -> ModelFiles:
+    """Read a model's files; raise `ModelError` if they are too large or do not belong together."""
+    try:
+        text = _read(folder / "model.txt", LARGEST_TEXT)
+        manifest_text = _read(folder / "manifest.json", _LARGEST_MANIFEST)
+    except OSError as error:
+        raise ModelError(f"{folder.name}: {error.strerror or error}") from None
+    manifest = read_manifest(manifest_text)
+    if hashlib.sha256(text).hexdigest() != manifest.digest:
+        raise ModelError(f"{folder.name}: model.txt does not have the digest its manifest names; refused")
+    if manifest.version != folder.name:
+        raise ModelError(f"{folder.name}: its manifest calls itself {manifest.version[:40]!r}; refused")
+    return ModelFiles(folder, text, manifest, model_digest(text, manifest_text), read_signature(folder))
+
+
+def _read(path: Path, most: int) -> bytes:
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ModelError(f"{path.parent.name}: {path.name} is larger than {most} bytes")
+    return content
+
+
 class Model:
     """A loaded model. Not thread-safe: one event loop owns it."""
 
-    def __init__(self, folder: Path) -> None:
-        try:
-            text = (folder / "model.txt").read_bytes()
-            manifest = read_manifest((folder / "manifest.json").read_text())
-        except OSError as error:
-            raise ModelError(f"{folder.name}: {error.strerror or error}") from None
-        found = hashlib.sha256(text).hexdigest()
-        if found != manifest.digest:
-            raise ModelError(f"{folder.name}: model.txt does not have the digest its manifest names; refused")
-        self.tag = f"{MODEL_NAME}:{folder.name}"
-        self.manifest = manifest
-        self.folder = folder
-        self._width = len(manifest.features)
-        self._handle = self._load(text)
+    def __init__(self, files: ModelFiles) -> None:
+        self.tag = f"{MODEL_NAME}:{files.folder.name}"
+        self.manifest = files.manifest
+        self._width = len(files.manifest.features)
+        self._handle = self._load(files.text)
         self._fast = ctypes.c_void_p()
         self._one = np.zeros(self._width)
         self._one_out = np.zeros(1)
@@ -236,8 +279,14 @@ class Model:
 
 
 def model_folder(home: Path, version: str) -> Path:
-    """Where the store keeps `version` (with or without the `tollgate_fraud:` prefix)."""
-    return home / "bentoml" / "models" / MODEL_NAME / version.removeprefix(f"{MODEL_NAME}:")
+    """Where the store keeps `version` (with or without the `tollgate_fraud:` prefix).
+
+    Raises `ModelError` for what is not the name of a version, so that no name leads out of the store.
+    """
+    name = version.removeprefix(f"{MODEL_NAME}:")
+    if not _VERSION.fullmatch(name):
+        raise ModelError(f"{name[:40]!r} is no version: letters, digits, '.', '_' and '-', at most 128")
+    return home / "bentoml" / "models" / MODEL_NAME / name
 
 
 def newest_version(home: Path) -> str | None:
@@ -245,8 +294,8 @@ def newest_version(home: Path) -> str | None:
     root = home / "bentoml" / "models" / MODEL_NAME
     latest = root / "latest"
     if latest.is_file():
-        version = latest.read_text().strip()
-        if (root / version / "manifest.json").is_file():
+        version = latest.read_bytes()[:256].decode(errors="replace").strip()
+        if _VERSION.fullmatch(version) and (root / version / "manifest.json").is_file():
             return version
-    found = list(root.glob("*/manifest.json"))
+    found = [path for path in root.glob("*/manifest.json") if _VERSION.fullmatch(path.parent.name)]
     return max(found, key=lambda path: path.stat().st_mtime).parent.name if found else None

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bentos.base.work import Work
+from bentos.models.admission import Admission
 from bentos.models.deployment import LineUp, ModelRoom, Scoring
 from bentos.models.model import Floats, ModelError
 from bentos.wire.breaker import CircuitBreaker
 from fraud.decision.experiment import Variant
+from stores.keys import open_keys
+from stores.run_folder import open_run_folder
 from stores.settings import Settings
 
 if TYPE_CHECKING:
@@ -37,7 +40,15 @@ class ModelScores:
     """The models in service behind a breaker; a model server may give the champion's raw scores."""
 
     def __init__(self, chosen: Settings) -> None:
-        self.room = ModelRoom(chosen.home)
+        trials = open_run_folder(chosen.run) / "trials"
+        keys = open_keys(chosen)
+        admission = Admission(
+            trials,
+            None if chosen.serve.unsigned_models == "allow" else keys.seal("models"),
+            seconds=chosen.serve.trial_seconds,
+            megabytes=chosen.serve.trial_megabytes,
+        )
+        self.room = ModelRoom(chosen.home, admission, keys)
         self.breaker = CircuitBreaker()
         self._remote: RemoteModel | None = None
         if chosen.remote_model.url is not None:
@@ -106,5 +117,6 @@ class ModelScores:
         return result
 
     async def close(self) -> None:
+        await self.room.close()
         if self._remote is not None:
             await self._remote.close()

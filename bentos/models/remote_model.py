@@ -20,6 +20,8 @@ from bentos.wire.breaker import CircuitBreaker
 from stores.served_models import INPUT, served_name
 
 _log = logging.getLogger("tollgate.remote_model")
+#: Bytes of an answer: 1,024 scores of both classes, and names, ten times over.
+_LARGEST_ANSWER = 1_000_000
 
 
 class RemoteModelError(RuntimeError):
@@ -72,18 +74,25 @@ class RemoteModel:
         try:
             answer = _decode(await self._post(address, orjson.dumps({"inputs": [tensor]})))
             return _scores(answer, len(rows))
-        except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError) as error:
-            raise RemoteModelError(f"{address}: {type(error).__name__}: {error}") from None
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, RecursionError) as error:
+            # Its text may repeat what the server said, and the server may repeat the rows.
+            raise RemoteModelError(f"{served_name(version)}: {type(error).__name__}") from None
 
     async def _post(self, address: str, body: bytes) -> bytes:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                timeout=self._timeout, headers={"Content-Type": "application/json"}
+                timeout=self._timeout,
+                headers={"Content-Type": "application/json", "Accept-Encoding": "identity"},
+                auto_decompress=False,  # a few bytes could become gigabytes
             )
-        async with self._session.post(address, data=body) as response:
-            text = await response.read()
+        async with self._session.post(address, data=body, allow_redirects=False) as response:
             if response.status != 200:
-                raise RemoteModelError(f"{address}: {response.status} {text[:200].decode(errors='replace')}")
+                raise RemoteModelError(f"the server answered {response.status}")
+            text = b""
+            while part := await response.content.readany():
+                text += part
+                if len(text) > _LARGEST_ANSWER:
+                    raise RemoteModelError(f"the server answered more than {_LARGEST_ANSWER} bytes")
             return text
 
     async def close(self) -> None:
@@ -97,7 +106,7 @@ def _scores(answer: Any, rows: int) -> Floats:
         raise RemoteModelError("the server answered without an output")
     output = answer.outputs[0]
     values = np.array(output.data, dtype=np.float64)
-    if values.size == 2 * rows and output.shape[-1] == 2:
+    if values.size == 2 * rows and output.shape[-1:] == [2]:
         values = values[1::2]
     if values.size != rows or not ((values >= 0) & (values <= 1)).all():
         raise RemoteModelError(f"{rows} rows went in, and {values.size} outputs that are no scores came out")

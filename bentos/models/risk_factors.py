@@ -17,6 +17,7 @@ import numpy as np
 from bentos.models.model import Floats, Model, ModelError
 from fraud.features.feature_list import TRANSACTION_FEATURES
 from fraud.features.profiles import PROFILE_FEATURES
+from stores.model_text import ModelTextError, Tree, read_trees
 
 METHOD: Final = "path attribution"
 #: A rest after each tree, in seconds: a model is prepared in a thread beside the requests, which
@@ -30,16 +31,19 @@ _MEANING: Final = {feature.name: feature.meaning for feature in TRANSACTION_FEAT
 class PathAttribution:
     """Per leaf of every tree, the features on the path to it and the credit of each."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, text: bytes) -> None:
+        """`text` is the model's; raises `ModelError` if it is not sound."""
         self._model = model
         self._width = len(model.manifest.features)
-        text = (model.folder / "model.txt").read_text()
         starts: list[int] = []
         paths: list[_Path] = []
-        for section in text.split("\nTree=")[1:]:
-            starts.append(len(paths))
-            paths += _paths(section)
-            time.sleep(_REST)
+        try:
+            for tree in read_trees(text, self._width):
+                starts.append(len(paths))
+                paths += _paths(tree)
+                time.sleep(_REST)
+        except ModelTextError as error:
+            raise ModelError(f"{model.tag}: model.txt {error}") from None
         longest = max((len(path) for path in paths), default=0)
         # Short paths are filled up with credits of 0, which change no sum.
         self._features = np.zeros((len(paths), longest), dtype=np.int64)
@@ -60,20 +64,15 @@ class PathAttribution:
 _Path = list[tuple[int, float]]
 
 
-def _paths(section: str) -> list[_Path]:
-    """The path to every leaf of one tree of the text format: (feature, credit) by split."""
-    fields = dict(line.split("=", 1) for line in section.splitlines() if "=" in line)
-    try:
-        leaves = int(fields["num_leaves"])
-        paths: list[_Path] = [[] for _ in range(leaves)]
-        if leaves == 1:
-            return paths
-        features = [int(item) for item in fields["split_feature"].split()]
-        children = [[int(item) for item in fields[f"{side}_child"].split()] for side in ("left", "right")]
-        inner = [float(item) for item in fields["internal_value"].split()]
-        leaf = [float(item) for item in fields["leaf_value"].split()]
-    except (KeyError, ValueError) as error:
-        raise ModelError(f"model.txt: a tree without a usable {error.args[0]}") from None
+def _paths(tree: Tree) -> list[_Path]:
+    """The path to every leaf of a tree: (feature, credit) by split."""
+    paths: list[_Path] = [[] for _ in tree.leaf_value]
+    if len(paths) == 1:
+        return paths
+    features, inner, leaf = (
+        values.tolist() for values in (tree.split_feature, tree.internal_value, tree.leaf_value)
+    )
+    children = [tree.left_child.tolist(), tree.right_child.tolist()]
     stack: list[tuple[int, _Path]] = [(0, [])]
     while stack:
         node, path = stack.pop()

@@ -253,7 +253,7 @@ class Scorer:
         self.keys.refresh()
         self.rules.refresh()
         self.reader.plans.refresh()
-        await self.scores.room.refresh()
+        self.scores.room.look()
         self.log.tick()
         for sink in self.sinks:
             await sink.tick()

@@ -27,6 +27,8 @@ from fraud.features.feature_list import VECTOR
 from fraud.features.profiles import SERVED_PROFILES
 from fraud.state.observation import observe
 from fraud.state.velocity import VERSION, VelocityState
+from stores.keys import Keys
+from stores.model_signature import sign_model
 from stores.redis_layout import (
     encode_bytes,
     encode_double,
@@ -80,8 +82,14 @@ def save_model(
         "thresholds": {"review": review, "block": block}, "calibration": calibration, "metrics": {},
     }  # fmt: skip
     (folder / "manifest.json").write_text(json.dumps(manifest))
+    sign(folder)
     (store / "latest").write_text(version)
     return folder
+
+
+def sign(folder: Path) -> None:
+    """Sign the model in `folder` as training does, with the tests' keys."""
+    sign_model(folder, folder.name, Keys(Path(os.environ["TOLLGATE_KEYS_FILE"])).seal("models"))
 
 
 def store_features(

@@ -16,13 +16,18 @@ import pytest
 
 from bentos.models.deployment import _decode
 from bentos.models.model import Model as ServedModel
+from bentos.models.model import read_model_files
 from monitoring.drift.command import representative
+from stores.keys import open_keys
+from stores.model_signature import model_verifies
+from stores.settings import settings
 from training import promote, tracking
 from training.evidence import gather, with_fraud_types, write_evidence
-from training.gates import card_path, replay_gate
+from training.gates import card_path, registered_gate, replay_gate
 from training.plan import Plan, Trained
 from training.promote import PromotionError, read_deployment, read_history
 from training.rows import Rows
+from training.save import main as list_models
 from training.save import model_folder, newest_version, reference_table, save
 from training.train import main, train
 
@@ -45,10 +50,11 @@ def test_a_saved_model_is_text_and_numbers_that_the_service_scores_alike(
     assert {path.name for path in folder.iterdir()} == {
         "model.txt",
         "manifest.json",
+        "signature",
         "reference.parquet",
         "model.yaml",
     }
-    served = ServedModel(folder)
+    served = ServedModel(read_model_files(folder))
     assert served.manifest.features == session_rows.names
     assert np.array_equal(
         served.score(session_rows.features[:500]), trained.model.score(session_rows.features[:500])
@@ -263,3 +269,20 @@ def test_the_command_trains_saves_and_promotes_in_one_go(
     code = main(["--dataset", str(make_folder()), "--champion", "--rounds", "30", "--threads", "1"])
     assert code == 0, capsys.readouterr().err
     assert read_deployment()["champion"] == newest_version()
+
+
+def test_a_saved_model_is_signed_and_one_from_elsewhere_is_signed_by_a_command(
+    saved: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = model_folder(saved)
+    files = read_model_files(folder)
+    seal = open_keys(settings()).seal("models")
+    assert files.signature is not None
+    assert model_verifies(saved, files.digest, files.signature, seal)
+    assert not model_verifies("another", files.digest, files.signature, seal)
+    (folder / "signature").unlink()
+    assert next(check["gate"] for check in registered_gate(saved) if not check["passed"]) == "signed"
+    assert list_models(["--sign", saved]) == 0
+    assert read_model_files(folder).signature == files.signature
+    assert list_models(["--sign", "../elsewhere"]) == 1
+    assert "is no version" in capsys.readouterr().err

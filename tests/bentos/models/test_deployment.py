@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bentos.models.admission import Admission
 from bentos.models.deployment import ModelRoom, line_up, read_deployment
 from bentos.models.model import ModelError
-from tests.bentos.running import save_model
+from stores.keys import Keys
+from tests.bentos.running import save_model, sign
 
 
 @pytest.fixture(scope="module")
@@ -23,13 +26,22 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
+def admission(home: Path) -> Admission:
+    keys = Keys(Path(os.environ["TOLLGATE_KEYS_FILE"]))
+    return Admission(home / "run", keys.seal("models"))
+
+
+def room_of(home: Path) -> ModelRoom:
+    return ModelRoom(home, admission(home))
+
+
 def deploy(home: Path, **content: Any) -> None:
     (home / "deployment.json").write_text(json.dumps(content))
 
 
 def test_without_a_deployment_the_newest_model_serves(store: Path) -> None:
     (store / "deployment.json").unlink(missing_ok=True)
-    room = ModelRoom(store)
+    room = room_of(store)
     asyncio.run(room.refresh())
     assert room.current.champion is not None
     assert room.current.champion.version == "three"
@@ -37,7 +49,7 @@ def test_without_a_deployment_the_newest_model_serves(store: Path) -> None:
 
 
 def test_an_empty_store_is_no_error(tmp_path: Path) -> None:
-    room = ModelRoom(tmp_path)
+    room = room_of(tmp_path)
     asyncio.run(room.refresh())
     assert room.current.champion is None
     assert room.error is None
@@ -47,7 +59,7 @@ def test_what_training_promotes_is_what_serves(store: Path, monkeypatch: pytest.
     deploy(
         store, champion="one", challenger="two", split=0.25, shadow=["three"], history=[{"step": "canary"}]
     )
-    lineup = line_up(store, read_deployment(store))  # type: ignore[arg-type]
+    lineup = line_up(store, read_deployment(store), admission(store))  # type: ignore[arg-type]
     assert lineup.champion is not None
     assert lineup.challenger is not None
     assert (lineup.champion.version, lineup.challenger.version) == ("one", "two")
@@ -70,7 +82,7 @@ def test_a_line_up_that_cannot_be_loaded_changes_nothing(store: Path, broken: di
     (tampered / "model.txt").write_text("tree\n")
     (store / "bentoml" / "models" / "tollgate_fraud" / "latest").write_text("three")
     deploy(store, champion="one")
-    room = ModelRoom(store)
+    room = room_of(store)
     asyncio.run(room.refresh())
     before = room.current
     deploy(store, **broken)
@@ -91,8 +103,9 @@ def test_nonsense_under_the_right_digest_is_refused(tmp_path: Path, text: str) -
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["digest"] = hashlib.sha256(text.encode()).hexdigest()
     (folder / "manifest.json").write_text(json.dumps(manifest))
+    sign(folder)
     deploy(tmp_path, champion="nonsense")
-    room = ModelRoom(tmp_path)
+    room = room_of(tmp_path)
     asyncio.run(room.refresh())
     assert room.error is not None
     assert room.current.champion is None
@@ -103,6 +116,7 @@ def test_a_model_that_wants_features_nobody_serves_is_refused(store: Path) -> No
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["features"][0] = "shoe_size"
     (folder / "manifest.json").write_text(json.dumps(manifest))
+    sign(folder)
     deploy(store, champion="strange")
     with pytest.raises(ModelError, match="shoe_size"):
-        line_up(store, read_deployment(store))  # type: ignore[arg-type]
+        line_up(store, read_deployment(store), admission(store))  # type: ignore[arg-type]

@@ -9,7 +9,14 @@ import lightgbm
 import numpy as np
 import pytest
 
-from bentos.models.model import Model, ModelError, model_folder, newest_version, read_manifest
+from bentos.models.model import (
+    Model,
+    ModelError,
+    model_folder,
+    newest_version,
+    read_manifest,
+    read_model_files,
+)
 from bentos.models.risk_factors import PathAttribution, in_words
 from fraud.features.feature_list import VECTOR
 from tests.bentos.running import save_model
@@ -30,7 +37,7 @@ def rows() -> np.ndarray:
 
 def test_every_call_equals_booster_predict_to_the_bit(folder: Path, rows: np.ndarray) -> None:
     booster = lightgbm.Booster(model_file=str(folder / "model.txt"))
-    model = Model(folder)
+    model = Model(read_model_files(folder))
     expected = booster.predict(rows)
     np.testing.assert_array_equal(model.raw(rows), expected)
     for size in (1, 3):
@@ -42,7 +49,7 @@ def test_every_call_equals_booster_predict_to_the_bit(folder: Path, rows: np.nda
 
 
 def test_rows_that_are_not_contiguous_score_the_same(folder: Path, rows: np.ndarray) -> None:
-    model = Model(folder)
+    model = Model(read_model_files(folder))
     np.testing.assert_array_equal(model.raw(np.asfortranarray(rows)), model.raw(rows))
     np.testing.assert_array_equal(model.raw(np.asfortranarray(rows)[3:4]), model.raw(rows)[3:4])
 
@@ -52,7 +59,7 @@ def test_a_model_with_another_digest_is_refused(tmp_path: Path) -> None:
     text = (folder / "model.txt").read_text()
     (folder / "model.txt").write_text(text.replace("leaf_value=", "leaf_value= ", 1))
     with pytest.raises(ModelError, match="digest"):
-        Model(folder)
+        read_model_files(folder)
 
 
 def test_a_manifest_error_names_the_part(folder: Path) -> None:
@@ -92,8 +99,8 @@ def test_the_newest_model_is_the_one_that_bentoml_saved_last(tmp_path: Path) -> 
 
 def test_path_credits_add_up_to_the_score(folder: Path, rows: np.ndarray) -> None:
     booster = lightgbm.Booster(model_file=str(folder / "model.txt"))
-    model = Model(folder)
-    attribution = PathAttribution(model)
+    model = Model(read_model_files(folder))
+    attribution = PathAttribution(model, (folder / "model.txt").read_bytes())
     trees = booster.dump_model()["tree_info"]
     start = sum(tree["tree_structure"].get("internal_value", 0.0) for tree in trees)
     for row in rows[:10]:

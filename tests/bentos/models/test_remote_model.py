@@ -14,7 +14,7 @@ import httpx
 import numpy as np
 import pytest
 
-from bentos.models.model import Model
+from bentos.models.model import Model, read_model_files
 from bentos.models.remote_model import RemoteModel, RemoteModelError
 from embedded.redis_server import RedisServer, free_port
 from fraud.features.feature_list import VECTOR
@@ -77,7 +77,7 @@ def test_the_server_scores_as_the_model_in_this_process_does_and_the_service_ask
     random = np.random.default_rng(2)
     rows = random.lognormal(6, 3, size=(40, len(VECTOR)))
     rows[random.random(rows.shape) < 0.3] = np.nan
-    model = Model(served.model)
+    model = Model(read_model_files(served.model))
 
     async def ask() -> None:
         remote = RemoteModel(served.url, 5_000)

@@ -242,6 +242,7 @@ def test_operators_see_what_is_in_service_and_why_something_was_refused(
             rules.write_text("rules:\n  - {name: big, when: shoe > 1.0, action: review, reason: BIG}\n")
             (home / "deployment.json").write_text('{"champion": "nobody"}')
             await engine.scorer.tick()
+            await engine.scorer.scores.room.looked()
             statuses = [
                 (await client.get("/v1/status", headers={"authorization": f"Bearer {name}"})).status_code
                 for name in ("till", "guess")
