@@ -188,7 +188,7 @@ class Demo:
         from embedded.platform import start_service, start_stream
         from jobs.cut import materialize_cut
 
-        port = int(self.config.redis.url.rsplit(":", 1)[1].split("/")[0])
+        port = self.config.redis.address.nodes[0][1]
         self._redis = start_redis(self.config.home / "redis", port, durable=True)
         written = materialize_cut(chosen.replay_from - CUT_INTERVAL)
         note(f"{written:,} profiles online")

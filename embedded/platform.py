@@ -12,14 +12,14 @@ import signal
 import sys
 import time
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import msgspec
-import redis
 
 from embedded.processes import Child, ProcessFailedError, answers, module_command
 from embedded.redis_server import free_port, start_redis
 from machine.linux import has_ended
+from stores.redis_clients import AWAY, ServerError, connect
+from stores.redis_url import RedisAddress
 from stores.settings import Settings, settings
 
 SERVICE = "bentos.service:FraudScorer"
@@ -98,10 +98,11 @@ def up() -> int:
         raise PlatformError("there is no model to serve yet: run `make demo` once, or train one")
     pids: dict[str, int] = {}
     children: list[Child] = []
-    address = urlsplit(config.redis.url)
+    address = config.redis.address
     try:
-        if address.hostname in _LOOPBACK and not _redis_answers(config.redis.url):
-            server = start_redis(config.home / "redis", address.port, durable=True)
+        ours = address.kind == "single" and address.nodes and address.nodes[0][0] in _LOOPBACK
+        if ours and not _redis_answers(address):
+            server = start_redis(config.home / "redis", address.nodes[0][1], durable=True)
             pids["redis"] = server.pid
         metrics_port = config.stream.metrics_port or free_port()
         children.append(start_stream(config, metrics_port))
@@ -113,7 +114,7 @@ def up() -> int:
         if "redis" in pids:
             os.kill(pids["redis"], signal.SIGTERM)
         raise
-    running = Running(pids, service_url(config), config.redis.url, metrics_port)
+    running = Running(pids, service_url(config), address.shown, metrics_port)
     state_file(config).write_bytes(msgspec.json.encode(running))
     print(
         f"serving at {running.url}/v1/score, online store {running.redis_url}, logs in {config.home / 'logs'}"
@@ -153,11 +154,11 @@ def _end(pid: int) -> bool:
     return False
 
 
-def _redis_answers(url: str) -> bool:
+def _redis_answers(address: RedisAddress) -> bool:
     try:
-        with redis.Redis.from_url(url, socket_timeout=1) as client:
+        with connect(address, timeout=1) as client:
             return bool(client.ping())
-    except redis.RedisError:
+    except (*AWAY, ServerError):
         return False
 
 

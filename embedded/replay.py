@@ -16,13 +16,14 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import aiohttp
 import msgspec
-import redis.asyncio
 
 from fraud.contract.transaction import Transaction, encode_transaction
 from fraud.features.entities import CUT_INTERVAL, ENTITIES
+from stores.redis_clients import connect_async
 from stores.redis_layout import decode_timestamp, entity_key, ts_field
 
 _POLL_SECONDS = 0.002
@@ -112,7 +113,7 @@ class Replay:
             aiohttp.ClientSession(
                 connector=connector, headers=headers, timeout=aiohttp.ClientTimeout(total=15)
             ) as session,
-            redis.asyncio.from_url(settings.redis_url) as reader,
+            connect_async(settings.redis_url) as reader,
         ):
             watcher = asyncio.create_task(self._watch(reader))
             started = time.monotonic()
@@ -197,7 +198,7 @@ class Replay:
         if result.sent % 500 == 0:
             self._progress(result.sent)
 
-    async def _watch(self, reader: redis.asyncio.Redis) -> None:
+    async def _watch(self, reader: Any) -> None:
         """Look in Redis for the pending updates, and let go of those that are there."""
         while True:
             waiting = [(key, pending) for key, pending in self._pending.items() if pending.since]

@@ -16,10 +16,11 @@ from feast.infra.online_stores.redis import RedisOnlineStore, RedisOnlineStoreCo
 from pydantic import Field, StrictStr
 
 import feature_repo.registry  # noqa: F401  # Feast loads this module first: it names the registry's plugin
-from feature_repo.redis_client import RedisAddress, connect, connect_async, parse_redis_url
 from fraud.features.entities import ENTITIES
 from fraud.features.profiles import SERVED_PROFILES
+from stores.redis_clients import connect_any, connect_async
 from stores.redis_layout import NEWEST_WINS, newest_wins_args
+from stores.redis_url import RedisAddress, is_cluster, parse_redis_url
 from stores.settings import settings
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ ROWS_PER_CALL: Final = 50
 CALLS_PER_PIPELINE: Final = 40
 #: By view, the features that serving reads side by side.
 SIDE_BY_SIDE: Final = {entity.profile_view: SERVED_PROFILES[entity.name] for entity in ENTITIES}
+_TYPES: Final = {
+    "single": RedisType.redis, "sentinel": RedisType.redis_sentinel, "cluster": RedisType.redis_cluster,
+}  # fmt: skip
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -43,11 +47,9 @@ class NewestWinsRedisOnlineStoreConfig(RedisOnlineStoreConfig):
 
     type: StrictStr = "feature_repo.online_store.NewestWinsRedisOnlineStore"  # type: ignore[assignment]
     redis_url: StrictStr = Field(default_factory=lambda: settings().redis.url)
-    """redis://, rediss:// (TLS), redis+cluster:// or redis+sentinel:// URL"""
+    """any Redis URL of `stores.redis_url`"""
 
-    redis_type: RedisType = Field(
-        default_factory=lambda: RedisType(parse_redis_url(settings().redis.url).kind)
-    )
+    redis_type: RedisType = Field(default_factory=lambda: _TYPES[settings().redis.address.kind])
 
 
 class NewestWinsRedisOnlineStore(RedisOnlineStore):
@@ -66,7 +68,7 @@ class NewestWinsRedisOnlineStore(RedisOnlineStore):
         recomputed cut replaces itself.
         """
         client = self._get_client(config.online_store)
-        clustered = _address(config.online_store).kind == "redis_cluster"
+        clustered = is_cluster(_address(config.online_store))
         names = [feature.name for feature in table.features]
         script = client.script_load(NEWEST_WINS)
         for calls in _pipelines(data, 1 if clustered else ROWS_PER_CALL):
@@ -90,7 +92,7 @@ class NewestWinsRedisOnlineStore(RedisOnlineStore):
     ) -> None:
         """`online_write_batch` on the asynchronous client."""
         client = await self._get_client_async(config.online_store)
-        clustered = _address(config.online_store).kind == "redis_cluster"
+        clustered = is_cluster(_address(config.online_store))
         names = [feature.name for feature in table.features]
         script = await client.script_load(NEWEST_WINS)
         for calls in _pipelines(data, 1 if clustered else ROWS_PER_CALL):
@@ -107,7 +109,7 @@ class NewestWinsRedisOnlineStore(RedisOnlineStore):
 
     def _get_client(self, online_store_config: RedisOnlineStoreConfig) -> Any:
         if self._client is None:
-            self._client = connect(_address(online_store_config))
+            self._client = connect_any(_address(online_store_config))
         return self._client
 
     async def _get_client_async(self, online_store_config: RedisOnlineStoreConfig) -> Any:

@@ -8,9 +8,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from stores.redis_url import RedisAddress, parse_redis_url
+
+
+def _usable(url: str) -> str:
+    parse_redis_url(url)  # raises what is wrong with it
+    return url
+
 
 Port = Annotated[int, Field(ge=1, le=65535)]
+RedisUrl = Annotated[str, AfterValidator(_usable)]
 TopicName = Annotated[str, Field(pattern="^[a-z][a-z0-9._-]*$")]
 
 
@@ -23,11 +32,15 @@ class Group(BaseModel):
 class RedisSettings(Group):
     """The online store."""
 
-    url: str = Field(
+    url: RedisUrl = Field(
         "redis://127.0.0.1:6390/0", alias="TOLLGATE_REDIS_URL",
-        pattern=r"^(rediss?|redis\+sentinel|redis\+cluster|rediss\+cluster)://",
-        description="the online store; rediss:// for TLS, redis+cluster:// and redis+sentinel:// for those",
+        description="the online store; rediss:// for TLS, unix://, redis+sentinel:// and redis+cluster:// (docs/service.md)",
     )  # fmt: skip
+
+    @property
+    def address(self) -> RedisAddress:
+        """The URL's parts."""
+        return parse_redis_url(self.url)
 
 
 class ContractSettings(Group):
@@ -58,7 +71,7 @@ class EventLogSettings(Group):
     kind: Literal["redis", "kafka", "jsonl"] = Field(
         "redis", alias="TOLLGATE_EVENT_LOG", description="where transactions flow: Redis Streams, Kafka or JSONL files"
     )  # fmt: skip
-    url: str | None = Field(
+    url: RedisUrl | None = Field(
         None, alias="TOLLGATE_EVENT_LOG_URL", description="Redis of the event log, when it is not the online store"
     )  # fmt: skip
     topic: TopicName = Field(

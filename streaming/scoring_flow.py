@@ -26,6 +26,7 @@ from bytewax.outputs import DynamicSink, StatelessSinkPartition
 from fraud.contract.transaction import ContractError, encode_transaction, parse_transaction
 from fraud.state.observation import stable_hash
 from machine.timers import wake_on_time
+from stores.redis_clients import AWAY
 from stores.settings import Settings, settings
 from streaming import metrics
 from streaming.backoff import Backoff
@@ -34,7 +35,6 @@ from streaming.ingest.recent_ids import RecentIds
 from streaming.log.batch import Batch, LogAwayError
 from streaming.log.publish import open_writer
 from streaming.log.source import reader_opener
-from streaming.online.redis_link import AWAY
 from streaming.scoring_client import ScoringClient, ServiceAwayError
 from streaming.states.snapshots import SNAPSHOT_VERSION, check_version
 

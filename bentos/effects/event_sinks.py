@@ -18,7 +18,6 @@ from typing import Any, Final, Protocol
 
 from bentos.effects.backlog import Backlog, Effect
 from bentos.effects.outbox import Outbox
-from bentos.wire.redis_connection import parse_url
 from stores.event_log import stream_name
 from stores.settings import Settings
 from stores.spool import SpoolFull
@@ -51,7 +50,7 @@ def open_sinks(chosen: Settings) -> tuple[Outbox, list[Sink]]:
         stream_name(chosen.event_log.topic, place).encode() for place in range(chosen.event_log.partitions)
     ]
     one = chosen.event_log.kind == "redis" and chosen.event_log_redis == chosen.redis.url
-    if one and not parse_url(chosen.redis.url).seeds:  # in a cluster a script cannot write to both
+    if one and chosen.redis.address.kind != "cluster":  # in a cluster a script cannot write to both
         both = Outbox(chosen.redis.url, chosen.home, streams)
         return both, [both]
     answers = Outbox(chosen.redis.url, chosen.home, name="answers")

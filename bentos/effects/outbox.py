@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import hiredis
 
@@ -24,7 +24,7 @@ from bentos.effects.backlog import Backlog
 from bentos.effects.backlog import Effect as Effect
 from bentos.once.claims import ANSWER, answer_key, read_value
 from bentos.wire.redis_cluster import connection_to
-from bentos.wire.redis_connection import Address, Exchange, RedisUnavailable, pack, parse_url
+from bentos.wire.redis_connection import Exchange, RedisUnavailable, pack
 from stores.keys import Seal
 from stores.spool import SpoolFull
 
@@ -73,7 +73,7 @@ class Outbox:
     def __init__(self, url: str, home: Path, streams: Sequence[bytes] = (), *, name: str = "redis") -> None:
         self._streams = tuple(streams)
         self._connection = connection_to(url)
-        self._beside = bool(self._connection.address.seeds)
+        self._beside = self._connection.address.kind == "cluster"
         self._backlog = Backlog(home / "outbox" / name)
         self._under_way: deque[_Sent] = deque()
         self._draining: asyncio.Task[None] | None = None
@@ -220,36 +220,18 @@ def remembered_answers(url: str, project: str, seal: Seal) -> Iterator[tuple[str
     """Every answer that the Redis at `url` remembers: transaction id and JSON, None for what does not
     verify. Blocks; not for a service.
     """
-    import redis
+    from stores.redis_clients import ServerError, connect_any  # redis-py, which no service needs
 
     prefix = answer_key(project, "")
     pattern = re.sub(rb"([*?\[\]\\])", rb"\\\1", prefix) + b"*"
-    with _client(parse_url(url)) as client:
+    with connect_any(url) as client:
         for key in client.scan_iter(match=pattern, count=1000):
             try:
                 value = client.get(key)
-            except redis.ResponseError:  # no string
+            except ServerError:  # no string
                 value = b""
             if value is None:  # gone meanwhile
                 continue
             stored = read_value(seal, key, value)
             if stored is None or stored.answered:
                 yield key[len(prefix) :].decode(errors="replace"), stored and stored.rest
-
-
-def _client(address: Address) -> Any:
-    """redis-py's client of any kind of Redis."""
-    import redis
-    from redis.cluster import ClusterNode, RedisCluster
-    from redis.sentinel import Sentinel
-
-    login: dict[str, Any] = {"username": address.username, "password": address.password}
-    if address.tls:
-        login |= {"ssl": True, "ssl_ca_certs": address.ca_certificates}
-    if address.seeds:
-        nodes: list[Any] = [ClusterNode(host, port) for host, port in address.seeds]  # type: ignore[no-untyped-call]
-        return RedisCluster(startup_nodes=nodes, **login)
-    if address.sentinels:
-        sentinel: Any = Sentinel(list(address.sentinels))  # type: ignore[no-untyped-call]
-        return sentinel.master_for(address.master, db=address.database, **login)
-    return redis.Redis(host=address.host, port=address.port, db=address.database, **login)

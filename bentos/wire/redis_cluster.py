@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import binascii
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Final
 
 from bentos.wire.breaker import CircuitBreaker
-from bentos.wire.redis_connection import Address, Exchange, RedisConnection, RedisUnavailable, pack, parse_url
+from bentos.wire.redis_connection import Exchange, RedisConnection, RedisUnavailable, pack
 from bentos.wire.replies import NO_REPLIES, Replies, Reply
+from stores.redis_url import Place, RedisAddress, parse_redis_url
 
 SLOTS: Final = 16384
 #: Seconds for a question about the cluster itself, for a write, and between two such questions.
@@ -24,13 +24,11 @@ _PAUSE: Final = 0.5
 _SCRIPTS: Final = (b"EVAL", b"EVALSHA")
 _ASKING: Final = pack(b"ASKING")
 
-Place = tuple[str, int]
-
 
 def connection_to(url: str) -> RedisConnection | ClusterConnection:
     """What talks to the Redis or the Redis Cluster that `url` names; opens nothing yet."""
-    address = parse_url(url)
-    return ClusterConnection(address) if address.seeds else RedisConnection(address)
+    address = parse_redis_url(url)
+    return ClusterConnection(address) if address.kind == "cluster" else RedisConnection(address)
 
 
 def slot(key: bytes) -> int:
@@ -60,7 +58,7 @@ def _argument(command: bytes, at: int) -> tuple[bytes, int]:
 class _Node:
     """One master: its connection, and a breaker of its own."""
 
-    def __init__(self, address: Address, connect_timeout: float) -> None:
+    def __init__(self, address: RedisAddress, connect_timeout: float) -> None:
         self.connection = RedisConnection(address, connect_timeout=connect_timeout)
         self.breaker = CircuitBreaker(failures=3)
 
@@ -82,7 +80,7 @@ class _Node:
 class ClusterConnection:
     """Connections to all masters of a cluster. One event loop owns it."""
 
-    def __init__(self, address: Address, *, connect_timeout: float = 0.25) -> None:
+    def __init__(self, address: RedisAddress, *, connect_timeout: float = 0.25) -> None:
         self.address = address
         self._connect_timeout = connect_timeout
         self._nodes: dict[Place, _Node] = {}
@@ -126,9 +124,9 @@ class ClusterConnection:
 
     async def _read_slots(self) -> None:
         """Take the slots from the first node that tells them."""
-        for place in dict.fromkeys((*self._nodes, *self.address.seeds)):
+        for place in dict.fromkeys((*self._nodes, *self.address.nodes)):
             # A connection of its own: a node that hangs must not hold up its other callers.
-            asked = RedisConnection(self._at(place), connect_timeout=self._connect_timeout)
+            asked = RedisConnection(self.address.at(place), connect_timeout=self._connect_timeout)
             try:
                 replies = await asked.exchange([pack(b"CLUSTER", b"SLOTS")], _PATIENCE)
             except RedisUnavailable:
@@ -146,7 +144,7 @@ class ClusterConnection:
             place = (master[0].decode() if master[0] else asked, int(master[1]))
             node = nodes.get(place) or self._nodes.get(place)
             if node is None:
-                node = _Node(self._at(place), self._connect_timeout)
+                node = _Node(self.address.at(place), self._connect_timeout)
             nodes[place] = node
             owners[first : last + 1] = [node] * (last + 1 - first)
         lost = [node for place, node in self._nodes.items() if place not in nodes]
@@ -156,9 +154,6 @@ class ClusterConnection:
         self._owners = [node or anybody for node in owners]
         for node in lost:
             node.connection.close()
-
-    def _at(self, place: Place) -> Address:
-        return replace(self.address, host=place[0], port=place[1], seeds=())
 
     async def exchange(self, commands: Sequence[bytes], seconds: float) -> list[Reply]:
         """`ask`, with the replies as Python objects: None in the place of each that is missing."""
@@ -210,12 +205,12 @@ class ClusterConnection:
         shares: dict[Place, list[int]] = {}
         for place in moved:
             host, _, port = replies[place].decode().split()[2].rpartition(":")
-            shares.setdefault((host or self.address.host, int(port)), []).append(place)
+            shares.setdefault((host or self.address.nodes[0][0], int(port)), []).append(place)
 
         async def ask(where: Place, mine: Sequence[int]) -> None:
             node = self._nodes.get(where)
             if node is None:
-                node = self._nodes[where] = _Node(self._at(where), self._connect_timeout)
+                node = self._nodes[where] = _Node(self.address.at(where), self._connect_timeout)
             packed: list[bytes] = []
             for place in mine:
                 packed += (_ASKING, commands[place])

@@ -12,14 +12,13 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, cast
-from urllib.parse import parse_qs, unquote, urlsplit
 
 import hiredis
 import numpy as np
 
 from bentos.wire.replies import ARRIVED, NO_REPLIES, Replies, Reply, new_scan, scan
+from stores.redis_url import Login, Place, RedisAddress, address_of
 
 #: Bytes that may wait in the socket's buffer before the connection counts as stuck.
 _WRITE_LIMIT: Final = 8 << 20
@@ -32,67 +31,17 @@ class RedisUnavailable(ConnectionError):
     """Redis cannot be reached, or refused the connection; the text says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where Redis is and how to enter. `sentinels` is empty unless a master has to be asked for,
-    `seeds` unless it is a cluster, of which they are some nodes.
-    """
-
-    host: str
-    port: int
-    database: int = 0
-    username: str | None = None
-    password: str | None = None
-    tls: bool = False
-    ca_certificates: str | None = None
-    sentinels: tuple[tuple[str, int], ...] = ()
-    master: str = ""
-    seeds: tuple[tuple[str, int], ...] = ()
-
-    def tls_context(self) -> ssl.SSLContext | None:
-        return ssl.create_default_context(cafile=self.ca_certificates) if self.tls else None
-
-
-def parse_url(url: str) -> Address:
-    """The address in ``redis[s]://[user:password@]host:port/db[?ssl_ca_certs=file]``, in
-    ``redis+sentinel://[user:password@]host:port,host:port/master/db`` or in
-    ``redis[s]+cluster://[user:password@]host:port,host:port``; ValueError otherwise.
-    """
-    parts = urlsplit(url)
-    query = parse_qs(parts.query)
-    authority = parts.netloc.rpartition("@")[2]
-    hosts = [_host_port(item) for item in authority.split(",") if item]
-    if not hosts:
-        raise ValueError("a Redis URL should name a host")
-    path = [item for item in parts.path.split("/") if item]
-    sentinel = parts.scheme == "redis+sentinel"
-    if sentinel and not path:
-        raise ValueError("a sentinel URL should name the master: redis+sentinel://host:26379/master/0")
-    master = path.pop(0) if sentinel else ""
-    username, password = parts.username, parts.password
-    return Address(
-        host=hosts[0][0],
-        port=hosts[0][1],
-        database=int(path[0]) if path else 0,
-        username=unquote(username) if username else None,
-        password=unquote(password) if password else None,
-        tls=parts.scheme.startswith("rediss"),
-        ca_certificates=query.get("ssl_ca_certs", [None])[0],
-        sentinels=tuple(hosts) if sentinel else (),
-        master=master,
-        seeds=tuple(hosts) if parts.scheme.endswith("+cluster") else (),
-    )
-
-
-def _host_port(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    return (host.strip("[]"), int(port)) if host else (text, 6379)
-
-
 def pack(*arguments: bytes) -> bytes:
     """One command as RESP bytes."""
     packed: bytes = hiredis.pack_command(arguments)  # type: ignore[arg-type]  # its stub knows tuples of one
     return packed
+
+
+def _login(login: Login) -> list[bytes]:
+    if login.password is None:
+        return []
+    user = [login.username.encode()] if login.username else []
+    return [pack(b"AUTH", *user, login.password.encode())]
 
 
 class Exchange:
@@ -181,9 +130,9 @@ class _Wire(asyncio.Protocol):
 class RedisConnection:
     """A connection that is opened on demand and after every loss. One event loop owns it."""
 
-    def __init__(self, where: str | Address, *, connect_timeout: float = 0.25) -> None:
-        self.address = parse_url(where) if isinstance(where, str) else where
-        self._tls = self.address.tls_context()
+    def __init__(self, where: str | RedisAddress, *, connect_timeout: float = 0.25) -> None:
+        self.address = address_of(where)
+        self._tls = self.address.tls.context() if self.address.tls else None
         self._connect_timeout = connect_timeout
         self._wire = _Wire()
         self._opening: asyncio.Task[None] | None = None
@@ -209,8 +158,8 @@ class RedisConnection:
     async def _open(self) -> None:
         try:
             async with asyncio.timeout(self._connect_timeout):
-                host, port = await self._locate()
-                wire = await self._connect(host, port)
+                place = await self._locate()
+                wire = await self._connect(place)
                 greeting = self._greeting()
                 if greeting:
                     replies = await self._greet(wire, b"".join(greeting), len(greeting))
@@ -218,51 +167,55 @@ class RedisConnection:
                         if isinstance(reply, hiredis.ReplyError):
                             wire.abort()
                             raise RedisUnavailable(f"refused: {reply}")
-                    if self.address.sentinels and replies[-1][0] != b"master":
+                    if self.address.kind == "sentinel" and replies[-1][0] != b"master":
                         wire.abort()
-                        raise RedisUnavailable(f"{host}:{port} is not the master (yet)")
+                        raise RedisUnavailable(f"{place[0]}:{place[1]} is not the master (yet)")
         except (OSError, TimeoutError, ssl.SSLError) as error:
             if isinstance(error, RedisUnavailable):
                 raise
             raise RedisUnavailable(f"cannot connect: {type(error).__name__}") from None
         self._wire = wire
 
-    async def _connect(self, host: str, port: int) -> _Wire:
-        context = self._tls
-        _, wire = await asyncio.get_running_loop().create_connection(
-            _Wire, host, port, ssl=context, server_hostname=host if context else None
-        )
+    async def _connect(self, place: Place) -> _Wire:
+        loop, (host, port), tls = asyncio.get_running_loop(), place, self._tls
+        if self.address.path:
+            _, wire = await loop.create_unix_connection(_Wire, self.address.path)
+        else:
+            _, wire = await loop.create_connection(
+                _Wire, host, port, ssl=tls, server_hostname=host if tls else None
+            )
         return wire
 
-    async def _locate(self) -> tuple[str, int]:
+    async def _locate(self) -> Place:
         """The server to talk to: the address itself, or the master that a sentinel names."""
-        if not self.address.sentinels:
-            return self.address.host, self.address.port
-        share = self._connect_timeout / (len(self.address.sentinels) + 1)
-        question = pack(b"SENTINEL", b"get-master-addr-by-name", self.address.master.encode())
-        for host, port in self.address.sentinels:
+        address = self.address
+        if address.path:
+            return address.path, 0
+        if address.kind == "single":
+            return address.nodes[0]
+        share = self._connect_timeout / (len(address.nodes) + 1)
+        greeting = _login(address.sentinel)
+        question = pack(b"SENTINEL", b"get-master-addr-by-name", address.master.encode())
+        for place in address.nodes:
             wire = None
             try:
                 async with asyncio.timeout(share):  # a sentinel that hangs must not use up everybody's time
-                    _, wire = await asyncio.get_running_loop().create_connection(_Wire, host, port)
-                    (answer,) = await self._greet(wire, question, 1)
-            except OSError:
+                    wire = await self._connect(place)
+                    *_, answer = await self._greet(wire, b"".join([*greeting, question]), len(greeting) + 1)
+            except (OSError, ssl.SSLError):
                 continue
             finally:
                 if wire is not None:
                     wire.abort()
             if isinstance(answer, list) and len(answer) == 2:
                 return answer[0].decode(), int(answer[1])
-        raise RedisUnavailable(f"no sentinel knows the master {self.address.master}")
+        raise RedisUnavailable(f"no sentinel knows the master {address.master}")
 
     def _greeting(self) -> list[bytes]:
-        commands = []
-        if self.address.password is not None:
-            user = [self.address.username.encode()] if self.address.username else []
-            commands.append(pack(b"AUTH", *user, self.address.password.encode()))
+        commands = _login(self.address.login)
         if self.address.database:
             commands.append(pack(b"SELECT", b"%d" % self.address.database))
-        if self.address.sentinels:
+        if self.address.kind == "sentinel":
             commands.append(pack(b"ROLE"))  # a sentinel may name a server that has just been demoted
         return commands
 

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from fraud.features.entities import CUT_INTERVAL, ENTITIES, PROFILE_TTL
 from monitoring.page import Tone
 from stores.event_log import stream_name
+from stores.redis_url import is_cluster
 from stores.settings import Settings
 
 _TIMEOUT: Final = 1.5
@@ -140,18 +141,22 @@ def profiles(config: Settings, clock: datetime | None) -> Part:
 
 
 def redis_part(config: Settings) -> Part:
-    import redis
+    from stores.redis_clients import AWAY, ServerError, connect_any
 
+    where = config.redis.address
     try:
-        with redis.Redis.from_url(
-            config.redis.url, socket_timeout=_TIMEOUT, socket_connect_timeout=_TIMEOUT
-        ) as client:
-            keys: Any = client.dbsize()
-            memory: Any = client.info("memory")
-            clients: Any = client.info("clients")
-    except (redis.RedisError, OSError, ValueError):
-        return Part("Redis", "bad", "away", ["the online store does not answer"], "start it: `make up`")
-    lines = [f"{memory['used_memory_human']} in use", f"{clients['connected_clients']} connections"]
+        with connect_any(where, timeout=_TIMEOUT, retry=False) as client:
+            told = client.info(target_nodes=client.PRIMARIES) if is_cluster(where) else {"": client.info()}
+    except (*AWAY, ServerError) as error:
+        lines = [f"{where.shown} does not answer", type(error).__name__]
+        return Part("Redis", "bad", "away", lines, "start it: `make up`")
+    servers: list[dict[str, Any]] = list(told.values())
+    keys = sum(server.get(f"db{where.database}", {}).get("keys", 0) for server in servers)
+    memory = sum(server["used_memory"] for server in servers)
+    connections = sum(server["connected_clients"] for server in servers)
+    lines = [f"{memory / 1e6:,.1f} MB in use", f"{connections} connections"]
+    if len(servers) > 1:
+        lines.append(f"{len(servers)} masters")
     return Part("Redis", "good", f"{keys:,} keys", lines)
 
 
@@ -165,13 +170,13 @@ def event_log(config: Settings) -> Part:
             file.stat().st_size for file in (config.home / "events").glob(f"{config.event_log.topic}-*.jsonl")
         )
         return Part("Event log", "good" if size else "quiet", f"{size / 1e6:.1f} MB", ["JSONL files"])
-    import redis
+    from stores.redis_clients import AWAY, ServerError, connect_any
 
     names = [stream_name(config.event_log.topic, place) for place in range(config.event_log.partitions)]
     try:
-        with redis.Redis.from_url(config.event_log_redis, socket_timeout=_TIMEOUT) as client:
+        with connect_any(config.event_log_redis, timeout=_TIMEOUT, retry=False) as client:
             length = sum(int(client.xlen(name)) for name in names)
-    except (redis.RedisError, OSError, ValueError):
+    except (*AWAY, ServerError):
         return Part("Event log", "bad", "away", ["Redis Streams do not answer"], "start it: `make up`")
     return Part(
         "Event log",

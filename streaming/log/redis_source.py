@@ -9,8 +9,9 @@ import hiredis
 from redis.exceptions import ResponseError
 
 from stores.event_log import stream_name
+from stores.redis_clients import AWAY, connect, connect_cluster, node_of
+from stores.redis_url import is_cluster
 from streaming.log.batch import Batch, LogAwayError
-from streaming.online.redis_link import AWAY, connect, connect_cluster, is_cluster, node_of
 
 _EMPTY = Batch([], [], [])
 #: Entries in one reply: the server sends nobody else anything meanwhile, and scoring reads from it too.

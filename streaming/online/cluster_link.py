@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import hiredis
 import redis
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import AskError, ClusterDownError, MovedError, ResponseError
 
-from streaming.online.redis_link import AWAY, TIMEOUT_S, login, nodes, one_server
+from stores.redis_clients import AWAY, TIMEOUT_S, connect
+from stores.redis_url import Place, parse_redis_url
 
 #: Seconds for a question about the slots: others can answer it.
 _PATIENCE_S: Final = 1.0
@@ -28,7 +28,6 @@ _MOST_HOPS: Final = 4
 _MOST_NODES: Final = 1_000
 _ASKING: Final[bytes] = hiredis.pack_command(("ASKING",))
 
-Place = tuple[str, int]
 Command = tuple[bytes, bytes]  # its key, and itself packed
 
 
@@ -36,9 +35,8 @@ class ClusterLink:
     """The cluster behind `redis+cluster://` or `rediss+cluster://` `url`; connects when it is used."""
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        self._login = login(parts)
-        self._nodes: list[Place] = nodes(parts)
+        self._address = parse_redis_url(url)
+        self._nodes: list[Place] = list(self._address.nodes)
         self._owners: list[Place | None] = []
         self._masters: set[Place] = set()
         self._connections: dict[Place, Any] = {}
@@ -82,7 +80,7 @@ class ClusterLink:
         return connection
 
     def _connect(self, place: Place, timeout: float) -> Any:
-        return one_server(place, timeout, **self._login).connection_pool.get_connection()
+        return connect(self._address.at(place), timeout=timeout).connection_pool.get_connection()
 
     def _exchange(
         self, shares: dict[Place, list[int]], commands: Sequence[Command], replies: list[Any]

@@ -16,19 +16,20 @@ import redis
 from bytewax.outputs import DynamicSink, StatelessSinkPartition
 
 from fraud.features.entities import ENTITIES
+from stores.redis_clients import AWAY, connect
 from stores.redis_layout import (
     NEWEST_WINS,
     decode_timestamp,
     field,
     ts_field,
 )
+from stores.redis_url import is_cluster
 from stores.settings import Settings
 from streaming import metrics
 from streaming.backoff import Backoff
 from streaming.online.cluster_link import ClusterLink
 from streaming.online.online_rows import KeyEncoder, timestamp
 from streaming.online.online_rows import value as value_bytes
-from streaming.online.redis_link import AWAY, connect, is_cluster
 from streaming.states.shard_batch import SHARDS, Writes
 
 #: Most keys in one script call: long calls would hold up the scoring service's reads.

@@ -19,11 +19,11 @@ from fraud.features.entities import ENTITY_BY_NAME
 from fraud.state.velocity import VelocityState
 from stores.event_log import partition_of
 from stores.keys import open_keys
+from stores.redis_clients import connect_any
 from stores.redis_layout import decode_timestamp, entity_key, ts_field
 from stores.settings import Settings, settings
 from streaming.ingest.control import encode_seed
 from streaming.log.publish import open_writer
-from streaming.online.redis_link import many_keys
 
 _CHUNK = 2000
 
@@ -55,7 +55,7 @@ def seed_states(
                 redis_key = entity_key(configured.feast.project, entity.key, key)
                 waiting.append((redis_key, ts_field(entity.velocity_view), version))
     if wait_seconds is not None:
-        _wait(many_keys(configured.redis.url), waiting, time.monotonic() + wait_seconds)
+        _wait(connect_any(configured.redis.url), waiting, time.monotonic() + wait_seconds)
     return count
 
 

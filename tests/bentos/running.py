@@ -29,6 +29,7 @@ from fraud.state.observation import observe
 from fraud.state.velocity import VERSION, VelocityState
 from stores.keys import Keys
 from stores.model_signature import sign_model
+from stores.redis_clients import connect_cluster
 from stores.redis_layout import (
     encode_bytes,
     encode_double,
@@ -39,7 +40,7 @@ from stores.redis_layout import (
     row_field,
     ts_field,
 )
-from streaming.online.redis_link import connect_cluster, is_cluster
+from stores.redis_url import is_cluster
 
 NOW = "2026-03-01T12:00:00Z"
 

@@ -22,7 +22,6 @@ from hypothesis import strategies as st
 
 from embedded.redis_server import RedisServer
 from feature_repo.online_store import NewestWinsRedisOnlineStore, NewestWinsRedisOnlineStoreConfig
-from feature_repo.redis_client import parse_redis_url
 from feature_repo.sources import BY_CUT, lake_source
 from fraud.features.profiles import SERVED_PROFILES
 from stores.redis_layout import row_field
@@ -206,29 +205,3 @@ def test_the_newest_version_is_left_whatever_the_order_and_the_batches(
     for name, (at, values) in zip(names, found, strict=True):
         assert at == TIME + timedelta(microseconds=expected[name][0])
         assert values["mean"].double_val == expected[name][1]
-
-
-@pytest.mark.parametrize(
-    ("url", "kind", "nodes", "options"),
-    [
-        ("redis://127.0.0.1:6390/0", "redis", (("127.0.0.1", 6390),), {"db": 0}),
-        ("rediss://user:p%40ss,w@cache:6380/3", "redis", (("cache", 6380),),
-         {"username": "user", "password": "p@ss,w", "ssl": True, "db": 3}),
-        ("redis+cluster://:secret@a:1,b:2", "redis_cluster", (("a", 1), ("b", 2)), {"password": "secret"}),
-        ("redis+sentinel://a:1,b:2/fraud?db=4", "redis_sentinel", (("a", 1), ("b", 2)), {"db": 4}),
-        ("redis://[::1]:7000", "redis", (("::1", 7000),), {"db": 0}),
-        ("redis://cache", "redis", (("cache", 6379),), {"db": 0}),
-    ],
-)  # fmt: skip
-def test_a_redis_url_says_where_and_how_to_connect(
-    url: str, kind: str, nodes: tuple[tuple[str, int], ...], options: dict[str, Any]
-) -> None:
-    address = parse_redis_url(url)
-    assert (address.kind, address.nodes, address.options()) == (kind, nodes, options)
-    assert kind != "redis_sentinel" or address.master == "fraud"
-
-
-def test_a_url_without_a_host_is_refused_without_repeating_the_password() -> None:
-    with pytest.raises(ValueError, match="names no host") as refused:
-        parse_redis_url("redis://:secret@/0")
-    assert "secret" not in str(refused.value)

@@ -20,7 +20,7 @@ import uvloop
 from bentos.features.feature_plan import PlanError, PlanRoom, checked, plan_path, resolve
 from bentos.features.feature_plan import main as write_plan
 from bentos.features.online_features import FeaturePlan, OnlineFeatures, OnlineRows, table_plan
-from bentos.wire.redis_connection import RedisConnection, RedisUnavailable, pack, parse_url
+from bentos.wire.redis_connection import RedisConnection, RedisUnavailable, pack
 from bentos.wire.replies import Replies
 from embedded.redis_server import RedisServer
 from fraud.contract.transaction import Transaction
@@ -218,18 +218,6 @@ def test_commands_and_keys_belong_together(redis_server: RedisServer) -> None:
     keys = features.keys(rows)
     assert len(keys) == len(features.commands(rows)) == 11
     assert keys[6] == entity_key(PROJECT, "customer_id", "ünïcode")
-
-
-def test_a_url_names_everything_a_connection_needs() -> None:
-    address = parse_url("rediss://user:p%40ss@example.test:6380/4?ssl_ca_certs=ca.pem")
-    assert (address.host, address.port, address.database) == ("example.test", 6380, 4)
-    assert (address.username, address.password, address.tls) == ("user", "p@ss", True)
-    assert address.ca_certificates == "ca.pem"
-    sentinel = parse_url("redis+sentinel://:secret@one:26379,two:26380/main/2")
-    assert sentinel.sentinels == (("one", 26379), ("two", 26380))
-    assert (sentinel.master, sentinel.database, sentinel.password) == ("main", 2, "secret")
-    with pytest.raises(ValueError, match="name the master"):
-        parse_url("redis+sentinel://one:26379")
 
 
 def test_a_wrong_password_is_refused_with_a_reason(redis_server: RedisServer) -> None:

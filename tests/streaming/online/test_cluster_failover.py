@@ -14,11 +14,11 @@ import pytest
 
 from fraud.features.entities import ENTITIES
 from stores.event_log import stream_name
+from stores.redis_clients import AWAY
 from stores.redis_layout import decode_bytes, entity_key, field
 from stores.settings import Settings, settings
 from streaming.log.batch import LogAwayError
 from streaming.log.redis_source import RedisStreamReader
-from streaming.online.redis_link import AWAY
 from streaming.online.redis_sink import OnlineStorePartition
 from streaming.states.shard_batch import Writes
 from tests.bentos.failing_cluster import FailingCluster, failing_cluster
