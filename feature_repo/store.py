@@ -17,10 +17,12 @@ def open_store() -> FeatureStore:
     """Feast's SDK on this repository; locations come from the settings of this process."""
     from feast import FeatureStore
 
-    # Said again for every source that is read back from the registry.
+    store = FeatureStore(repo_path=str(REPOSITORY))
+    # Said again for every source that is read back. Modules that Feast loads with a store put
+    # filters of their own in front.
     warnings.filterwarnings("ignore", "The spark data source API is an experimental", RuntimeWarning)
     warnings.filterwarnings("ignore", "On demand feature view is an experimental", RuntimeWarning)
-    return FeatureStore(repo_path=str(REPOSITORY))
+    return store
 
 
 def apply_definitions() -> None:

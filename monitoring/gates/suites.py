@@ -122,6 +122,10 @@ def profile_suite(entity: Entity) -> list[Check]:
     for name in features:
         if "_rate_" in name or "_share_" in name:
             checks.append(_between("impossible values", name, 0, 1, _REBUILD))
+        elif "_latitude_" in name:
+            checks.append(_between("impossible values", name, -90, 90, _REBUILD))
+        elif "_longitude_" in name:
+            checks.append(_between("impossible values", name, -180, 180, _REBUILD))
         elif "zscore" not in name and "_minus_" not in name:
             checks.append(_between("impossible values", name, 0, None, _REBUILD))
     checks += [

@@ -44,7 +44,7 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Loop:
     }  # fmt: skip
     run = subprocess.run(
         [
-            sys.executable, "-m", "embedded.demo", "--customers", "500", "--days", "26",
+            sys.executable, "-m", "embedded.demo", "--customers", "500", "--days", "26", "--start", "2026-01-05",
             "--train-days", "8", "--replay-days", "1", "--negatives", "6000",
         ],
         cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=540, check=False,

@@ -193,14 +193,14 @@ def test_a_label_known_before_its_transaction_is_a_leak(tmp_path: Path) -> None:
     assert faults(run_gate("labels", tmp_path, as_of=AS_OF)) == {"leak"}
 
 
-def profiles(count: int = 200, **changes: object) -> pa.Table:
-    entity = ENTITY_BY_NAME["merchant"]
+def profiles(count: int = 200, *, of: str = "merchant", **changes: object) -> pa.Table:
+    entity = ENTITY_BY_NAME[of]
     columns: dict[str, object] = {
         entity.key: [f"m{place}" for place in range(count)],
         "event_timestamp": pa.array([DAY] * count, pa.timestamp("us", "UTC")),
         "created_timestamp": pa.array([DAY + timedelta(minutes=15)] * count, pa.timestamp("us", "UTC")),
     }
-    for place, feature in enumerate(PROFILE_FEATURES["merchant"]):
+    for place, feature in enumerate(PROFILE_FEATURES[of]):
         rate = "_rate_" in feature.name or "_share_" in feature.name
         columns[feature.name] = [0.5] * count if rate else [float(place)] * count
     return pa.table({**columns, **changes})
@@ -216,6 +216,28 @@ def test_a_profile_that_shrinks_with_its_window_or_loses_half_its_entities_is_st
     assert "impossible values" in faults(run_gate("profiles", folder, history=kept))
     pq.write_table(profiles(20), folder / "part.parquet")
     assert "row count" in faults(run_gate("profiles", folder, history=kept))
+
+
+@pytest.mark.parametrize(
+    ("latitude", "longitude", "found"),
+    [
+        (-33.9, -70.6, set()),
+        (0.0, 180.0, set()),
+        (-90.5, 13.4, {"impossible values"}),
+        (52.5, 181.0, {"impossible values"}),
+    ],
+)
+def test_a_customer_may_live_south_and_west_but_on_this_planet(
+    tmp_path: Path, latitude: float, longitude: float, found: set[str]
+) -> None:
+    folder = tmp_path / "profiles" / "customer" / "cut=20180810T000000"
+    folder.mkdir(parents=True)
+    place = {
+        "customer_usual_latitude_30d": [latitude] * 200,
+        "customer_usual_longitude_30d": [longitude] * 200,
+    }
+    pq.write_table(profiles(of="customer", **place), folder / "part.parquet")
+    assert faults(run_gate("profiles", folder, history=History(tmp_path / "history.json"))) == found
 
 
 def test_an_unreadable_velocity_state_is_stopped(tmp_path: Path) -> None:
