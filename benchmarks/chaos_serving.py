@@ -40,6 +40,7 @@ from bentos.tools.audit import audit
 from embedded.processes import stop_on_sigterm
 from embedded.redis_server import RedisServer, start_redis
 from fraud.contract.answer import Answer
+from stores.keys import open_keys
 from stores.settings import settings
 
 RATE = 500
@@ -287,7 +288,7 @@ def main() -> int:
             [sys.executable, "-m", "bentos.log.decision_files"], check=True, stdout=subprocess.DEVNULL,
             env=os.environ | {"TOLLGATE_HOME": str(home)},
         )  # fmt: skip
-        findings = audit(home, answered)
+        findings = audit(home, open_keys(settings()).seal("log", retired=True), answered)
     missing = [problem for problem in findings.problems if "was answered but" in problem]
     report = {
         "rate": RATE,

@@ -48,6 +48,8 @@ Purpose = Literal["answers", "control", "log", "heads", "recovery", "models"]
 
 #: Bytes of a signature's code: 128 bits, which nobody guesses.
 TAG_BYTES: Final = 16
+#: Bytes of a code that stands alone, in a chain.
+CODE_BYTES: Final = 32
 #: Bytes of a signature: the id of its key, and the code.
 SIGNATURE_BYTES: Final = ID_BYTES + TAG_BYTES
 
@@ -90,6 +92,17 @@ class Seal:
     def sign(self, data: bytes) -> bytes:
         """The signature of `data`, `SIGNATURE_BYTES` long: about a microsecond for half a kilobyte."""
         return self._id + blake2b(data, key=self._key, digest_size=TAG_BYTES).digest()
+
+    def code(self, data: bytes) -> bytes:
+        """The code of `data` under the key that signs, `CODE_BYTES` long; `key_id` names that key."""
+        return blake2b(data, key=self._key, digest_size=CODE_BYTES).digest()
+
+    def is_code(self, data: bytes, code: bytes, key_id: bytes) -> bool:
+        """Whether `code` is that of `data` under the key with this id, which has to be in force."""
+        key = self._by_id.get(key_id)
+        return key is not None and hmac.compare_digest(
+            blake2b(data, key=key, digest_size=CODE_BYTES).digest(), code
+        )
 
     def verifies(self, data: bytes, signature: bytes) -> bool:
         """Whether a key in force signed `data` for this purpose."""

@@ -225,6 +225,11 @@ class ServeSettings(Group):
         1024, alias="TOLLGATE_MODEL_TRIAL_MEGABYTES", ge=128, le=65_536,
         description="megabytes of memory that it may take for that",
     )  # fmt: skip
+    heads: Path | None = Field(
+        None, alias="TOLLGATE_SERVE_HEADS",
+        description="folder on another disk or host, where each worker puts out the head of its decision log's chain every minute; "
+        "without it they are in the service's log alone",
+    )  # fmt: skip
     tokens_file: Path | None = Field(
         None, alias="TOLLGATE_TOKENS_FILE",
         description="JSON file of clients, token digests and scopes; without it only loopback callers are served",

@@ -45,6 +45,7 @@ GAUGES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "in_flight": ("Transactions queued or being scored", ()),
     "breaker_state": ("0 closed, 1 half-open, 2 open", ("breaker",)),
     "log_held": ("Decisions in memory because the disk refuses them", ()),
+    "log_heads_late_seconds": ("Seconds since heads of the decision log can no longer be put out", ()),
     "events_waiting": ("Events that wait for the event log", ()),
     "model_age_seconds": ("Seconds since the champion was brought into service", ("version",)),
     "model_refused": ("1 while a line-up is refused", ()),

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import fcntl
-import hashlib
 import os
 import signal
 import sys
@@ -26,13 +25,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bentos.log.decision_log import RECORD, journal_folder
+from bentos.log.decision_log import RECORD, journal_folder, read_entries
 from bentos.log.labels import convert_labels
 from fraud.features.feature_list import VECTOR
 from machine.garbage import without_collections
 from machine.spare_time import Patience
 from stores.settings import settings
-from stores.spool import orphaned, read_frames
+from stores.spool import orphaned
 
 _TIME: Final = pa.timestamp("us", tz="UTC")
 _TYPES: Final[dict[str, pa.DataType]] = {
@@ -56,7 +55,7 @@ _TYPES: Final[dict[str, pa.DataType]] = {
 _VECTOR_AT: Final = RECORD.index("vector")
 
 #: The decision log's columns: RECORD with one float64 column per feature in place of the
-#: vector, and the record's own hash at the end.
+#: vector, and the record's own code (`hash`) at the end.
 SCHEMA: Final = pa.schema(
     [
         *((name, _TYPES.get(name, pa.string())) for name in RECORD[:_VECTOR_AT]),
@@ -78,12 +77,8 @@ _PIECE: Final = 512
 _decode = msgspec.msgpack.Decoder(list[Any]).decode
 
 
-def decisions_table(records: Sequence[bytes]) -> pa.Table:
-    """Journal records as rows of `SCHEMA`; raises ValueError for a vector of another length."""
-    return _table(records, [_decode(record) for record in records])
-
-
-def _table(records: Sequence[bytes], rows: Sequence[list[Any]]) -> pa.Table:
+def _table(codes: Sequence[bytes], rows: Sequence[list[Any]]) -> pa.Table:
+    """Entries of the journal as rows of `SCHEMA`; raises ValueError for a vector of another length."""
     columns = dict(zip(RECORD, zip(*rows, strict=True), strict=True))
     vectors = np.frombuffer(b"".join(columns.pop("vector")), "<f8")
     if len(vectors) != len(rows) * len(VECTOR):
@@ -91,7 +86,7 @@ def _table(records: Sequence[bytes], rows: Sequence[list[Any]]) -> pa.Table:
     features = dict(zip(VECTOR, np.ascontiguousarray(vectors.reshape(len(rows), -1).T), strict=True))
     for name in ("feature_status", "view_timestamps", "shadow_scores"):
         columns[name] = tuple([tuple(pair) for pair in pairs] for pairs in columns[name])
-    columns["hash"] = tuple(hashlib.sha256(record).digest() for record in records)
+    columns["hash"] = tuple(codes)
     return pa.table(
         [
             pa.array(features[field.name])
@@ -111,12 +106,12 @@ class _Hour:
     """
 
     def __init__(self) -> None:
-        self._records: list[bytes] = []
+        self._codes: list[bytes] = []
         self._rows: list[list[Any]] = []
         self._pieces: list[pa.Table] = []
 
-    def add(self, record: bytes, row: list[Any]) -> None:
-        self._records.append(record)
+    def add(self, code: bytes, row: list[Any]) -> None:
+        self._codes.append(code)
         self._rows.append(row)
         if len(self._rows) >= _PIECE:
             self._close()
@@ -127,8 +122,8 @@ class _Hour:
         return pa.concat_tables(self._pieces)
 
     def _close(self) -> None:
-        self._pieces.append(_table(self._records, self._rows))
-        self._records, self._rows = [], []
+        self._pieces.append(_table(self._codes, self._rows))
+        self._codes, self._rows = [], []
 
 
 @without_collections()  # what is decoded has no cycles
@@ -136,9 +131,9 @@ def convert(segment: Path, root: Path) -> int:
     """Write one segment as hourly files under `root`, delete it, return its number of decisions."""
     by_hour: dict[int, _Hour] = {}
     place = RECORD.index("decided_at")
-    for record in read_frames(segment):
+    for record, code in read_entries(segment):
         row = _decode(record)
-        by_hour.setdefault(row[place] // _HOUR_US, _Hour()).add(record, row)
+        by_hour.setdefault(row[place] // _HOUR_US, _Hour()).add(code, row)
     decisions = 0
     for hour, found in by_hour.items():
         table = found.table()

@@ -5,17 +5,19 @@ one `write` a batch (microseconds, into the page cache; a background thread asks
 `bentos.log.decision_files` turns closed segments into hourly parquet in another process, off the
 serving path. A killed worker loses nothing that it answered: its last segment is adopted.
 
-A record is a msgpack array in `RECORD` order, and ends in the hash of the record before it
-(SHA-256), so that a series is a chain: `python -m bentos.tools.audit` recomputes it from the parquet.
+A record is a msgpack array in `RECORD` order, and ends in the code of the record before it, so that
+a series is a chain. An entry is a record behind its own code: keyed BLAKE2b under a key that the
+storage does not have, named in the record (keys change in mid-series). Whoever writes files can
+therefore not hash a chain anew, and what turns the journal into parquet needs no key:
+`python -m bentos.tools.audit` computes the codes again.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -25,8 +27,10 @@ import numpy as np
 import numpy.typing as npt
 
 from bentos.base.work import Work
+from bentos.log.heads import Heads
 from fraud.contract.answer import Answer
-from stores.spool import SpoolFile
+from stores.keys import CODE_BYTES, Seal
+from stores.spool import SpoolFile, read_frames
 
 #: Fields of a record, in order. Times are microseconds since 1970 UTC; `vector` is float64
 #: little-endian in `fraud.features.feature_list.VECTOR` order; maps are lists of pairs sorted by key.
@@ -35,7 +39,7 @@ RECORD: Final = (
     "card_id", "merchant_id", "terminal_id", "device_id", "ip", "amount_minor", "currency",
     "amount_reference", "channel", "merchant_category", "country", "latitude", "longitude", "vector",
     "score", "decision", "variant", "model_version", "rules", "rules_version", "feature_status",
-    "view_timestamps", "degraded", "shadow_scores", "latency_ms", "decided_at", "previous_hash",
+    "view_timestamps", "degraded", "shadow_scores", "latency_ms", "decided_at", "key", "previous_hash",
 )  # fmt: skip
 GENESIS: Final = b"\0" * 32
 SEGMENT_ROWS: Final = 20_000
@@ -48,15 +52,25 @@ def journal_folder(home: Path) -> Path:
     return home / "decisions" / "journal"
 
 
+def read_entries(segment: Path) -> Iterator[tuple[bytes, bytes]]:
+    """The records of a segment of the journal, each with its code, up to a torn end."""
+    for entry in read_frames(segment):
+        yield entry[CODE_BYTES:], entry[:CODE_BYTES]
+
+
 class DecisionLog:
     """The series of one worker. One event loop owns it."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, seal: Seal, heads: Heads | None = None) -> None:
         self.folder = journal_folder(home)
+        self._seal = seal
+        self._heads = heads
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
         self.series = f"{stamp}-{os.getpid()}-{secrets.token_hex(3)}"
         self.sequence = 0
         self._hash = GENESIS
+        #: Entries and code of the last one, exchanged as one: another thread puts them out.
+        self._head = (0, GENESIS)
         self._segment = 0
         self._opened = time.monotonic()
         self._file = self._open()
@@ -74,20 +88,22 @@ class DecisionLog:
         return not self._file.full
 
     def append(self, rows: Sequence[tuple[object, ...]]) -> bool:
-        """Keep decisions: the fields of `RECORD` between `sequence` and `previous_hash`.
+        """Keep decisions: the fields of `RECORD` between `sequence` and `key`.
 
         False when the disk refused and they wait in memory. Raises `SpoolFull`, having kept
         none of them.
         """
-        records = []
-        previous, sequence = self._hash, self.sequence
+        entries = []
+        previous, sequence, seal = self._hash, self.sequence, self._seal
+        key = seal.key_id.hex()
         for row in rows:
-            record = _encode((self.series, sequence, *row, previous))
-            previous = hashlib.sha256(record).digest()
+            record = _encode((self.series, sequence, *row, key, previous))
+            previous = seal.code(record)
             sequence += 1
-            records.append(record)
-        written = self._file.append(records)
+            entries.append(previous + record)
+        written = self._file.append(entries)
         self._hash, self.sequence = previous, sequence
+        self._head = sequence, previous
         if self._file.written >= SEGMENT_ROWS:
             self.rotate()
         return written
@@ -117,10 +133,21 @@ class DecisionLog:
         # A segment that was closed meanwhile, or a disk that refuses: the next second tries again.
         with suppress(OSError):
             self._file.sync()
+        self._put_out()
+
+    def _put_out(self, *, last: bool = False) -> None:
+        if self._heads is not None:
+            self._heads.put_out(self.series, *self._head, last=last)
+
+    @property
+    def heads_late(self) -> float:
+        """Seconds since the chain's heads can no longer be put out; 0 while they can."""
+        return self._heads.late if self._heads is not None else 0.0
 
     def close(self) -> None:
         """Drain and close the series; an empty segment leaves no file."""
         self._file.flush()
+        self._put_out(last=True)
         if self._file.written:
             self._file.finish(self._file.path.with_suffix(".ready"))
         else:

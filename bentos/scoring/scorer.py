@@ -28,6 +28,7 @@ from bentos.features.online_features import OnlineRows
 from bentos.features.online_reader import OnlineReader, Read
 from bentos.features.warm_up import warm_up
 from bentos.log.decision_log import DecisionLog, log_row
+from bentos.log.heads import Heads
 from bentos.models.deployment import Scoring
 from bentos.models.model import Floats
 from bentos.models.model_scores import ModelScores, Scored
@@ -61,7 +62,8 @@ class Scorer:
         self.reader = OnlineReader(chosen, metrics)
         self.scores = ModelScores(chosen)
         self.rules = RuleRoom(Path(chosen.serve.rules_file) if chosen.serve.rules_file else None)
-        self.log = DecisionLog(chosen.home)
+        heads = Heads(chosen.serve.heads, self.keys.seal("heads"), chosen.home)
+        self.log = DecisionLog(chosen.home, self.keys.seal("log"), heads)
         self.sinks: list[Sink]
         self._answers, self.sinks = open_sinks(chosen)
         # The label pairs of feature_status_total are counted in C, a row at a time.
@@ -262,6 +264,7 @@ class Scorer:
         metrics.gauge("breaker_state", STATES.index(self.reader.breaker.state), "redis")
         metrics.gauge("breaker_state", STATES.index(self.scores.breaker.state), "model")
         metrics.gauge("log_held", self.log.held)
+        metrics.gauge("log_heads_late_seconds", self.log.heads_late)
         metrics.gauge("events_waiting", sum(sink.spooled for sink in self.sinks))
         metrics.gauge("model_refused", self.scores.room.error is not None)
         metrics.gauge("registry_refused", self.reader.plans.error is not None)

@@ -1,20 +1,19 @@
 """Prove that the decision log is whole and unaltered: `python -m bentos.tools.audit`.
 
-Every entry of a series carries the hash of the entry before it, and its own hash covers all of its
-fields. The audit reads the parquet and the journal, encodes each row again, and checks that hashes
-match, that each series counts up from 0 without a gap, and that each entry links to the one
-before. It holds one segment at a time.
+Every entry of a series carries the code of the entry before it, and its own code covers all of its
+fields, under a key of the deployment that the storage does not have. The audit reads the parquet and
+the journal, encodes each row again, and checks that codes match, that each series counts up from 0
+without a gap, and that each entry links to the one before. It holds one segment at a time.
 
-What no hash chain can show is an end cut off together with all copies of it. Two lists show that,
-too: `--remembered` takes the answers that Redis remembers for 24 hours and checks that each is in
-the log as it was given (of all services that share the Redis: bring their logs together first),
-and `--answered FILE` (one transaction id a line) takes a caller's list.
+What no chain can show is that its end is gone, or all of it. Three lists show that, too: `--heads`
+takes what workers have put out elsewhere every minute (`bentos.log.heads`), `--remembered` the
+answers that Redis remembers for 24 hours (of all services that share the Redis: bring their logs
+together first), and `--answered FILE` (one transaction id a line) a caller's list.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,12 +26,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bentos.effects.outbox import remembered_answers
-from bentos.log.decision_log import GENESIS, RECORD, journal_folder
+from bentos.log.decision_log import GENESIS, RECORD, journal_folder, read_entries
+from bentos.log.heads import Head, read_heads
 from fraud.contract.answer import Answer
 from fraud.contract.cards import redact
-from stores.keys import open_keys
+from stores.key_file import KeyringError
+from stores.keys import Seal, open_keys
 from stores.settings import settings
-from stores.spool import read_frames
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[Any]).decode
@@ -40,7 +40,8 @@ _decode_answer = msgspec.json.Decoder(Answer).decode
 _MAPS = ("feature_status", "view_timestamps", "shadow_scores")
 _TIMES = ("event_timestamp", "created_timestamp", "decided_at")
 _SHOWN: Final = (
-    "series", "sequence", "previous_hash", "transaction_id", "decision", "score", "model_version", "variant",
+    "series", "sequence", "key", "previous_hash", "transaction_id", "decision", "score", "model_version",
+    "variant",
 )  # fmt: skip
 
 #: What was decided, as far as an answer shows it: decision, score, model version, variant.
@@ -102,7 +103,7 @@ def rows_as_records(table: pa.Table) -> Iterator[bytes]:
         yield _encode(values)
 
 
-def _of_file(path: Path, problems: list[str]) -> Iterator[Entry]:
+def _of_file(path: Path, seal: Seal, problems: list[str]) -> Iterator[Entry]:
     try:
         table = pq.read_table(path, partitioning=None)
         rows = zip(*[table.column(name).to_pylist() for name in (*_SHOWN, "hash")], strict=True)
@@ -111,20 +112,29 @@ def _of_file(path: Path, problems: list[str]) -> Iterator[Entry]:
         problems.append(f"{path.name}: cannot be read: {type(error).__name__}")
         return
     for record, (*shown, stored) in zip(records, rows, strict=True):
-        yield _entry(shown, stored, hashlib.sha256(record).digest() != stored, path)
+        yield _entry(shown, stored, record, seal, path)
 
 
-def _of_journal(path: Path) -> Iterator[Entry]:
+def _of_journal(path: Path, seal: Seal, problems: list[str]) -> Iterator[Entry]:
     places = [RECORD.index(name) for name in _SHOWN]
-    for record in read_frames(path):
-        fields = _decode(record)
-        yield _entry([fields[place] for place in places], hashlib.sha256(record).digest(), False, path)
+    for record, code in read_entries(path):
+        try:
+            fields = _decode(record)
+            shown = [fields[place] for place in places]
+        except (msgspec.DecodeError, IndexError):
+            problems.append(f"{path.name}: holds what is no entry")
+            return
+        yield _entry(shown, code, record, seal, path)
 
 
-def _entry(shown: Sequence[Any], stored: bytes, altered: bool, path: Path) -> Entry:
-    series, sequence, previous, transaction, *outcome = shown
+def _entry(shown: Sequence[Any], stored: bytes, record: bytes, seal: Seal, path: Path) -> Entry:
+    series, sequence, key, previous, transaction, *outcome = shown
+    try:
+        forged = not seal.is_code(record, stored, bytes.fromhex(key))
+    except (TypeError, ValueError):
+        forged = True
     return Entry(
-        series, sequence, previous, transaction, cast("Outcome", tuple(outcome)), stored, altered, path.name
+        series, sequence, previous, transaction, cast("Outcome", tuple(outcome)), stored, forged, path.name
     )
 
 
@@ -143,16 +153,17 @@ def _segments(home: Path) -> Iterator[tuple[str, list[list[Path]]]]:
         yield series, [segments[name] for name in sorted(segments)]
 
 
-def _read_segment(series: str, paths: Sequence[Path], problems: list[str]) -> list[Entry]:
+def _read_segment(series: str, paths: Sequence[Path], seal: Seal, problems: list[str]) -> list[Entry]:
     """The entries in a segment's files by sequence; one that stands in file and journal counts once."""
     found: dict[int, Entry] = {}
     for path in paths:
-        for entry in _of_file(path, problems) if path.suffix == ".parquet" else _of_journal(path):
+        read = _of_file if path.suffix == ".parquet" else _of_journal
+        for entry in read(path, seal, problems):
             if entry.series != series:
                 problems.append(f"{path.name}: holds an entry of the series {entry.series}")
                 continue
             if entry.altered:
-                problems.append(f"{path.name}: entry {entry.sequence} of {series} was altered")
+                problems.append(f"{path.name}: entry {entry.sequence} of {series} was altered or forged")
             known = found.setdefault(entry.sequence, entry)
             if known.hash != entry.hash:
                 problems.append(f"{path.name}: entry {entry.sequence} of {series} differs from {known.where}")
@@ -160,18 +171,24 @@ def _read_segment(series: str, paths: Sequence[Path], problems: list[str]) -> li
 
 
 def audit(
-    home: Path, answered: Sequence[str] | None = None, remembered: Mapping[str, Outcome] | None = None
+    home: Path,
+    seal: Seal,
+    answered: Sequence[str] | None = None,
+    remembered: Mapping[str, Outcome] | None = None,
+    heads: Iterable[Head] = (),
 ) -> Findings:
-    """Check every series under `home`, and that what was `answered` or is `remembered` is in it."""
+    """Check every series under `home`, and that what was `answered`, is `remembered` or was put out as one
+    of the `heads` is in it. `seal` is for the purpose `log`, retired keys included."""
     findings = Findings()
     problems = findings.problems
     missing = dict.fromkeys(answered or ())
     unproven = dict(remembered or {})
+    put_out = {(head.series, head.entries - 1, head.hash): head for head in heads}
     for series, segments in _segments(home):
         findings.series += 1
         following, previous = 0, GENESIS
         for paths in segments:
-            for entry in _read_segment(series, paths, problems):
+            for entry in _read_segment(series, paths, seal, problems):
                 findings.entries += 1
                 if entry.sequence < following:
                     problems.append(f"{series}: entry {entry.sequence} is there twice")
@@ -183,9 +200,15 @@ def audit(
                 elif entry.previous != previous:
                     problems.append(f"{series}: entry {entry.sequence} does not follow the one before it")
                 following, previous = entry.sequence + 1, entry.hash
+                put_out.pop((series, entry.sequence, entry.hash.hex()), None)
                 missing.pop(entry.transaction_id, None)
                 if unproven.get(entry.transaction_id) == entry.outcome:
                     del unproven[entry.transaction_id]
+    problems += [
+        f"{head.series}: had {head.entries} entries at {head.at}, of which the last is not in the log: "
+        "cut off, replaced or lost"
+        for head in put_out.values()
+    ]
     problems += [f"transaction {name} was answered but is not in the log" for name in missing]
     problems += [f"transaction {name} was answered otherwise than the log says" for name in unproven]
     return findings
@@ -217,16 +240,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--remembered", action="store_true", help="check the answers that Redis remembers as well"
     )
+    parser.add_argument(
+        "--heads", type=Path, metavar="PLACE", help="folder, or collected log, of heads that were put out"
+    )
     options = parser.parse_args(arguments)
     answered = options.answered.read_text().split() if options.answered else None
     chosen = settings()
     # Before the log is read: what is remembered now was logged before.
+    try:
+        keys = open_keys(chosen)
+    except KeyringError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     planted: list[str] = []
     remembered = None
     if options.remembered:
-        seal = open_keys(chosen).seal("answers")
+        seal = keys.seal("answers")
         remembered = outcomes(remembered_answers(chosen.redis.url, chosen.feast.project, seal), planted)
-    findings = audit(chosen.home, answered, remembered)
+    heads = None
+    if options.heads:
+        heads = list(read_heads(options.heads, keys.seal("heads", retired=True), planted))
+    findings = audit(chosen.home, keys.seal("log", retired=True), answered, remembered, heads or ())
     findings.problems += planted
     print(f"{findings.entries:,} decisions in {findings.series} series")
     for problem in findings.problems[:20]:
@@ -236,7 +270,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     proofs = [
         f"all {len(names):,} {what} are in it"
-        for names, what in ((answered, "answered transactions"), (remembered, "remembered answers"))
+        for names, what in (
+            (answered, "answered transactions"),
+            (remembered, "remembered answers"),
+            (heads, "heads"),
+        )
         if names is not None
     ]
     print("; ".join(["whole and unaltered", *proofs]))

@@ -14,11 +14,10 @@ import msgspec
 import redis
 
 from bentos.api.access import open_access
-from bentos.log.decision_log import RECORD, journal_folder
+from bentos.log.decision_log import RECORD, journal_folder, read_entries
 from bentos.scoring.engine import Engine
 from bentos.service import open_edge, open_engine
 from stores.settings import load_settings
-from stores.spool import read_frames
 from tests.bentos.running import transaction_json
 
 Post = Callable[..., Awaitable[httpx.Response]]
@@ -75,7 +74,7 @@ def logged(home: Path) -> list[dict[str, Any]]:
     return [
         dict(zip(RECORD, msgspec.msgpack.decode(record), strict=True))
         for path in sorted(journal_folder(home).glob("*-*"))
-        for record in read_frames(path)
+        for record, _ in read_entries(path)
     ]
 
 

@@ -106,6 +106,7 @@ CASES = [
     Case("RulesRefused", {"tollgate_rules_refused": Gauge(0, 1), "tollgate_rules_demoted": Gauge(0, 0)}),
     Case("RulesRefused", {"tollgate_rules_refused": Gauge(0, 0), "tollgate_rules_demoted": Gauge(0, 1)}),
     Case("UnverifiedValue", {'tollgate_unverified_total{what="answer"}': Counter(0, 0.1)}, labels={"what": "answer"}),
+    Case("HeadsOverdue", {"tollgate_log_heads_late_seconds": Gauge(0, 900)}),
     Case("KeysRefused", {"tollgate_keys_refused": Gauge(0, 1)}),
     Case(
         "FeaturesMissing",

@@ -8,6 +8,8 @@ import hashlib
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,17 +25,21 @@ import redis
 from bentos.base.work import Work
 from bentos.effects.outbox import remembered_answers
 from bentos.log.decision_files import convert_all
-from bentos.log.decision_log import DecisionLog, journal_folder, log_row
+from bentos.log.decision_log import GENESIS, DecisionLog, journal_folder, log_row
+from bentos.log.heads import Heads, read_heads
 from bentos.log.labels import Label, LabelStore, convert_labels
 from bentos.once.claims import answer_key, answer_value, claim_value
 from bentos.tools.audit import audit, outcomes, rows_as_records
 from embedded.redis_server import RedisServer
 from fraud.contract.answer import Answer
 from fraud.features.feature_list import VECTOR
-from stores.keys import open_keys
+from stores.key_file import change_ring, make_ring, new_key, read_ring
+from stores.keys import Keys, open_keys
 from stores.settings import load_settings
 from stores.spool import SpoolFile, SpoolFull, frame, orphaned, read_frames
 from tests.bentos.running import transaction
+
+SEAL = open_keys(load_settings()).seal("log", retired=True)
 
 
 def row(name: str, **changes: Any) -> tuple[object, ...]:
@@ -67,7 +73,7 @@ def row(name: str, **changes: Any) -> tuple[object, ...]:
 
 
 def test_decisions_become_parquet_of_the_hour_they_were_made_in_and_pass_the_audit(tmp_path: Path) -> None:
-    log = DecisionLog(tmp_path)
+    log = DecisionLog(tmp_path, SEAL)
     log.append([row("a"), row("b", event_time="2026-03-01T13:30:00Z", ip=None)])
     log.rotate()
     log.append([row("c")])
@@ -85,12 +91,12 @@ def test_decisions_become_parquet_of_the_hour_they_were_made_in_and_pass_the_aud
     ]
     assert table.column(VECTOR[3])[0].as_py() == 1e300
     assert np.signbit(table.column(VECTOR[1])[0].as_py())
-    findings = audit(tmp_path, ["a", "b", "c"])
+    findings = audit(tmp_path, SEAL, ["a", "b", "c"])
     assert (findings.entries, findings.series, findings.problems) == (3, 1, [])
 
 
 def test_converting_again_after_a_crash_changes_nothing(tmp_path: Path) -> None:
-    log = DecisionLog(tmp_path)
+    log = DecisionLog(tmp_path, SEAL)
     log.append([row("a")])
     log.close()
     (segment,) = journal_folder(tmp_path).glob("*.ready")
@@ -98,13 +104,13 @@ def test_converting_again_after_a_crash_changes_nothing(tmp_path: Path) -> None:
     convert_all(tmp_path)
     segment.write_bytes(kept)  # as if the process had died before it deleted the segment
     convert_all(tmp_path)
-    assert audit(tmp_path).entries == 1
-    assert not audit(tmp_path).problems
+    assert audit(tmp_path, SEAL).entries == 1
+    assert not audit(tmp_path, SEAL).problems
 
 
 @pytest.mark.parametrize("column", ["score", "decision", "amount_minor", VECTOR[7]])
 def test_an_altered_value_is_found(tmp_path: Path, column: str) -> None:
-    log = DecisionLog(tmp_path)
+    log = DecisionLog(tmp_path, SEAL)
     log.append([row(f"t{n}") for n in range(5)])
     log.close()
     convert_all(tmp_path)
@@ -117,52 +123,181 @@ def test_an_altered_value_is_found(tmp_path: Path, column: str) -> None:
         table.set_column(index, table.schema.field(index), pa.array(values, table.schema.field(index).type)),
         path,
     )
-    assert audit(tmp_path).problems == [f"{path.name}: entry 2 of {path.name.rsplit('-', 1)[0]} was altered"]
+    assert audit(tmp_path, SEAL).problems == [
+        f"{path.name}: entry 2 of {path.name.rsplit('-', 1)[0]} was altered or forged"
+    ]
 
 
 def test_a_removed_entry_and_a_missing_answer_are_found(tmp_path: Path) -> None:
-    log = DecisionLog(tmp_path)
+    log = DecisionLog(tmp_path, SEAL)
     log.append([row(f"t{n}") for n in range(5)])
     log.close()
     convert_all(tmp_path)
     (path,) = tmp_path.rglob("*.parquet")
     table = pq.read_table(path, partitioning=None)
     pq.write_table(pa.concat_tables([table.slice(0, 2), table.slice(3)]), path)
-    problems = audit(tmp_path, ["t0", "t2"]).problems
+    problems = audit(tmp_path, SEAL, ["t0", "t2"]).problems
     assert any("entry 2 is missing" in problem for problem in problems)
     assert "transaction t2 was answered but is not in the log" in problems
 
 
-def test_a_forged_entry_breaks_the_chain(tmp_path: Path) -> None:
-    log = DecisionLog(tmp_path)
+def rehashed(table: pa.Table, code: Callable[[bytes], bytes]) -> pa.Table:
+    """`table` with every hash computed again and every entry linked to the one before."""
+    previous = GENESIS
+    hashes, links = [], []
+    column = table.schema.get_field_index("previous_hash")
+    for place in range(table.num_rows):
+        one = table.slice(place, 1).set_column(
+            column, table.schema.field(column), pa.array([previous], pa.binary(32))
+        )
+        (record,) = rows_as_records(one)
+        links.append(previous)
+        previous = code(record)
+        hashes.append(previous)
+    table = table.set_column(column, table.schema.field(column), pa.array(links, pa.binary(32)))
+    at = table.schema.get_field_index("hash")
+    return table.set_column(at, table.schema.field(at), pa.array(hashes, pa.binary(32)))
+
+
+H8 = pytest.mark.finding(
+    "H8", "high", "A chain of hashes without a key was hashed anew after BLOCKs became APPROVE"
+)
+
+
+@H8
+@pytest.mark.parametrize(
+    "code",
+    [
+        lambda record: hashlib.sha256(record).digest(),
+        lambda record: hashlib.blake2b(record, digest_size=32).digest(),
+        lambda record: hashlib.blake2b(record, digest_size=32, key=b"a key of the attacker's").digest(),
+    ],
+    ids=["sha256", "without a key", "with another key"],
+)
+def test_a_series_that_was_hashed_anew_is_found(tmp_path: Path, code: Callable[[bytes], bytes]) -> None:
+    log = DecisionLog(tmp_path, SEAL)
     log.append([row(f"t{n}") for n in range(5)])
     log.close()
     convert_all(tmp_path)
     (path,) = tmp_path.rglob("*.parquet")
     table = pq.read_table(path, partitioning=None)
-    scores = table.column("score").to_pylist()
-    scores[2] = 0.01
-    table = table.set_column(table.schema.get_field_index("score"), "score", pa.array(scores))
-    forged = [hashlib.sha256(record).digest() for record in rows_as_records(table)]
-    at = table.schema.get_field_index("hash")
-    pq.write_table(table.set_column(at, table.schema.field(at), pa.array(forged, pa.binary(32))), path)
+    decisions = ["APPROVE"] * table.num_rows
+    table = table.set_column(table.schema.get_field_index("decision"), "decision", pa.array(decisions))
+    pq.write_table(rehashed(table, code), path)
     series = path.stem.rpartition("-")[0]
-    assert audit(tmp_path).problems == [f"{series}: entry 3 does not follow the one before it"]
+    assert audit(tmp_path, SEAL).problems == [
+        f"{path.name}: entry {n} of {series} was altered or forged" for n in range(5)
+    ]
 
 
-def test_a_forged_journal_and_a_moved_file_are_found(tmp_path: Path) -> None:
-    log = DecisionLog(tmp_path)
+@H8
+def test_a_journal_that_was_forged_before_it_became_parquet_is_found(tmp_path: Path) -> None:
+    log = DecisionLog(tmp_path, SEAL)
     log.append([row(f"t{n}") for n in range(4)])
     log.close()
     (segment,) = journal_folder(tmp_path).glob("*.ready")
-    records = list(read_frames(segment))
     whole = segment.read_bytes()
-    segment.write_bytes(b"".join(frame(record.replace(b"REVIEW", b"APPROV")) for record in records[:1])
-                        + b"".join(map(frame, records[1:])))  # fmt: skip
-    assert audit(tmp_path).problems == [f"{log.series}: entry 1 does not follow the one before it"]
+    entries = list(read_frames(segment))
+    segment.write_bytes(b"".join([frame(entry.replace(b"REVIEW", b"APPROV")) for entry in entries]))
+    forged = [f"entry {n} of {log.series} was altered or forged" for n in range(4)]
+    assert [problem.partition(": ")[2] for problem in audit(tmp_path, SEAL).problems] == forged
+    assert convert_all(tmp_path) == 4  # what turns it into parquet has no key, and blesses nothing
+    assert [problem.partition(": ")[2] for problem in audit(tmp_path, SEAL).problems] == forged
     segment.write_bytes(whole)
     segment.rename(segment.with_name("elsewhere-00000000.ready"))
-    assert len([problem for problem in audit(tmp_path).problems if "holds an entry of" in problem]) == 4
+    assert len([problem for problem in audit(tmp_path, SEAL).problems if "holds an entry of" in problem]) == 4
+
+
+def test_keys_change_in_the_middle_of_a_series(tmp_path: Path) -> None:
+    make_ring(tmp_path / "keys.json")
+    keys = Keys(tmp_path / "keys.json")
+    log = DecisionLog(tmp_path / "home", keys.seal("log"))
+    log.append([row("a")])
+    first, key = keys.signing, new_key(datetime.now(UTC))
+    change_ring(keys.path, lambda ring: msgspec.structs.replace(ring, keys=(*ring.keys, key)))
+    keys.refresh()
+    log.append([row("b")])
+    log.close()
+    convert_all(tmp_path / "home")
+    table = pq.read_table(next((tmp_path / "home").rglob("*.parquet")), partitioning=None)
+    assert table.column("key").to_pylist() == [first, key.id]
+    ring = read_ring(keys.path)
+    old = msgspec.structs.replace(ring.keys[0], retired=True)
+    change_ring(keys.path, lambda ring: msgspec.structs.replace(ring, keys=(old, ring.keys[1])))
+    keys.refresh()
+    assert audit(tmp_path / "home", keys.seal("log", retired=True)).problems == []
+    assert len(audit(tmp_path / "home", keys.seal("log")).problems) == 1
+
+
+@H8
+@pytest.mark.parametrize("loss", ["an end", "a series", "a series replaced"])
+def test_what_was_put_out_elsewhere_shows_what_the_log_lacks(tmp_path: Path, loss: str) -> None:
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    heads_seal = open_keys(load_settings()).seal("heads")
+    log = DecisionLog(home, SEAL, Heads(elsewhere, heads_seal, home))
+    log.append([row(f"t{n}") for n in range(5)])
+    log.close()
+    convert_all(home)
+    (path,) = home.rglob("*.parquet")
+
+    def problems() -> list[str]:
+        found: list[str] = []
+        heads = list(read_heads(elsewhere, heads_seal, found))
+        assert len(heads) == 1
+        return found + audit(home, SEAL, heads=heads).problems
+
+    assert problems() == []
+    if loss == "an end":
+        pq.write_table(pq.read_table(path, partitioning=None).slice(0, 4), path)
+    else:
+        path.unlink()
+    if loss == "a series replaced":  # by somebody who has the key
+        log.sequence, log._hash = 0, GENESIS
+        log._file = SpoolFile(journal_folder(home) / path.with_suffix(".open").name)
+        log.append([row(f"other-{n}") for n in range(5)])
+        log._file.finish(log._file.path.with_suffix(".ready"))
+    assert audit(home, SEAL).problems == []  # a chain alone cannot tell
+    (problem,) = problems()
+    assert problem.startswith(f"{log.series}: had 5 entries at ")
+    assert "cut off, replaced or lost" in problem
+
+
+@H8
+def test_a_head_that_somebody_else_wrote_is_named_and_proves_nothing(tmp_path: Path) -> None:
+    seal = open_keys(load_settings()).seal("heads")
+    heads = Heads(tmp_path / "heads", seal, tmp_path / "home")
+    heads.put_out("honest", 3, b"h" * 32, last=True)
+    (path,) = (tmp_path / "heads").iterdir()
+    honest = path.read_bytes()
+    collected = tmp_path / "service.log"
+    collected.write_bytes(
+        b"no json\n" + b'{"message": "head of the decision log", "head": ' + honest.strip() + b"}\n"
+    )
+    path.write_bytes(honest.replace(b"honest", b"forged") + b"torn {\n" + honest)
+    problems: list[str] = []
+    assert [head.series for head in read_heads(tmp_path / "heads", seal, problems)] == ["honest"]
+    assert problems == [
+        f"{path.name}:1: a head that no key of the keyring signed",
+        f"{path.name}:2: is no head",
+    ]
+    assert [head.series for head in read_heads(collected, seal, problems)] == ["honest"]
+    with pytest.raises(ValueError, match="TOLLGATE_SERVE_HEADS"):
+        Heads(tmp_path / "home" / "heads", seal, tmp_path / "home")
+
+
+def test_heads_that_cannot_be_put_out_are_late_until_they_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "heads").write_text("a file where the folder should be")
+    heads = Heads(tmp_path / "heads", open_keys(load_settings()).seal("heads"), tmp_path / "home")
+    heads.put_out("s", 1, b"h" * 32, last=True)
+    monotonic = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: monotonic + 400)
+    assert heads.late > 300
+    (tmp_path / "heads").unlink()
+    heads.put_out("s", 1, b"h" * 32)
+    assert heads.late == 0
+    assert len(list((tmp_path / "heads").iterdir())) == 1
 
 
 def test_an_end_that_was_cut_off_shows_against_what_redis_remembers(
@@ -171,7 +306,7 @@ def test_an_end_that_was_cut_off_shows_against_what_redis_remembers(
     url = f"redis://127.0.0.1:{redis_server.port}/6"
     client = redis.Redis.from_url(url)
     client.flushdb()
-    log = DecisionLog(tmp_path)
+    log = DecisionLog(tmp_path, SEAL)
     log.append([row("kept"), row("cut")])
     log.close()
     convert_all(tmp_path)
@@ -187,15 +322,15 @@ def test_an_end_that_was_cut_off_shows_against_what_redis_remembers(
     assert planted == []
     assert set(remembered) == {"kept", "cut", "told-otherwise"}
     del remembered["told-otherwise"]
-    assert audit(tmp_path, remembered=remembered).problems == []
+    assert audit(tmp_path, SEAL, remembered=remembered).problems == []
     (path,) = tmp_path.rglob("*.parquet")
     pq.write_table(pq.read_table(path, partitioning=None).slice(0, 1), path)
-    assert audit(tmp_path).problems == []
-    assert audit(tmp_path, remembered=remembered).problems == [
+    assert audit(tmp_path, SEAL).problems == []
+    assert audit(tmp_path, SEAL, remembered=remembered).problems == [
         "transaction cut was answered otherwise than the log says"
     ]
     remembered["kept"] = ("APPROVE", *remembered["kept"][1:])
-    assert len(audit(tmp_path, remembered=remembered).problems) == 2
+    assert len(audit(tmp_path, SEAL, remembered=remembered).problems) == 2
 
 
 def test_labels_sent_at_once_are_all_kept(tmp_path: Path) -> None:
@@ -217,7 +352,7 @@ def test_labels_that_the_disk_refuses_are_not_acknowledged(tmp_path: Path) -> No
 def test_decisions_of_a_version_with_other_features_pass_the_audit_and_hold_up_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    log = DecisionLog(tmp_path)
+    log = DecisionLog(tmp_path, SEAL)
     log.append([row("old")])
     log.rotate()
     convert_all(tmp_path)
@@ -234,29 +369,29 @@ def test_decisions_of_a_version_with_other_features_pass_the_audit_and_hold_up_n
     aside.rename(first)
     assert convert_all(tmp_path) == 1
     assert len(list(journal_folder(tmp_path).glob("*.foreign"))) == 1
-    findings = audit(tmp_path, ["old", "older", "oldest"])
+    findings = audit(tmp_path, SEAL, ["old", "older", "oldest"])
     assert (findings.entries, findings.problems) == (3, [])
 
 
 def test_a_killed_worker_leaves_whole_entries_that_are_adopted(tmp_path: Path) -> None:
     pid = os.fork()
     if pid == 0:  # a worker that dies without closing anything
-        DecisionLog(tmp_path).append([row("a"), row("b")])
+        DecisionLog(tmp_path, SEAL).append([row("a"), row("b")])
         os._exit(9)
     os.waitpid(pid, 0)
     (segment,) = journal_folder(tmp_path).glob("*.open")
     assert orphaned(segment)
     with segment.open("ab") as torn:
         torn.write(b"\x99\x00\x00\x00half a fra")
-    assert audit(tmp_path, ["a", "b"]).problems == []
+    assert audit(tmp_path, SEAL, ["a", "b"]).problems == []
     assert convert_all(tmp_path) == 2
 
 
 def test_an_open_segment_is_left_to_its_writer(tmp_path: Path) -> None:
-    log = DecisionLog(tmp_path)
+    log = DecisionLog(tmp_path, SEAL)
     log.append([row("a")])
     assert convert_all(tmp_path) == 0
-    assert audit(tmp_path).entries == 1
+    assert audit(tmp_path, SEAL).entries == 1
     log.close()
 
 
@@ -304,12 +439,12 @@ def test_a_file_that_is_being_made_never_looks_as_if_its_writer_were_gone(
 
 
 def test_a_converter_whose_worker_is_gone_converts_the_rest_and_ends(tmp_path: Path) -> None:
-    log = DecisionLog(tmp_path)
+    log = DecisionLog(tmp_path, SEAL)
     log.append([row("a")])
     log.close()
     gone = subprocess.Popen(["true"])
     gone.wait()
     command = [sys.executable, "-m", "bentos.log.decision_files", "--follow", str(gone.pid)]
     subprocess.run(command, env=os.environ | {"TOLLGATE_HOME": str(tmp_path)}, check=True, timeout=120)
-    assert audit(tmp_path, ["a"]).problems == []
+    assert audit(tmp_path, SEAL, ["a"]).problems == []
     assert len(list(tmp_path.rglob("*.parquet"))) == 1

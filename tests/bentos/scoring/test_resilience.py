@@ -16,7 +16,9 @@ from bentos.log.decision_files import convert_all
 from bentos.tools.audit import audit
 from embedded.redis_server import RedisServer, start_redis
 from fraud.features.entities import ENTITIES
+from stores.keys import open_keys
 from stores.redis_layout import encode_bytes, entity_key, field
+from stores.settings import load_settings
 from tests.bentos.running import (
     Service,
     save_model,
@@ -157,6 +159,6 @@ def test_a_killed_worker_and_a_stop_lose_no_answered_decision(
     answered += [score(fragile, f"later-{n}")["transaction_id"] for n in range(50)]
     fragile.stop()
     convert_all(fragile.home)
-    findings = audit(Path(fragile.home), answered)
+    findings = audit(Path(fragile.home), open_keys(load_settings()).seal("log"), answered)
     assert findings.problems == []
     assert findings.series >= 2

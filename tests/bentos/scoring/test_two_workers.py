@@ -22,6 +22,8 @@ import pytest
 from bentos.log.decision_files import convert_all
 from bentos.tools.audit import audit
 from embedded.redis_server import RedisServer, start_redis
+from stores.keys import open_keys
+from stores.settings import load_settings
 from tests.bentos.running import Service, save_model, start_service, transaction_json, wait_for
 
 
@@ -104,7 +106,7 @@ def decided_once(service: Service, names: list[str]) -> None:
         for name in pq.read_table(path, columns=["transaction_id"], partitioning=None)[0].to_pylist()
     )
     assert {name: logged[name] for name in names} == dict.fromkeys(names, 1)
-    assert audit(service.home, names).problems == []
+    assert audit(service.home, open_keys(load_settings()).seal("log"), names).problems == []
 
 
 def one_answer(lines: Iterable[Line], name: str) -> bytes:
