@@ -1,6 +1,7 @@
-# `make` alone prints the commands. Variables: DATA, MAPPING, CUT, FROM, TO, WEEK, RULES, NAME.
+# The thin shell around the command `tollgate` (.venv/bin/tollgate --help). `make` alone prints the commands. Variables: DATA, MAPPING, CUT, FROM, TO, WEEK, RULES, NAME.
 SHELL := /bin/bash
 PY := .venv/bin/python
+TOLLGATE := .venv/bin/tollgate
 export TZ := UTC
 export BENTOML_DO_NOT_TRACK := True
 
@@ -18,7 +19,7 @@ install:
 ##@ Everybody
 .PHONY: demo test test-security lint up down example status screens figures
 demo: install ## the whole loop, end to end (DATA= and MAPPING= for your own transactions)
-	@$(PY) -m embedded.demo $(if $(DATA),--data "$(DATA)" --mapping "$(MAPPING)") $(ARGS)
+	@$(TOLLGATE) demo $(if $(DATA),--data "$(DATA)" --mapping "$(MAPPING)") $(ARGS)
 test: install ## every test: real Redis, Spark, service and broker
 	@embedded/test_tools.sh
 	@$(PY) -m pytest
@@ -31,49 +32,49 @@ lock: install ## write the locks anew: requirements/dev.txt, jobs.txt, serving.t
 check-platforms: install ## ask whether every package has a wheel for Linux x86-64, Linux ARM64 and Apple silicon
 	@requirements/check.sh
 up: install ## start Redis, the stream and the service, and leave them serving
-	@$(PY) -m embedded.platform up
+	@$(TOLLGATE) up
 down: install ## end what `make up` started
-	@$(PY) -m embedded.platform down
+	@$(TOLLGATE) down
 example: install ## a payment to try the service with: KIND=good or bad
-	@$(PY) -m embedded.example $(or $(KIND),good)
+	@$(TOLLGATE) example $(or $(KIND),good)
 status: install ## the status page: results/status.html
-	@$(PY) -m monitoring.status
+	@$(TOLLGATE) status
 
 screens: install ## docs/images from the pages in results/, with Chromium
-	@$(PY) -m monitoring.screens
+	@$(TOLLGATE) screens
 
 figures: install ## docs/figures.md from what is in results/
-	@$(PY) -m embedded.document_figures
+	@$(TOLLGATE) figures
 
 ##@ Data engineer
 .PHONY: synthetic import load apply cuts velocity materialize gates schedule
 synthetic: install ## generate a synthetic dataset into .tollgate/datasets/synthetic
-	@$(PY) -m datasets.synthetic --out .tollgate/datasets/synthetic $(ARGS)
+	@$(TOLLGATE) synthetic --out .tollgate/datasets/synthetic $(ARGS)
 import: install ## map DATA onto the contract with MAPPING
-	@$(PY) -m datasets.importer --data "$(DATA)" --mapping "$(MAPPING)" --out .tollgate/datasets/imported
+	@$(TOLLGATE) import --data "$(DATA)" --mapping "$(MAPPING)" --out .tollgate/datasets/imported
 load: install ## put a dataset's history before TO= into the lake
-	@$(PY) -m datasets.load --dataset "$(DATA)" --until "$(TO)"
+	@$(TOLLGATE) load --dataset "$(DATA)" --until "$(TO)"
 apply: install ## register the feature definitions
-	@.venv/bin/feast -c feature_repo apply
+	@$(TOLLGATE) feast apply
 cuts: install ## Spark aggregates of every cut from FROM= to TO=
-	@$(PY) -m feature_repo.aggregates --from "$(FROM)" --to "$(TO)"
+	@$(TOLLGATE) cuts --from "$(FROM)" --to "$(TO)"
 velocity: install ## backfill the velocity log from FROM= to TO=
-	@$(PY) -m feature_repo.velocity_log --from "$(FROM)" --to "$(TO)"
+	@$(TOLLGATE) velocity --from "$(FROM)" --to "$(TO)"
 materialize: install ## gate, aggregate, gate, materialize and check one CUT=
-	@$(PY) -m jobs.materialize --cut "$(CUT)"
+	@$(TOLLGATE) materialize --cut "$(CUT)"
 schedule: install ## run the 6-hour and weekly jobs on this machine
-	@$(PY) -m jobs.schedule
+	@$(TOLLGATE) schedule
 
 ##@ Operator
 .PHONY: serve stream backtest-rules audit bench-serving bench-serving-stages bench-streaming bench-machine chaos-serving chaos-streaming
 serve: install ## the scoring service alone
-	@$(PY) -m embedded.platform serve
+	@$(TOLLGATE) serve
 stream: install ## the velocity flow alone
-	@$(PY) -m streaming.flow
+	@$(TOLLGATE) stream
 backtest-rules: install ## run RULES= over the decision log
-	@$(PY) -m bentos.tools.backtest_rules $(if $(RULES),--rules "$(RULES)")
+	@$(TOLLGATE) backtest-rules $(if $(RULES),--rules "$(RULES)")
 audit: install ## prove that the decision log is whole and unaltered
-	@$(PY) -m bentos.tools.audit
+	@$(TOLLGATE) audit
 bench-serving: install ## results/bench/serving.json
 	@$(PY) -m benchmarks.serving
 bench-serving-stages: install ## where a transaction's time goes, and docs/serving.md from both
@@ -92,11 +93,11 @@ chaos-streaming: install ## results/chaos/streaming.json
 ##@ Data scientist
 .PHONY: training-set feature catalogue bench-gates bench-training-set bench-cards bench-cuts
 training-set: install ## point-in-time set from FROM= to TO= as known at CUT=
-	@$(PY) -m training.dataset --from "$(FROM)" --to "$(TO)" --as-of "$(CUT)" --out .tollgate/training/set
+	@$(TOLLGATE) training-set --from "$(FROM)" --to "$(TO)" --as-of "$(CUT)" --out .tollgate/training/set
 feature: install ## explain the feature NAME=
-	@$(PY) -m training.explain "$(NAME)"
+	@$(TOLLGATE) feature "$(NAME)"
 catalogue: install ## write docs/features.md
-	@$(PY) -m training.catalogue
+	@$(TOLLGATE) catalogue
 bench-gates: install ## results/bench/gates.json
 	@$(PY) -m benchmarks.gates
 bench-training-set: install ## results/bench/training_set.json
@@ -109,11 +110,11 @@ bench-cuts: install ## results/bench/cuts.json
 ##@ Model owner
 .PHONY: train parity drift bench-quality bench-drift
 train: install ## train and save a model from .tollgate/training/set
-	@$(PY) -m training.train --dataset .tollgate/training/set
+	@$(TOLLGATE) train --dataset .tollgate/training/set
 parity: install ## served vectors against a point-in-time rebuild
-	@$(PY) -m monitoring.parity
+	@$(TOLLGATE) parity
 drift: install ## the drift report of WEEK=
-	@$(PY) -m monitoring.drift $(if $(WEEK),--week "$(WEEK)")
+	@$(TOLLGATE) drift $(if $(WEEK),--week "$(WEEK)")
 bench-quality: install ## results/bench/quality.json
 	@$(PY) -m benchmarks.quality $(if $(DATA),--data "$(DATA)")
 bench-drift: install ## results/bench/drift.json

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from datasets.folder import read_info
-from embedded.demo_plan import DemoError, Options, Plan, plan, prepare_home
+from embedded.demo_plan import SMALL, DemoError, Options, Plan, plan, prepare_home
 from embedded.processes import Child, ProcessFailedError, stop_on_sigterm
 from embedded.redis_server import RedisServer, free_port, start_redis
 from embedded.replay import Replay, ReplayError, ReplayResult, ReplaySettings
@@ -326,6 +326,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m embedded.demo", description=__doc__)
     parser.add_argument("--data", type=Path, help="CSV or parquet of your own")
     parser.add_argument("--mapping", type=Path, help="which of its columns become which fields")
+    parser.add_argument(
+        "--small", action="store_true", help="a little of everything: few customers, one day replayed"
+    )
     parser.add_argument("--customers", type=int, default=usual.customers)
     parser.add_argument("--days", type=int, default=usual.days)
     parser.add_argument(
@@ -341,10 +344,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--replay-from", type=datetime.fromisoformat, help="start of the replay, with its offset"
     )
-    chosen = parser.parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if "--small" in words:  # what is asked for beside it comes later, and so holds
+        words = [*SMALL, *words]
+    chosen = vars(parser.parse_args(words))
+    del chosen["small"]
     stop_on_sigterm()
     try:
-        demo = Demo(Options(**vars(chosen)))
+        demo = Demo(Options(**chosen))
         summary = demo.run()
     except (DemoError, ProcessFailedError, ReplayError) as error:
         print(f"error: {error}", file=sys.stderr)

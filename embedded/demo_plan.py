@@ -32,6 +32,12 @@ class Plan:
     negatives: int
 
 
+#: `--small`: the least history that a model can be trained and judged on, with few customers.
+SMALL = (
+    "--customers", "400", "--days", "24", "--replay-days", "1", "--train-days", "7", "--negatives", "8000",
+)  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """The demo's command line."""

@@ -9,6 +9,7 @@ into request-time features.
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import FunctionType
 from typing import Any, cast
 
@@ -24,12 +25,23 @@ from feast import (
 )
 from feast.types import Bytes, Float64, Int64, String
 
+import feature_repo
 from feature_repo.sources import BY_CUT, BY_DATE, lake_source
 from fraud.features.entities import ENTITIES, FEATURE_SERVICE, PROFILE_TTL, VELOCITY_TTL
 from fraud.features.entities import Entity as Watched
 from fraud.features.feature_list import PROFILE_INPUTS, TRANSACTION_FEATURES
 from fraud.features.profiles import PROFILE_FEATURES, SERVED_PROFILES
 from fraud.features.request import REQUEST_FIELDS
+
+# The `feast` script finds packages as its interpreter does, not in the folder that it was given: with two
+# checkouts it would take the views of one and the code of the other, without a word.
+_CODE = Path(feature_repo.__path__[0]).resolve()
+_ASKED = Path(__file__).resolve().parent
+if _ASKED != _CODE:
+    raise ImportError(
+        f"these are the definitions of {_ASKED}, but this `feast` runs the code of {_CODE}: use "
+        f"`{_ASKED.parent}/.venv/bin/tollgate feast`, or activate that environment"
+    )
 
 
 def entity(watched: Watched) -> Entity:

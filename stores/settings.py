@@ -38,7 +38,10 @@ from stores.setting_groups import (
     StreamSettings,
 )
 
+#: Where these packages are: a checkout, site-packages, a built Bento.
 REPOSITORY = Path(__file__).resolve().parent.parent
+#: Where what is made goes by default: beside the code in a checkout, else in the current folder.
+HERE = REPOSITORY if (REPOSITORY / "pyproject.toml").exists() else Path.cwd()
 
 PREFIX = "TOLLGATE_"
 
@@ -59,11 +62,12 @@ class Settings(Group):
     """Every difference between environments, grouped by the room that uses it."""
 
     home: Path = Field(
-        REPOSITORY / ".tollgate", alias="TOLLGATE_HOME",
-        description="folder of everything mutable: lake, registry, models, logs",
+        HERE / ".tollgate", alias="TOLLGATE_HOME",
+        description="folder of everything mutable: lake, registry, models, logs; by default beside the code in a checkout, "
+        "and in the current folder where Tollgate is installed",
     )  # fmt: skip
     results: Path = Field(
-        REPOSITORY / "results", alias="TOLLGATE_RESULTS", description="folder of reports, evidence and benchmark figures"
+        HERE / "results", alias="TOLLGATE_RESULTS", description="folder of reports, evidence and benchmark figures"
     )  # fmt: skip
     run: Path = Field(
         default_factory=lambda known: default_run_folder(known.get("home", Path())), alias="TOLLGATE_RUN",
