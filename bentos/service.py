@@ -40,9 +40,11 @@ from bentos.base.logs import configure_logs
 from bentos.base.metrics import Metrics
 from bentos.base.problem import Problem
 from bentos.base.stages import StageHistograms, Stages
+from bentos.base.worker_metrics import library_folder
 from bentos.scoring.engine import Engine
 from bentos.scoring.scorer import Scorer
 from fraud.contract.transaction import Transaction
+from stores.run_folder import open_run_folder
 from stores.settings import Settings, settings
 
 
@@ -59,6 +61,9 @@ class ScoringService(bentoml.Service):  # type: ignore[misc]  # BentoML ships no
         if not is_main:
             return app
         chosen = settings()
+        # BentoML would keep its counters in its home, which other hosts may share, and whose processes
+        # have the same numbers.
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(library_folder(open_run_folder(chosen.run)))
         self.edge = open_edge(app, lambda: self.engine, self.access, chosen)
         lane = chosen.http.lane and not chosen.serve.tracing  # a request in the lane is no span
         door = Door(bounds_of(chosen), self.edge.refused, Counter())

@@ -180,7 +180,7 @@ class Edge:
     def _metrics_text(self) -> bytes:
         """Of all workers, with BentoML's own figures of the routes that it answers."""
         engine = self._engine()
-        own = engine.metrics_text().encode() if engine is not None else b""
+        own = engine.metrics_text() if engine is not None else b""
         return own + bentoml_metrics()
 
     def _count(self, path: str | None, problem: Problem) -> None:

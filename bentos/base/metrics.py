@@ -1,19 +1,14 @@
-"""What the service counts: plain numbers on the hot path, Prometheus text when somebody asks.
+"""What the service counts: plain numbers on the hot path.
 
-A worker adds to Python integers and lists (a fraction of a microsecond; the client library costs
-several) and leaves a snapshot in the run folder every second. `/metrics` adds up the snapshots
-of all workers of this service, so that any worker can answer for all of them. Counters of a
-worker that died stay in the sum; its gauges do not.
+A worker adds to Python integers and lists, a fraction of a microsecond where the client library costs
+several. `bentos.base.worker_metrics` makes Prometheus text of them, with the library.
 """
 
 from __future__ import annotations
 
-import json
-import os
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, Final
 
 #: Upper bounds of latency buckets, seconds.
@@ -118,103 +113,3 @@ class Metrics:
                 for name, values in self.histograms.items()
             },
         }
-
-
-class MetricsFolder:
-    """Snapshots of all workers of one service (those that have one parent process)."""
-
-    def __init__(self, run: Path) -> None:
-        self._folder = run / "metrics"
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._group = os.getppid()
-        self._path = self._folder / f"metrics-{self._group}-{os.getpid()}.json"
-        for path in self._folder.glob("metrics-*.json"):
-            group = path.name.split("-")[1]
-            if group != str(self._group) and not _alive(int(group)):
-                path.unlink(missing_ok=True)
-
-    def write(self, metrics: Metrics) -> None:
-        """Leave this worker's snapshot; a disk that refuses costs only other workers' view of it."""
-        unfinished = self._path.with_suffix(".tmp")
-        try:
-            unfinished.write_text(json.dumps(metrics.snapshot()))
-            unfinished.replace(self._path)
-        except OSError:
-            return
-
-    def others(self) -> Iterator[tuple[bool, dict[str, Any]]]:
-        """Of every other worker: whether it lives, and its last snapshot."""
-        for path in self._folder.glob(f"metrics-{self._group}-*.json"):
-            if path == self._path:
-                continue
-            try:
-                yield _alive(int(path.stem.split("-")[2])), json.loads(path.read_text())
-            except (OSError, ValueError):
-                continue
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def exposition(metrics: Metrics, others: Iterator[tuple[bool, dict[str, Any]]]) -> str:
-    """Prometheus text (format 0.0.4) of this worker and the `others` together."""
-    snapshots = [(True, metrics.snapshot()), *others]
-    lines: list[str] = []
-    for name, (help_text, labels) in COUNTERS.items():
-        sums: dict[Labels, float] = defaultdict(float)
-        for _, snapshot in snapshots:
-            for key, value in snapshot["counters"].get(name, []):
-                sums[tuple(key)] += value
-        lines += _family(
-            name, "counter", help_text, [_sample(name, labels, key, value) for key, value in sums.items()]
-        )
-    for name, (help_text, labels) in GAUGES.items():
-        gathered: dict[Labels, float] = {}
-        for alive, snapshot in snapshots:
-            for key, value in snapshot["gauges"].get(name, []) if alive else []:
-                summed = name in ("in_flight", "log_held", "events_waiting")
-                known = gathered.get(tuple(key), 0.0)
-                gathered[tuple(key)] = known + value if summed else max(known, value)
-        lines += _family(
-            name, "gauge", help_text, [_sample(name, labels, key, value) for key, value in gathered.items()]
-        )
-    for name, (help_text, labels, bounds) in HISTOGRAMS.items():
-        merged: dict[Labels, tuple[list[int], float]] = {}
-        for _, snapshot in snapshots:
-            for key, counts, total in snapshot["histograms"].get(name, []):
-                before, sum_before = merged.get(tuple(key), ([0] * len(counts), 0.0))
-                merged[tuple(key)] = (
-                    [a + b for a, b in zip(before, counts, strict=True)],
-                    sum_before + total,
-                )
-        samples = []
-        for key, (counts, total) in merged.items():
-            running = 0
-            for bound, number in zip([*bounds, float("inf")], counts, strict=True):
-                running += number
-                edge = "+Inf" if bound == float("inf") else f"{bound:g}"
-                samples.append(_sample(f"{name}_bucket", (*labels, "le"), (*key, edge), running))
-            samples.append(_sample(f"{name}_sum", labels, key, total))
-            samples.append(_sample(f"{name}_count", labels, key, running))
-        lines += _family(name, "histogram", help_text, samples)
-    return "\n".join(lines) + "\n"
-
-
-def _family(name: str, kind: str, help_text: str, samples: list[str]) -> list[str]:
-    return [f"# HELP tollgate_{name} {help_text}", f"# TYPE tollgate_{name} {kind}", *samples]
-
-
-def _sample(name: str, labels: Sequence[str], values: Sequence[str], number: float) -> str:
-    quoted = ",".join(f'{label}="{_escape(value)}"' for label, value in zip(labels, values, strict=True))
-    return f"tollgate_{name}{{{quoted}}} {number:.10g}" if quoted else f"tollgate_{name} {number:.10g}"
-
-
-def _escape(value: str) -> str:
-    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from time import perf_counter
 
-from bentos.base.metrics import Metrics, MetricsFolder, exposition
+from bentos.base.metrics import Metrics
 from bentos.base.problem import Problem, refused
 from bentos.base.work import Work
+from bentos.base.worker_metrics import WorkerMetrics
 from bentos.log.labels import LabelStore, parse_labels
 from bentos.scoring.batcher import IN_TIME, MicroBatcher, Overloaded
 from bentos.scoring.scorer import Scorer
@@ -64,7 +65,7 @@ class Engine:
         self.bulk: MicroBatcher[Work] = MicroBatcher(
             self.scorer.run, size=max(128, chosen.serve.batch), in_flight=1, queue=BULK_QUEUE
         )
-        self._folder = MetricsFolder(open_run_folder(chosen.run))
+        self._workers = WorkerMetrics(self.metrics, open_run_folder(chosen.run))
         self._ticker: asyncio.Task[None] | None = None
         self._converter: subprocess.Popen[bytes] | None = None
         self._processor: OwnProcessor | None = None
@@ -86,7 +87,7 @@ class Engine:
         await self.bulk.drain()
         await self.scorer.close()
         self.labels.close()
-        self._folder.write(self.metrics)
+        self._workers.write()
         if self._processor is not None:
             self._processor.close()
 
@@ -194,10 +195,10 @@ class Engine:
             self.metrics.count("labels_total", label.source)
         return len(labels)
 
-    def metrics_text(self) -> str:
+    def metrics_text(self) -> bytes:
         """Prometheus text of all workers; in any thread (what it reads is copied family by family)."""
         self.metrics.gauge("in_flight", self.in_flight)
-        return exposition(self.metrics, self._folder.others())
+        return self._workers.text()
 
     # -- beside the requests ---------------------------------------------------------------
 
@@ -220,7 +221,7 @@ class Engine:
         await self.scorer.tick()
         self.labels.tick()
         self.metrics.gauge("in_flight", self.in_flight)
-        await asyncio.to_thread(self._folder.write, self.metrics)
+        await asyncio.to_thread(self._workers.write)
         if self._converter is not None and self._converter.poll() is not None:
             self._convert()
         await asyncio.to_thread(self.scorer.log.sync)

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from bentos.api.access import open_access
 from bentos.api.metrics_page import MetricsPage
-from bentos.base.metrics import exposition
+from bentos.base.worker_metrics import WorkerMetrics
 from bentos.service import open_edge, open_engine
 from stores.settings import load_settings
 
@@ -65,11 +65,13 @@ def test_a_scrape_of_very_many_series_is_read_and_encoded_off_the_loop(
 ) -> None:
     threads: list[int] = []
 
-    def watched(*arguments: object) -> str:
-        threads.append(threading.get_ident())
-        return exposition(*arguments)  # type: ignore[arg-type]
+    text = WorkerMetrics.text
 
-    monkeypatch.setattr("bentos.scoring.engine.exposition", watched)
+    def watched(workers: WorkerMetrics) -> bytes:
+        threads.append(threading.get_ident())
+        return text(workers)
+
+    monkeypatch.setattr(WorkerMetrics, "text", watched)
 
     async def run() -> tuple[httpx.Response, int]:
         chosen = load_settings()

@@ -243,7 +243,7 @@ def test_health_metrics_and_documents_are_served(service: Service) -> None:
         assert httpx.get(service.url + path).status_code == 200
     text = httpx.get(service.url + "/metrics").text
     assert 'tollgate_decisions_total{decision="APPROVE",variant="champion"}' in text
-    assert 'tollgate_stage_seconds_bucket{stage="features",le="+Inf"}' in text
+    assert 'tollgate_stage_seconds_bucket{le="+Inf",stage="features"}' in text
     paths = httpx.get(service.url + "/docs.json").json()["paths"]
     assert {"/v1/score", "/v1/score/batch", "/v1/labels", "/v1/explain"} <= set(paths)
 

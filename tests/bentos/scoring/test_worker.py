@@ -285,7 +285,7 @@ def test_every_figure_that_operators_need_is_exported(tmp_path: Path, store: Pat
         async with worker(home, url) as (engine, post):
             await post(transaction_id="counted")
             await engine.scorer.tick()
-            return engine.metrics_text()
+            return engine.metrics_text().decode()
 
     families = {family.name: family for family in text_string_to_metric_families(asyncio.run(run()))}
     stages = {sample.labels["stage"] for sample in families["tollgate_stage_seconds"].samples}
