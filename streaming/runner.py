@@ -25,8 +25,10 @@ from bytewax.recovery import RecoveryConfig, init_db_dir
 
 from machine.garbage import collect_seldom
 from machine.timers import waking_seldom
+from stores.keys import open_keys
 from stores.settings import Settings
 from streaming import metrics
+from streaming.sealed_pickles import check_recovery, sealed_pickles
 from streaming.states.snapshots import recovery_folder
 
 #: Seconds that one thread may hold the interpreter while others want it.
@@ -48,6 +50,9 @@ def run(
     Returns the exit status: 0 after a clean stop or at the end of the log.
     """
     recovery = prepare_recovery(folder, processes)
+    keys = open_keys(configured)
+    if process_id is None:  # of several processes, the one that starts them
+        check_recovery(recovery, keys.seal("recovery"))
     if processes > 1 and process_id is None:
         return _run_cluster(module, processes, forwarded)
     addresses = _addresses(configured, processes) if processes > 1 else []
@@ -58,7 +63,7 @@ def run(
     sys.setswitchinterval(_TURN_S)
     _log.info("the flow starts (process %s of %s)", (process_id or 0) + 1, processes)
     flow = build(stopping)
-    with waking_seldom(configured.machine.timers):
+    with sealed_pickles(keys), waking_seldom(configured.machine.timers):
         cluster_main(  # type: ignore[no-untyped-call]
             flow, addresses, process_id or 0,
             epoch_interval=timedelta(seconds=configured.stream.snapshot_seconds),
@@ -72,7 +77,7 @@ def prepare_recovery(folder: Path, parts: int) -> Path:
     """The recovery store under `folder`, created with so many parts if this is the first start."""
     recovery = recovery_folder(folder)
     if not any(recovery.glob("*.sqlite3")):
-        recovery.mkdir(parents=True, exist_ok=True)
+        recovery.mkdir(mode=0o700, parents=True, exist_ok=True)
         init_db_dir(recovery, parts)  # type: ignore[no-untyped-call]
     return recovery
 
@@ -106,6 +111,10 @@ def _addresses(configured: Settings, processes: int) -> list[str]:
 
 def _run_cluster(module: str, processes: int, forwarded: list[str]) -> int:
     """Start one process per worker, pass signals on, and end all of them if one fails."""
+    _log.warning(
+        "the flow's processes talk over loopback ports that ask nobody who they are: what is pickled is "
+        "signed, but any user of this host can stop the flow there; see docs/security.md"
+    )
     stopping = _stop_event()
     command = [sys.executable, "-m", module, "--processes", str(processes)]
     children = [
