@@ -90,22 +90,22 @@ def _variables(chosen: Mapping[str, str]) -> Iterator[None]:
         settings.cache_clear()
 
 
-def _answers(bench: Bench, workers: int) -> Turn:
+def _answers(bench: Bench, part: str, workers: int) -> Turn:
     """Answers a second of so many workers at saturation, four batches of connections for each."""
 
     def turn(chosen: Mapping[str, str]) -> float:
-        label = "-".join(["workers", str(workers), *chosen])
+        label = "-".join([part, *chosen])
         running = bench.service("tollgate", label, TOLLGATE_SERVE_WORKERS=str(workers), **chosen)
         return Saturation().turn(running, bench.seconds, 64 * workers)
 
     return turn
 
 
-def _promptness(bench: Bench, workers: int, rate: float) -> Turn:
+def _promptness(bench: Bench, part: str, workers: int, rate: float) -> Turn:
     """One through the 99th percentile of latency at `rate` requests a second, in milliseconds."""
 
     def turn(chosen: Mapping[str, str]) -> float:
-        label = "-".join(["workers", str(workers), *chosen])
+        label = "-".join([part, *chosen])
         running = bench.service("tollgate", label, TOLLGATE_SERVE_WORKERS=str(workers), **chosen)
         latency = bench.at(running, rate, 2 * bench.seconds).milliseconds(99)
         running.settle()
@@ -187,10 +187,10 @@ def measure(
         turn_of: dict[str, Callable[[], Turn]] = {
             "compiled": lambda: _rows,
             "code_folder": lambda: _started(root / "code"),
-            "pin": lambda: _answers(bench, cores),
-            "behind": lambda: _promptness(bench, cores, _RATE),
-            "spare_time": lambda: _promptness(bench, cores, _RATE),
-            "garbage_service": lambda: _promptness(bench, 1, _RATE),
+            "pin": lambda: _answers(bench, "pin", cores),
+            "behind": lambda: _promptness(bench, "behind", cores, _RATE),
+            "spare_time": lambda: _promptness(bench, "spare_time", cores, _RATE),
+            "garbage_service": lambda: _promptness(bench, "garbage_service", 1, _RATE),
             "garbage_flow": lambda: _taken_in(backlog),
             "timers": lambda: _taken_in(backlog),
         }

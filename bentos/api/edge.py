@@ -40,6 +40,7 @@ from bentos.api.explain import explain
 from bentos.api.metrics_page import TEXT, MetricsPage, bentoml_metrics
 from bentos.api.status import status
 from bentos.base.problem import Problem
+from bentos.models.deployment import WITHOUT_MODEL
 from bentos.scoring.engine import LARGEST_BULK_ITEMS, Engine, Tell
 from fraud.contract.transaction import LARGEST_BODY
 
@@ -50,7 +51,9 @@ LARGEST_BULK: Final = 1_500_000
 LARGEST_LABELS: Final = 400_000
 SCORE_PATH: Final = "/v1/score"
 BULK_PATH: Final = "/v1/score/batch"
-HEALTH_PATHS: Final = ("/healthz", "/livez", "/readyz")
+READY_PATH: Final = "/readyz"
+HEALTH_PATHS: Final = ("/healthz", "/livez", READY_PATH)
+_PLAIN: Final = (b"content-type", b"text/plain; charset=utf-8")
 _OWN_ONLY: Final = (
     b"content-security-policy",
     b"default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-src 'none'",
@@ -145,7 +148,7 @@ class Edge:
                 if route.needed is not None:
                     self._caller(scope["headers"], scope.get("client"), route.needed)
                 declared(scope["headers"], 0)
-                await self._app(scope, receive, _without_strangers(send) if path == "/" else send)
+                await self._app(scope, receive, self._sent(path, send))
                 return
             engine = _started(engine)
             client = self._caller(scope["headers"], scope.get("client"), route.needed)
@@ -166,6 +169,26 @@ class Edge:
         except Exception:  # noqa: BLE001  # the caller gets an answer, the log the stack without the input
             _log.exception("a request failed")
             await respond(send, 500, failed().json())
+
+    def _sent(self, path: str, send: Send) -> Send:
+        """How BentoML's answer to `path` leaves."""
+        if path == "/":
+            return _without_strangers(send)
+        return self._in_words(send) if path == READY_PATH else send
+
+    def _in_words(self, send: Send) -> Send:
+        """Readiness says with what: a service without a model should not look as if it had one."""
+        engine = self._engine()
+        if engine is None or not engine.ready:
+            return send
+        champion = engine.scorer.scores.room.current.champion
+        words = b"ready\n" if champion is not None else f"ready, but {WITHOUT_MODEL}\n".encode()
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                await respond(send, message["status"], words, kind=_PLAIN)
+
+        return answer
 
     def _caller(self, headers: Headers, peer: Peer, needed: Need) -> str:
         """The caller's name; raise `Problem` for a caller who may not."""

@@ -75,6 +75,13 @@ class Scoring:
         return self.model.score(self.rows(matrix))
 
 
+#: What the service says at start and in /readyz while it has no champion.
+WITHOUT_MODEL: Final = (
+    "there is no model: rules alone decide, and every answer says that it is degraded; train one, or name it "
+    "with `tollgate promote champion VERSION` in the home that this service reads"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class LineUp:
     """The models in service at one moment."""
@@ -246,5 +253,8 @@ class ModelRoom:
         old, self.current = self.current, fresh
         for model in {id(model): model for model in old.models()}.values():
             model.close()  # scoring never awaits: no batch is inside it now
-        champion = fresh.champion.version if fresh.champion else None
-        _log.info("models in service", extra={"champion": champion, "shadows": len(fresh.shadows)})
+        if fresh.champion is None:
+            _log.warning(WITHOUT_MODEL, extra={"shadows": len(fresh.shadows)})
+        else:
+            more = {"champion": fresh.champion.version, "shadows": len(fresh.shadows)}
+            _log.info("models in service", extra=more)

@@ -241,6 +241,8 @@ def test_a_label_before_its_event_is_refused(service: Service) -> None:
 def test_health_metrics_and_documents_are_served(service: Service) -> None:
     for path in ("/healthz", "/livez", "/readyz"):
         assert httpx.get(service.url + path).status_code == 200
+    assert httpx.get(service.url + "/readyz").text == "ready\n"
+    assert httpx.head(service.url + "/readyz").content == b""
     text = httpx.get(service.url + "/metrics").text
     assert 'tollgate_decisions_total{decision="APPROVE",variant="champion"}' in text
     assert 'tollgate_stage_seconds_bucket{le="+Inf",stage="features"}' in text
