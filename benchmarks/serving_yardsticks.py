@@ -82,7 +82,7 @@ def onnx_session() -> tuple[Any, dict[str, Any]]:
     import onnxruntime
     from onnxmltools.convert.common.data_types import FloatTensorType
 
-    from bentos.models.model import model_folder, newest_version
+    from stores.models import model_folder, newest_version
 
     home = settings().home
     version = newest_version(home)

@@ -182,7 +182,7 @@ class Demo:
         self._command("training.train", "--dataset", training_set, "--champion")
         from training.promote import read_deployment
 
-        return str(read_deployment()["champion"])
+        return str(read_deployment().champion)
 
     def _online(self, chosen: Plan) -> None:
         from embedded.platform import start_service, start_stream

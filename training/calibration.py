@@ -1,7 +1,7 @@
 """Calibration of raw model scores into probabilities, exported as plain numbers.
 
 Both maps rise strictly, so they change no ranking. The service applies the same two formulas
-from the model's manifest; nothing but numbers crosses over.
+(`stores.models`) from the model's manifest; nothing but numbers crosses over.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stores.models import read_calibration
 from training.metrics import Floats
 
 Calibration = dict[str, Any]
@@ -23,15 +24,8 @@ MOST_KNOTS = 256
 
 def apply_calibration(calibration: Calibration | None, raw: Floats) -> Floats:
     """Probabilities of raw scores: identity for None, else the map described in the manifest."""
-    if calibration is None:
-        return raw
-    if calibration["kind"] == "isotonic":
-        return np.interp(raw, calibration["x"], calibration["y"])
-    if calibration["kind"] == "platt":
-        clipped = np.clip(raw, _EPSILON, 1 - _EPSILON)
-        margin = calibration["a"] * np.log(clipped / (1 - clipped)) + calibration["b"]
-        return np.asarray(1.0 / (1.0 + np.exp(-margin)))
-    raise ValueError(f"unknown calibration kind {calibration['kind']!r}; expected isotonic or platt")
+    calibrate = read_calibration(calibration)
+    return raw if calibrate is None else calibrate(raw)
 
 
 def fit_calibration(

@@ -100,7 +100,7 @@ def importances(version: str | None) -> dict[str, float]:
 
 def champion_version() -> str | None:
     """The champion, else the newest model, else None."""
-    chosen: str | None = read_deployment()["champion"]
+    chosen: str | None = read_deployment().champion
     if chosen is None:
         try:
             return newest_version()

@@ -249,7 +249,7 @@ def write_evidence(version: str, rows: Rows, *, champion: str | None = None, rou
     """
     from training.promote import read_deployment
 
-    against = champion or read_deployment()["champion"]
+    against = champion or read_deployment().champion
     card = gather(version, rows, champion=against, rounds=rounds)
     folder = settings().results / "models" / version
     folder.mkdir(parents=True, exist_ok=True)

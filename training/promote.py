@@ -3,28 +3,23 @@
     registered --shadow--> shadow --canary--> challenger --champion--> champion
                  <----------------- retire / rollback -----------------
 
-State is `<home>/deployment.json`, which the service watches: `champion`, `challenger` (or
-null), `share` of customers that the challenger decides, `experiment` (the salt of that split)
-and `shadow` (versions that score beside, without deciding). It is replaced as a whole, so a
-reader never sees half a change. Every change is kept in `<home>/deployment-history.jsonl`.
+State is `<home>/deployment.json` (`stores.deployment`), which the service watches.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
+from stores import deployment
+from stores.deployment import DEFAULT_SHARE, Change, Deployment, DeploymentError
 from stores.settings import settings
 from training.gates import Verdict, champion_gate, registered_gate, replay_gate
 from training.save import model_folder
 
-#: Share of customers that a canary decides for, unless told otherwise.
-DEFAULT_SHARE: Final = 0.1
 LARGEST_SHARE: Final = 0.5
 
 
@@ -32,37 +27,24 @@ class PromotionError(ValueError):
     """A step that is not allowed now; the text says why and what would allow it."""
 
 
-def deployment_path() -> Path:
-    return settings().home / "deployment.json"
-
-
-def history_path() -> Path:
-    return settings().home / "deployment-history.jsonl"
-
-
-def read_deployment() -> dict[str, Any]:
+def read_deployment() -> Deployment:
     """The deployment as it is; one without a champion if nothing was ever promoted."""
-    empty: dict[str, Any] = {
-        "champion": None, "challenger": None, "share": DEFAULT_SHARE, "experiment": "default", "shadow": [],
-    }  # fmt: skip
-    path = deployment_path()
-    return {**empty, **json.loads(path.read_bytes())} if path.is_file() else empty
+    return deployment.read_deployment(settings().home)
 
 
-def read_history() -> list[dict[str, Any]]:
+def read_history() -> list[Change]:
     """Every change, oldest first."""
-    path = history_path()
-    return [json.loads(line) for line in path.read_bytes().splitlines()] if path.is_file() else []
+    return deployment.read_history(settings().home)
 
 
 def shadow(version: str, *, force: bool = False) -> Verdict:
     """Let `version` score every transaction beside the champion, deciding none."""
     verdict = _pass(registered_gate(version), force)
     state = read_deployment()
-    if version in (state["champion"], state["challenger"]):
+    if version in (state.champion, state.challenger):
         raise PromotionError(f"{version} decides already; retire it first")
-    if version not in state["shadow"]:
-        _write(state, "shadow", version, verdict, shadow=[*state["shadow"], version])
+    if version not in state.shadow:
+        _write(state, "shadow", version, verdict, shadow=(*state.shadow, version))
     return verdict
 
 
@@ -71,15 +53,15 @@ def canary(version: str, *, share: float = DEFAULT_SHARE, force: bool = False) -
     if not 0 < share <= LARGEST_SHARE:
         raise PromotionError(f"share {share:g} should lie above 0 and at most {LARGEST_SHARE:g}")
     state = read_deployment()
-    if version not in state["shadow"] and not force:
+    if version not in state.shadow and not force:
         raise PromotionError(
             f"{version} is not in shadow; run `python -m training.promote shadow {version}` first"
         )
-    verdict = _pass(registered_gate(version) + champion_gate(version, state["champion"]), force)
+    verdict = _pass(registered_gate(version) + champion_gate(version, state.champion), force)
     verdict += _pass(replay_gate(version), force)
-    rest = [name for name in state["shadow"] if name != version]
-    if state["challenger"] not in (None, version):
-        rest.append(state["challenger"])
+    rest = _without(state.shadow, version)
+    if state.challenger is not None and state.challenger != version:
+        rest = (*rest, state.challenger)
     _write(
         state, "canary", version, verdict, challenger=version, share=share, experiment=version, shadow=rest
     )
@@ -89,20 +71,20 @@ def canary(version: str, *, share: float = DEFAULT_SHARE, force: bool = False) -
 def champion(version: str, *, force: bool = False) -> Verdict:
     """Let `version`, now challenger (or the first model of all), decide for everyone."""
     state = read_deployment()
-    if state["champion"] is not None and state["challenger"] != version and not force:
+    if state.champion is not None and state.challenger != version and not force:
         raise PromotionError(
             f"{version} is not the challenger; run `python -m training.promote canary {version}` first"
         )
-    verdict = _pass(registered_gate(version) + champion_gate(version, state["champion"]), force)
-    rest = [name for name in state["shadow"] if name != version]
-    challenger = None if state["challenger"] == version else state["challenger"]
+    verdict = _pass(registered_gate(version) + champion_gate(version, state.champion), force)
+    rest = _without(state.shadow, version)
+    challenger = None if state.challenger == version else state.challenger
     _write(state, "champion", version, verdict, champion=version, challenger=challenger, shadow=rest)
     return verdict
 
 
 def first_champion(version: str) -> bool:
     """Make `version` champion if there is none; whether it did. Gated all the same."""
-    if read_deployment()["champion"] is not None:
+    if read_deployment().champion is not None:
         return False
     champion(version)
     return True
@@ -111,12 +93,12 @@ def first_champion(version: str) -> bool:
 def retire(version: str) -> None:
     """One step back: a shadow stops scoring, a challenger goes back to shadow."""
     state = read_deployment()
-    if version == state["champion"]:
+    if version == state.champion:
         raise PromotionError("the champion cannot be retired, only replaced or rolled back")
-    if version == state["challenger"]:
-        _write(state, "retire", version, [], challenger=None, shadow=[*state["shadow"], version])
-    elif version in state["shadow"]:
-        _write(state, "retire", version, [], shadow=[name for name in state["shadow"] if name != version])
+    if version == state.challenger:
+        _write(state, "retire", version, [], challenger=None, shadow=(*state.shadow, version))
+    elif version in state.shadow:
+        _write(state, "retire", version, [], shadow=_without(state.shadow, version))
     else:
         raise PromotionError(f"{version} is neither challenger nor in shadow")
 
@@ -124,19 +106,21 @@ def retire(version: str) -> None:
 def rollback() -> str:
     """Give the decisions back to the champion before this one; returns it. Never gated."""
     state = read_deployment()
-    current = state["champion"]
-    former = [
-        entry["before"]["champion"] for entry in read_history() if entry["after"]["champion"] == current
-    ]
+    current = state.champion
+    former = [change.before.champion for change in read_history() if change.after.champion == current]
     previous = next((name for name in reversed(former) if name not in (None, current)), None)
     if previous is None:
         raise PromotionError("there is no earlier champion to go back to")
     if not (model_folder(previous) / "model.txt").is_file():
         raise PromotionError(f"the earlier champion {previous} is no longer in the model store")
-    challenger = None if state["challenger"] == previous else state["challenger"]
-    rest = [name for name in state["shadow"] if name != previous]
+    challenger = None if state.challenger == previous else state.challenger
+    rest = _without(state.shadow, previous)
     _write(state, "rollback", previous, [], champion=previous, challenger=challenger, shadow=rest)
-    return str(previous)
+    return previous
+
+
+def _without(names: tuple[str, ...], name: str) -> tuple[str, ...]:
+    return tuple(each for each in names if each != name)
 
 
 def _pass(verdict: Verdict, force: bool) -> Verdict:
@@ -146,26 +130,9 @@ def _pass(verdict: Verdict, force: bool) -> Verdict:
     return verdict
 
 
-def _write(state: dict[str, Any], step: str, version: str, verdict: Verdict, **changes: Any) -> None:
-    after = {**state, **changes}
-    entry = {
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "step": step,
-        "version": version,
-        "forced": any(not check["passed"] for check in verdict),
-        "gates": verdict,
-        "before": state,
-        "after": after,
-    }
-    path = deployment_path()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.tmp")
-    partial.write_text(json.dumps(after, indent=1), encoding="utf-8")
-    # History first: a crash between the two leaves a recorded step that did not happen, never
-    # a change that nobody recorded.
-    with history_path().open("a", encoding="utf-8") as history:
-        history.write(json.dumps(entry) + "\n")
-    partial.replace(path)
+def _write(state: Deployment, step: str, version: str, verdict: Verdict, **changes: Any) -> None:
+    after = msgspec.structs.replace(state, **changes)
+    deployment.write_deployment(settings().home, after, step=step, version=version, gates=verdict)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -200,24 +167,24 @@ def main(argv: list[str] | None = None) -> int:
             retire(options.version)
         elif options.step == "rollback":
             rollback()
-    except (PromotionError, LookupError) as error:
+        told = status_text(read_deployment(), read_history())
+    except (PromotionError, DeploymentError, LookupError) as error:
         print(f"promote: {error}", file=sys.stderr)
         return 1
-    print(status_text(read_deployment(), read_history()))
+    print(told)
     return 0
 
 
-def status_text(state: dict[str, Any], history: list[dict[str, Any]]) -> str:
+def status_text(state: Deployment, history: list[Change]) -> str:
     """Who decides now, and the last ten changes."""
     lines = [
-        f"champion    {state['champion'] or '-'}",
-        f"challenger  {state['challenger'] or '-'}"
-        + (f" ({state['share']:.0%})" if state["challenger"] else ""),
-        f"shadow      {', '.join(state['shadow']) or '-'}",
+        f"champion    {state.champion or '-'}",
+        f"challenger  {state.challenger or '-'}" + (f" ({state.share:.0%})" if state.challenger else ""),
+        f"shadow      {', '.join(state.shadow) or '-'}",
     ]
-    for entry in history[-10:]:
-        forced = " (forced)" if entry["forced"] else ""
-        lines.append(f"  {entry['at']}  {entry['step']:<9} {entry['version']}{forced}")
+    for change in history[-10:]:
+        forced = " (forced)" if change.forced else ""
+        lines.append(f"  {change.at}  {change.step:<9} {change.version}{forced}")
     return "\n".join(lines)
 
 

@@ -28,6 +28,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stores import models
 from stores.keys import open_keys
 from stores.model_signature import sign_model
 from stores.settings import REPOSITORY, settings
@@ -35,9 +36,7 @@ from training.metrics import Floats
 from training.plan import Trained
 from training.rows import Rows
 
-MODEL_NAME: Final = "tollgate_fraud"
 REFERENCE_ROWS: Final = 100_000
-_VERSION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 QUANTILES: Final = tuple(np.linspace(0, 1, 21).round(2).tolist())
 PACKAGES: Final = ("lightgbm", "feast", "numpy", "pyarrow", "bentoml", "optuna")
 
@@ -53,18 +52,18 @@ def bentoml_home() -> Path:
 
 def model_folder(version: str) -> Path:
     """Where the store keeps `version`; `LookupError` for what is not the name of a version."""
-    if not _VERSION.fullmatch(version):
-        raise LookupError(f"{version[:40]!r} is no version: letters, digits, '.', '_' and '-', at most 128")
-    return settings().home / "bentoml" / "models" / MODEL_NAME / version
+    try:
+        return models.model_folder(settings().home, version)
+    except models.ModelError as error:
+        raise LookupError(str(error)) from None
 
 
 def newest_version() -> str:
     """The version saved last; `LookupError` if the store holds none."""
-    root = settings().home / "bentoml" / "models" / MODEL_NAME
-    found = [(path.stat().st_mtime_ns, path.parent.name) for path in root.glob("*/manifest.json")]
-    if not found:
+    found = models.newest_version(settings().home)
+    if found is None:
         raise LookupError("no model is saved yet; run `python -m training.train --dataset DIR`")
-    return max(found)[1]
+    return found
 
 
 def version_of(trained: Trained) -> str:
@@ -75,7 +74,7 @@ def version_of(trained: Trained) -> str:
     return f"{re.sub(r'[^0-9]', '', trained.cut)[:8]}-{whole[:10]}"
 
 
-def save(trained: Trained, rows: Rows, *, name: str = MODEL_NAME) -> str:
+def save(trained: Trained, rows: Rows, *, name: str = models.MODEL_NAME) -> str:
     """Put `trained` in the model store and return its version.
 
     `rows` is the training set it came from. Saving the same model again replaces it.
@@ -235,13 +234,12 @@ def main(argv: list[str] | None = None) -> int:
             return 1
         print(f"{options.sign}: signed; the service takes it now")
         return 0
-    root = settings().home / "bentoml" / "models" / MODEL_NAME
-    saved = sorted(root.glob("*/manifest.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    saved = models.versions(settings().home)
     if not saved:
         print("no model saved yet; train one with `python -m training.train --dataset DIR --save`")
         return 1
-    for path in saved:
-        facts = json.loads(path.read_bytes())
+    for version in saved:
+        facts = json.loads((model_folder(version) / "manifest.json").read_bytes())
         figures = facts["metrics"]
         limits = facts["thresholds"]
         print(

@@ -14,8 +14,9 @@ import json
 import os
 from typing import Any, Final
 
+from stores.models import MODEL_NAME
 from stores.settings import settings
-from training.save import MODEL_NAME, model_folder
+from training.save import model_folder
 
 EXPERIMENT: Final = MODEL_NAME
 MISSING: Final = "MLflow is not installed; run `pip install 'tollgate[tracking]'` or leave out --track"

@@ -18,7 +18,7 @@ def status(engine: Engine, tokens_error: str | None) -> dict[str, Any]:
         "models": {
             "champion": _version(line.champion),
             "challenger": _version(line.challenger),
-            "split": line.experiment.share if line.challenger else None,
+            "share": line.experiment.share if line.challenger else None,
             "shadow": [scoring.version for scoring in line.shadows],
             "refused": scorer.scores.room.error,
         },

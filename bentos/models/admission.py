@@ -19,10 +19,10 @@ from typing import Final
 
 import msgspec
 
-from bentos.models.model import ModelError, ModelFiles
 from machine.contained import Contained, Outcome, python
 from stores.keys import Seal
 from stores.model_signature import model_verifies
+from stores.models import ModelError, ModelFiles
 from stores.settings import REPOSITORY
 
 #: Of what the trial looks at; another number makes every model be tried again.

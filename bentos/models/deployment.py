@@ -1,9 +1,6 @@
 """Which model versions are in service, and how they change without dropping a request.
 
-`<home>/deployment.json` names them (`key` and `experiment` may be absent, other keys are ignored):
-
-    {"champion": "<version>", "challenger": "<version>" or null, "split": 0.1,
-     "shadow": ["<version>"], "key": "customer_id", "experiment": "<name>"}
+`<home>/deployment.json` names them (`stores.deployment`).
 
 Without the file, or without a champion in it, the store's newest model is champion. The file
 and the store are looked at every second; models are tried in a process of their own
@@ -16,43 +13,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from bentos.models.admission import RETRY_SECONDS, Admission, Unfinished
-from bentos.models.model import Floats, Model, ModelError, model_folder, newest_version, read_model_files
+from bentos.models.model import Model
 from bentos.models.risk_factors import PathAttribution
 from fraud.decision.experiment import Experiment, Variant
 from fraud.features.feature_list import VECTOR
+from stores.deployment import FILE, Deployment, DeploymentError, in_service
+from stores.files import marks
 from stores.keys import Keys
 from stores.model_signature import SIGNATURE
+from stores.models import Floats, ModelError, model_folder, read_model_files, store_folder
 
 _log = logging.getLogger("tollgate.deployment")
-FILE: Final = "deployment.json"
-#: Bytes of deployment.json, and models beside the champion, at most.
-_LARGEST: Final = 64_000
-_MOST_SHADOWS: Final = 16
 _PLACE: Final = {name: index for index, name in enumerate(VECTOR)}
-
-
-class Deployment(msgspec.Struct, frozen=True):
-    """The content of deployment.json; `split` is the share of keys that the challenger decides."""
-
-    champion: str | None = None
-    challenger: str | None = None
-    split: float = 0.1
-    key: str = "customer_id"
-    experiment: str = "default"
-    shadow: tuple[str, ...] = ()
-
-
-_decode = msgspec.json.Decoder(Deployment).decode
 
 
 class Scoring:
@@ -103,39 +83,6 @@ class LineUp:
 NOBODY: Final = LineUp(None, None, Experiment(), (), 0.0)
 
 
-def read_deployment(home: Path) -> Deployment | None:
-    """What should be in service; None when the store is empty. Raises `ModelError`."""
-    path = home / FILE
-    try:
-        with path.open("rb") as file:
-            text = file.read(_LARGEST + 1)
-        if len(text) > _LARGEST:
-            raise ModelError(f"{FILE}: is larger than {_LARGEST} bytes")
-        deployment = _decode(text)
-    except FileNotFoundError:
-        deployment = Deployment()
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OSError) as error:
-        raise ModelError(f"{FILE}: {str(error)[:200]}") from None
-    if len(deployment.shadow) > _MOST_SHADOWS:
-        raise ModelError(f"{FILE}: names more than {_MOST_SHADOWS} shadows")
-    if deployment.champion is None:
-        version = newest_version(home)
-        return Deployment(version) if version is not None else None
-    return deployment
-
-
-def _marks(paths: Sequence[Path]) -> list[tuple[int, int, int] | None]:
-    """What tells a change of each file."""
-    marks: list[tuple[int, int, int] | None] = []
-    for path in paths:
-        try:
-            stat = path.stat()
-            marks.append((stat.st_mtime_ns, stat.st_size, stat.st_ino))
-        except OSError:
-            marks.append(None)
-    return marks
-
-
 def _signatures(home: Path, deployment: Deployment | None) -> list[Path]:
     """Where the signatures of a deployment's models are: a model may be signed after it was refused."""
     if deployment is None:
@@ -155,7 +102,7 @@ def line_up(home: Path, deployment: Deployment, admission: Admission) -> LineUp:
         return loaded[folder.name]
 
     try:
-        experiment = Experiment(deployment.experiment, deployment.split, deployment.key)
+        experiment = Experiment(deployment.experiment, deployment.share, deployment.key)
         champion = load(deployment.champion) if deployment.champion is not None else None
         challenger = load(deployment.challenger) if deployment.challenger is not None else None
         shadows = tuple([load(version) for version in deployment.shadow])
@@ -197,7 +144,7 @@ class ModelRoom:
         self.error: str | None = None
 
     def _watched(self) -> list[Path]:
-        latest = self._home / "bentoml" / "models" / "tollgate_fraud" / "latest"
+        latest = store_folder(self._home) / "latest"
         # A key that is retired verifies no model any more.
         return [self._home / FILE, latest, *([self._keys.path] if self._keys is not None else [])]
 
@@ -224,23 +171,23 @@ class ModelRoom:
 
     async def refresh(self) -> None:
         """Look for a change and bring it into service; never raises for a model that is broken."""
-        files = _marks(self._watched())
+        files = marks(self._watched())
         due = self._again is not None and time.monotonic() >= self._again
-        if self._seen == (files, _marks(self._signatures)) and not due:
+        if self._seen == (files, marks(self._signatures)) and not due:
             return
         self._again = None
         # As they were before they were read: what changes meanwhile is looked at next time.
-        self._seen = (files, _marks(self._signatures))
+        self._seen = (files, marks(self._signatures))
         if self._keys is not None:
             self._keys.refresh()
         try:
-            deployment = await asyncio.to_thread(read_deployment, self._home)
+            deployment = await asyncio.to_thread(in_service, self._home)
             self._signatures = _signatures(self._home, deployment)
-            self._seen = (files, _marks(self._signatures))
+            self._seen = (files, marks(self._signatures))
             fresh = NOBODY
             if deployment is not None:
                 fresh = await asyncio.to_thread(line_up, self._home, deployment, self._admission)
-        except ModelError as error:
+        except (ModelError, DeploymentError) as error:
             self.error = str(error)
             if isinstance(error, Unfinished):
                 self._again = time.monotonic() + RETRY_SECONDS

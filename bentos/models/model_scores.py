@@ -12,10 +12,10 @@ import numpy as np
 from bentos.base.work import Work
 from bentos.models.admission import Admission
 from bentos.models.deployment import LineUp, ModelRoom, Scoring
-from bentos.models.model import Floats, ModelError
 from bentos.wire.breaker import CircuitBreaker
 from fraud.decision.experiment import Variant
 from stores.keys import open_keys
+from stores.models import Floats, ModelError
 from stores.run_folder import open_run_folder
 from stores.settings import Settings
 

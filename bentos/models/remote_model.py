@@ -15,8 +15,8 @@ import msgspec
 import numpy as np
 import orjson
 
-from bentos.models.model import Floats
 from bentos.wire.breaker import CircuitBreaker
+from stores.models import Floats
 from stores.served_models import INPUT, served_name
 
 _log = logging.getLogger("tollgate.remote_model")

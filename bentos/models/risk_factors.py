@@ -14,10 +14,11 @@ from typing import Final
 
 import numpy as np
 
-from bentos.models.model import Floats, Model, ModelError
+from bentos.models.model import Model
 from fraud.features.feature_list import TRANSACTION_FEATURES
 from fraud.features.profiles import PROFILE_FEATURES
 from stores.model_text import ModelTextError, Tree, read_trees
+from stores.models import Floats, ModelError
 
 METHOD: Final = "path attribution"
 #: A rest after each tree, in seconds: a model is prepared in a thread beside the requests, which

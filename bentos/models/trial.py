@@ -14,10 +14,11 @@ from typing import Final
 
 import numpy as np
 
-from bentos.models.model import Floats, Model, ModelError, read_model_files
+from bentos.models.model import Model
 from bentos.models.risk_factors import PathAttribution
 from machine.contained import bound_this_process
 from stores.model_text import ModelTextError, read_trees
+from stores.models import Floats, ModelError, read_model_files
 
 #: Seconds that a batch of `_BATCH` rows may take: a larger model would stop the event loop for as long.
 _SLOWEST: Final = 0.5

@@ -30,7 +30,6 @@ from bentos.features.warm_up import warm_up
 from bentos.log.decision_log import DecisionLog, log_row
 from bentos.log.heads import Heads
 from bentos.models.deployment import Scoring
-from bentos.models.model import Floats
 from bentos.models.model_scores import ModelScores, Scored
 from bentos.models.risk_factors import in_words
 from bentos.once.once import Claimed, Once
@@ -43,6 +42,7 @@ from fraud.features.on_demand import packed_rows
 from fraud.features.request import request_values
 from stores.event_log import partition_of
 from stores.keys import open_keys
+from stores.models import Floats
 from stores.settings import Settings
 from stores.spool import SpoolFull
 

@@ -19,14 +19,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bentos.models.deployment import read_deployment
-from bentos.models.model import ModelError, model_folder, read_manifest
 from bentos.rules.ruleset import DEFAULT_RULES, RuleError, RuleSet, load_rules
 from fraud.contract.money import decimal_amount
 from fraud.contract.transaction import Transaction
 from fraud.decision.decide import Thresholds, decide
 from fraud.features.feature_list import VECTOR
+from stores.deployment import in_service
 from stores.lake import read_labels
+from stores.models import ModelError, model_folder, read_manifest
 from stores.settings import settings
 
 _CEILING = Thresholds(0.5, 0.9)
@@ -118,7 +118,7 @@ def backtest(
 
 def _thresholds(home: Path, version: str | None) -> Thresholds:
     """The thresholds of a model version; those of the champion if it left the store."""
-    for name in (version, getattr(read_deployment(home), "champion", None)):
+    for name in (version, getattr(in_service(home), "champion", None)):
         if name is not None:
             try:
                 return read_manifest((model_folder(home, name) / "manifest.json").read_text()).thresholds

@@ -26,6 +26,8 @@ from monitoring.drift.performance import FEWEST_WEEKS
 from monitoring.drift.report import DriftInputError, drift_report
 from monitoring.drift.thresholds import Thresholds
 from monitoring.drift.trend import write_trend
+from stores.deployment import DeploymentError, read_deployment
+from stores.models import model_folder, store_folder, versions
 from stores.settings import settings
 
 
@@ -71,14 +73,17 @@ def representative(frame: pd.DataFrame) -> pd.DataFrame:
 
 def champion_folder(home: Path) -> Path:
     """The folder of the model in service, or of the one saved last; DriftInputError without any."""
-    store = home / "bentoml" / "models"
-    deployment = home / "deployment.json"
-    champion = json.loads(deployment.read_bytes()).get("champion") if deployment.exists() else None
-    saved = sorted(store.glob("*/*/reference.parquet"), key=lambda path: path.stat().st_mtime)
-    named = [path for path in saved if path.parent.name == champion]
+    saved = [model_folder(home, version) for version in versions(home)]
+    saved = [folder for folder in saved if (folder / "reference.parquet").is_file()]
     if not saved:
-        raise DriftInputError(f"no model with a reference under {store}: train and save one first")
-    return (named or saved)[-1].parent
+        raise DriftInputError(
+            f"no model with a reference under {store_folder(home)}: train and save one first"
+        )
+    try:
+        champion = read_deployment(home).champion
+    except DeploymentError as error:
+        raise DriftInputError(str(error)) from None
+    return next((folder for folder in saved if folder.name == champion), saved[0])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -20,7 +20,9 @@ import pyarrow.parquet as pq
 
 from fraud.features.entities import CUT_INTERVAL, ENTITIES, PROFILE_TTL
 from monitoring.page import Tone
+from stores.deployment import DeploymentError, read_deployment
 from stores.event_log import stream_name
+from stores.models import model_folder, versions
 from stores.redis_url import is_cluster
 from stores.settings import Settings
 
@@ -219,15 +221,15 @@ def _embedded_metrics_port(config: Settings) -> int:
 
 
 def model(config: Settings) -> Part:
-    store = config.home / "bentoml" / "models"
-    saved = sorted(store.glob("*/*/manifest.json"), key=lambda path: path.stat().st_mtime)
+    saved = versions(config.home)
     if not saved:
         return Part("Model", "quiet", "none yet", [], "train one: `make training-set`, then `make train`")
-    deployment = config.home / "deployment.json"
-    line_up = json.loads(deployment.read_bytes()) if deployment.exists() else {}
-    champion = line_up.get("champion")
-    chosen = next((path for path in saved if path.parent.name == champion), saved[-1])
-    facts = json.loads(chosen.read_bytes())
+    try:
+        deployment = read_deployment(config.home)
+    except DeploymentError as error:
+        return Part("Model", "bad", saved[0], [str(error)], "mend it, or promote again")
+    chosen = deployment.champion if deployment.champion in saved else saved[0]
+    facts = json.loads((model_folder(config.home, chosen) / "manifest.json").read_bytes())
     figures = facts.get("metrics") or {}
     lines = (
         [f"average precision {figures['average_precision']:.3f}, AUC {figures['auc']:.3f}"]
@@ -235,9 +237,9 @@ def model(config: Settings) -> Part:
         else []
     )
     lines.append(f"{len(saved)} version{'s' if len(saved) > 1 else ''} kept")
-    if line_up.get("challenger"):
-        lines.append(f"challenger {line_up['challenger']}")
-    return Part("Model", "good", chosen.parent.name, lines)
+    if deployment.challenger:
+        lines.append(f"challenger {deployment.challenger} decides {deployment.share:.0%}")
+    return Part("Model", "good", chosen, lines)
 
 
 def service(config: Settings) -> Part:

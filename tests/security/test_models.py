@@ -15,8 +15,8 @@ import pytest
 
 from bentos.models.admission import Admission
 from bentos.models.deployment import ModelRoom
-from bentos.models.model import ModelError, read_model_files
 from stores.keys import Keys
+from stores.models import ModelError, read_model_files
 from tests.bentos.running import save_model, sign
 
 

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from bentos.models.admission import Admission
-from bentos.models.deployment import ModelRoom, line_up, read_deployment
-from bentos.models.model import ModelError
+from bentos.models.deployment import ModelRoom, line_up
+from stores.deployment import in_service
 from stores.keys import Keys
+from stores.models import ModelError
 from tests.bentos.running import save_model, sign
 
 
@@ -56,10 +57,8 @@ def test_an_empty_store_is_no_error(tmp_path: Path) -> None:
 
 
 def test_what_training_promotes_is_what_serves(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    deploy(
-        store, champion="one", challenger="two", split=0.25, shadow=["three"], history=[{"step": "canary"}]
-    )
-    lineup = line_up(store, read_deployment(store), admission(store))  # type: ignore[arg-type]
+    deploy(store, champion="one", challenger="two", share=0.25, shadow=["three"])
+    lineup = line_up(store, in_service(store), admission(store))  # type: ignore[arg-type]
     assert lineup.champion is not None
     assert lineup.challenger is not None
     assert (lineup.champion.version, lineup.challenger.version) == ("one", "two")
@@ -71,7 +70,8 @@ def test_what_training_promotes_is_what_serves(store: Path, monkeypatch: pytest.
     "broken",
     [
         {"champion": "unknown"},
-        {"champion": "one", "split": 7},
+        {"champion": "one", "share": 7},
+        {"champion": "one", "split": 0.25},  # no name of the schema: nobody would hear of it
         {"champion": "one", "key": "amount"},
         {"champion": "one", "challenger": "tampered"},
         {"champion": 3},
@@ -119,4 +119,4 @@ def test_a_model_that_wants_features_nobody_serves_is_refused(store: Path) -> No
     sign(folder)
     deploy(store, champion="strange")
     with pytest.raises(ModelError, match="shoe_size"):
-        line_up(store, read_deployment(store), admission(store))  # type: ignore[arg-type]
+        line_up(store, in_service(store), admission(store))  # type: ignore[arg-type]

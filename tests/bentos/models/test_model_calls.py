@@ -9,16 +9,10 @@ import lightgbm
 import numpy as np
 import pytest
 
-from bentos.models.model import (
-    Model,
-    ModelError,
-    model_folder,
-    newest_version,
-    read_manifest,
-    read_model_files,
-)
+from bentos.models.model import Model
 from bentos.models.risk_factors import PathAttribution, in_words
 from fraud.features.feature_list import VECTOR
+from stores.models import ModelError, model_folder, newest_version, read_manifest, read_model_files
 from tests.bentos.running import save_model
 
 

@@ -14,10 +14,11 @@ import httpx
 import numpy as np
 import pytest
 
-from bentos.models.model import Model, read_model_files
+from bentos.models.model import Model
 from bentos.models.remote_model import RemoteModel, RemoteModelError
 from embedded.redis_server import RedisServer, free_port
 from fraud.features.feature_list import VECTOR
+from stores.models import read_model_files
 from stores.served_models import served_name
 from stores.settings import REPOSITORY, settings
 from tests.bentos.running import save_model, start_service, store_features, transaction, transaction_json

@@ -107,7 +107,7 @@ def test_models_are_swapped_shadowed_and_never_by_a_broken_one(fragile: Service)
     path.write_text(json.dumps({"champion": "no-such-model"}))
     assert wait_for(lambda: "tollgate_model_refused 1" in httpx.get(fragile.url + "/metrics").text)
     assert score(fragile, "after-refusal")["model_version"] == "second"
-    path.write_text(json.dumps({"champion": "first", "challenger": "second", "split": 0.5}))
+    path.write_text(json.dumps({"champion": "first", "challenger": "second", "share": 0.5}))
     seen = set()
 
     def both_decide() -> bool:

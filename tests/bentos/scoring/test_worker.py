@@ -17,9 +17,10 @@ import pytest
 import redis
 from prometheus_client.parser import text_string_to_metric_families
 
-from bentos.models.model import Model, ModelError
+from bentos.models.model import Model
 from embedded.redis_server import start_redis
 from fraud.features.entities import ENTITIES
+from stores.models import ModelError
 from stores.settings import load_settings
 from tests.bentos.one_worker import copied, logged, numbers, worker, worker_client
 from tests.bentos.running import store_features, transaction, transaction_json
@@ -91,7 +92,7 @@ def test_profiles_of_another_programs_writing_are_read_value_by_value(
 def test_models_change_under_load_without_a_dropped_request(tmp_path: Path, store: Path, url: str) -> None:
     home = copied(store, tmp_path)
     line_ups: list[dict[str, Any]] = [
-        {"champion": "one", "challenger": "two", "split": 0.5},
+        {"champion": "one", "challenger": "two", "share": 0.5},
         {"champion": "two"},  # promoted
         {"champion": "one"},  # rolled back
         {"champion": "broken"},
