@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from fraud.features.entities import ENTITIES, ENTITY_BY_NAME, PROFILE_DAYS, Entity
 from fraud.features.profiles import PROFILE_FEATURES
+from stores.labels import strength_sql
 from stores.settings import settings
 
 #: Nothing that any window can hold is older: the longest, the label maturity, and a week for late reports.
@@ -35,15 +36,18 @@ def profiles_in_duckdb(base: duckdb.DuckDBPyConnection, cut: datetime) -> dict[s
     first = (cut - LOOK_BACK).date()
     base.execute(
         f"""
-        CREATE OR REPLACE TEMP TABLE words AS SELECT transaction_id, created_timestamp AS reported, is_fraud
-          FROM labels WHERE created_timestamp < $cut AND date >= '{first}';
+        CREATE OR REPLACE TEMP TABLE words AS SELECT transaction_id, created_timestamp AS reported, is_fraud,
+            {strength_sql()} AS strength
+          FROM labels WHERE created_timestamp < $cut AND date >= '{first}'
+          QUALIFY strength >= max(strength) OVER (PARTITION BY transaction_id ORDER BY reported, strength);
         CREATE OR REPLACE TEMP TABLE moves AS
           SELECT m.*, reported, suspect.transaction_id IS NOT NULL AS suspect,
             floor(epoch(event_timestamp) / {_STEP}) AS step
           FROM (SELECT * FROM transactions WHERE created_timestamp < $cut AND date >= '{first}'
                 QUALIFY row_number() OVER (PARTITION BY transaction_id ORDER BY created_timestamp) = 1) m
           LEFT JOIN (SELECT * FROM (SELECT * FROM words QUALIFY row_number() OVER (PARTITION BY transaction_id
-                     ORDER BY reported DESC, is_fraud DESC) = 1) WHERE is_fraud) USING (transaction_id)
+                     ORDER BY reported DESC, strength DESC, is_fraud DESC) = 1)
+                     WHERE is_fraud) USING (transaction_id)
           LEFT JOIN (SELECT DISTINCT transaction_id FROM words WHERE is_fraud) suspect USING (transaction_id)
         """.replace("$cut", _literal(cut))
     )

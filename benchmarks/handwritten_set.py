@@ -24,6 +24,7 @@ from fraud.features.feature_list import PROFILE_INPUTS, TRANSACTION_FEATURES, VE
 from fraud.features.on_demand import transaction_matrix
 from fraud.features.profiles import PROFILE_FEATURES
 from fraud.features.request import REQUEST_FIELDS, request_columns
+from stores.labels import strength_sql
 from stores.settings import settings
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ def transactions(spark: SparkSession, start: datetime, end: datetime, as_of: dat
             AND event_timestamp < TIMESTAMP '{end.isoformat()}'
             AND created_timestamp <= TIMESTAMP '{as_of.isoformat()}'
         ), known AS (
-          SELECT transaction_id, max(struct(created_timestamp, is_fraud)).is_fraud AS is_fraud FROM words
+          SELECT transaction_id,
+            max(struct({strength_sql()}, created_timestamp, is_fraud)).is_fraud AS is_fraud FROM words
           WHERE created_timestamp <= TIMESTAMP '{as_of.isoformat()}' GROUP BY transaction_id
         )
         SELECT moves.*, coalesce(is_fraud, false) AS is_fraud,

@@ -41,6 +41,7 @@ from bentos.base.metrics import Metrics
 from bentos.base.problem import Problem
 from bentos.base.stages import StageHistograms, Stages
 from bentos.base.worker_metrics import library_folder
+from bentos.log.labels import Reporter
 from bentos.scoring.engine import Engine
 from bentos.scoring.scorer import Scorer
 from fraud.contract.transaction import Transaction
@@ -173,7 +174,7 @@ class FraudScorer:
     async def labels(self, label: LabelRequest, /) -> LabelAnswer:
         """Report a chargeback or an analyst's verdict. Answered with 202 once it is on disk."""
         raw = label.model_dump_json(exclude_none=True).encode()
-        return LabelAnswer(accepted=await self._admitting.take_labels(raw))
+        return LabelAnswer(accepted=await self._admitting.take_labels(raw, Reporter("in-process")))
 
     @bentoml.api(route="/v1/explain")
     async def explain(self, transaction: ScoreRequest, /) -> dict[str, Any]:

@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
+from stores.labels import latest_labels
+
 #: Columns of the decision log that are not features.
 LOG_COLUMNS: Final = frozenset(
     {
@@ -66,17 +68,16 @@ def feature_columns(table: pa.Table) -> list[str]:
 
 
 def read_labels(folder: Path, *, known_by: datetime) -> pa.Table:
-    """The latest label of each transaction that was known at `known_by`: transaction_id, is_fraud."""
+    """The label of each transaction that counted at `known_by`: transaction_id, is_fraud."""
     empty = pa.table({"transaction_id": pa.array([], pa.string()), "is_fraud": pa.array([], pa.bool_())})
     if not any(folder.rglob("*.parquet")):
         return empty
     data = ds.dataset(sorted(folder.rglob("*.parquet")), format="parquet")
     known = data.to_table(
-        columns=["transaction_id", "created_timestamp", "is_fraud"],
+        columns=["transaction_id", "created_timestamp", "is_fraud", "source"],
         filter=pc.field("created_timestamp") <= pa.scalar(known_by, pa.timestamp("us", tz="UTC")),
-    ).sort_by([("created_timestamp", "ascending")])
-    latest = known.to_pandas().drop_duplicates("transaction_id", keep="last")
-    return pa.Table.from_pandas(latest[["transaction_id", "is_fraud"]], preserve_index=False)
+    )
+    return latest_labels(known).select(["transaction_id", "is_fraud"])
 
 
 def matured(

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from fraud.contract.money import decimal_amount
 from fraud.contract.transaction import Transaction
+from stores.labels import latest_labels
 
 TIMESTAMP: Final = pa.timestamp("us", tz="UTC")
 
@@ -54,7 +55,7 @@ TRANSACTION_SCHEMA: Final = pa.schema(
 )
 
 #: A report on a transaction. `event_timestamp` is the transaction's event time,
-#: `created_timestamp` when the report became known, `source` chargeback, analyst or import.
+#: `created_timestamp` when the report became known, `source` one of `stores.labels`.
 LABEL_SCHEMA: Final = pa.schema(
     [
         ("transaction_id", pa.string()),
@@ -64,6 +65,8 @@ LABEL_SCHEMA: Final = pa.schema(
         ("source", pa.string()),
     ]
 )
+
+_CLIENT: Final = pa.field("client", pa.string())
 
 #: Columns that may hold nulls, because the contract's field is optional.
 OPTIONAL_COLUMNS: Final = frozenset(
@@ -184,8 +187,12 @@ def by_event_date(table: pa.Table, by: str = "event_timestamp") -> Iterator[tupl
 
 
 def write_labels(table: pa.Table, root: Path, *, name: str) -> list[Path]:
-    """Write `table` under `root`/labels by the date of known-at; return the files."""
-    files = _write(table, LABEL_SCHEMA, root / LABELS, "created_timestamp", name)
+    """Write `table` under `root`/labels by the date of known-at; return the files.
+
+    A column `client`, the one who reported, is kept where there is one.
+    """
+    schema = LABEL_SCHEMA.append(_CLIENT) if _CLIENT.name in table.column_names else LABEL_SCHEMA
+    files = _write(table, schema, root / LABELS, "created_timestamp", name)
     _remove_stale(root / LABELS, name, set(files))
     return files
 
@@ -197,24 +204,13 @@ def read_transactions(root: Path, start: datetime | None = None, end: datetime |
 
 
 def read_labels(root: Path, known_by: datetime | None = None) -> pa.Table:
-    """What was known of each transaction at `known_by` (inclusive): its latest label, one row each.
+    """What was known of each transaction at `known_by` (inclusive): the label that counts, one row each.
 
     Without `known_by`, everything known so far. Rows come by known-at, then transaction id.
     """
     end = None if known_by is None else known_by + _MICROSECOND
     table = _read(root / LABELS, LABEL_SCHEMA, "created_timestamp", None, end)
     return latest_labels(table)
-
-
-def latest_labels(labels: pa.Table) -> pa.Table:
-    """The latest label of each transaction; a tie goes to fraud."""
-    order = [("transaction_id", "ascending"), ("created_timestamp", "ascending"), ("is_fraud", "ascending")]
-    labels = labels.sort_by(order).combine_chunks()
-    if labels.num_rows > 1:
-        ids = labels.column("transaction_id").combine_chunks()
-        last = pc.not_equal(ids.slice(0, len(ids) - 1), ids.slice(1))
-        labels = labels.filter(pa.concat_arrays([_array(last), pa.array([True])]))
-    return labels.sort_by([("created_timestamp", "ascending"), ("transaction_id", "ascending")])
 
 
 def parquet_history(root: Path, kind: str = TRANSACTIONS) -> dict[date, int]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from fraud.features.entities import ENTITIES
 from fraud.features.request import REQUEST_FIELDS, request_columns
+from stores.labels import strength
 from stores.lake import data_files
 from stores.settings import settings
 
@@ -31,7 +32,7 @@ _TRANSACTIONS: Final = (
     + ", amount_reference bigint, currency string, channel string, merchant_category string, country string, "
     "latitude double, longitude double, ingest_seq bigint"
 )
-_LABELS: Final = "transaction_id string, created_timestamp timestamp, is_fraud boolean"
+_LABELS: Final = "transaction_id string, created_timestamp timestamp, is_fraud boolean, source string"
 _LABELLED: Final = "is_fraud boolean, label_mature boolean, weight double"
 LABEL_COLUMNS: Final = ("is_fraud", "label_mature", "weight")
 
@@ -77,7 +78,7 @@ def labelled(spark: SparkSession, start: datetime, end: datetime, as_of: datetim
     """Transactions known at `as_of`, once each, with `is_fraud` and `label_mature` as known then.
 
     Of a transaction delivered twice the first arrival stands; of several labels the latest,
-    and fraud if two became known at the same instant.
+    (`stores.labels`: the newest verdict of the strongest source).
     """
     from pyspark.sql import Window
     from pyspark.sql import functions as F
@@ -93,7 +94,11 @@ def labelled(spark: SparkSession, start: datetime, end: datetime, as_of: datetim
     latest = (
         known.where(F.col("created_timestamp") <= F.lit(as_of))
         .groupBy("transaction_id")
-        .agg(F.max(F.struct("created_timestamp", "is_fraud")).alias("label"))
+        .agg(
+            F.max(
+                F.struct(strength(F.col("source")).alias("strength"), "created_timestamp", "is_fraud")
+            ).alias("label")
+        )
         .select("transaction_id", F.col("label.is_fraud").alias("is_fraud"))
     )
     mature = as_of - timedelta(days=settings().history.label_maturity_days)

@@ -1,11 +1,13 @@
 """Who may call: bearer tokens with scopes, compared in constant time, and a rate per client.
 
 The tokens file is JSON: ``{"clients": [{"name": "checkout", "sha256": ["<hex of the token's
-SHA-256>", ...], "scopes": ["score"], "rate": 500}]}``. It holds digests, never tokens; several
-digests per client let tokens rotate. It is read again when it changes. A file that is broken or gone
-leaves the tokens read before in force (fail static: a slip of an editor must not stop every payment)
-and `tokens_refused` at 1 until it is right, so nobody's token is revoked by deleting the file: write
-one without the client. Without a file in the settings only local callers are served (`local_callers`).
+SHA-256>", ...], "scopes": ["score"], "rate": 500}]}``; a client with the scope ``label`` has
+``"label_sources": ["analyst"]`` (and ``"label_rate": 200`` a second), too. It holds digests, never
+tokens; several digests per client let tokens rotate. It is read again when it changes. A file that is
+broken or gone leaves the tokens read before in force (fail static: a slip of an editor must not stop
+every payment) and `tokens_refused` at 1 until it is right, so nobody's token is revoked by deleting the
+file: write one without the client. Without a file in the settings only local callers are served
+(`local_callers`).
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import msgspec
 from bentos.api.local_callers import LocalCallers, listed
 from bentos.base.metrics import Metrics
 from bentos.base.problem import Problem
+from bentos.log.labels import Reporter, Source
 from stores.settings import Settings
 
 _log = logging.getLogger("tollgate.access")
@@ -36,6 +39,9 @@ class _Client(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sha256: tuple[str, ...]
     scopes: tuple[Scope, ...]
     rate: int | None = None
+    #: What a client with the scope `label` may name as a label's source, and its labels a second.
+    label_sources: tuple[Source, ...] = ()
+    label_rate: int = 200
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -152,6 +158,26 @@ class Access:
             bucket = self._buckets[name] = _Bucket(rate, self._clock)
         if not bucket.take(number):
             raise Problem(429, "(client)", "sends faster than its rate", retry_after=1)
+
+    def reporter(self, name: str) -> Reporter:
+        """Who the client is to the labels that it sends; without tokens local callers name any source."""
+        if self._path is None:
+            return Reporter(name, admin=True)
+        client = next((client for _, client in self._clients if client.name == name), None)
+        if client is None:
+            return Reporter(name, frozenset())
+        admin = "admin" in client.scopes
+        return Reporter(
+            name, frozenset(client.label_sources), admin, lambda number: self._labels(client, number)
+        )
+
+    def _labels(self, client: _Client, number: int) -> None:
+        key = f"{client.name}\0labels"
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            bucket = self._buckets[key] = _Bucket(client.label_rate, self._clock)
+        if not bucket.take(number):
+            raise Problem(429, "(client)", "sends labels faster than its label_rate", retry_after=1)
 
 
 def open_access(chosen: Settings) -> Access:

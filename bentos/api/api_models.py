@@ -63,7 +63,7 @@ class LabelRequest(BaseModel):
     transaction_id: str = Field(min_length=1, max_length=64)
     event_time: datetime = Field(description="the transaction's event time, with an offset")
     is_fraud: bool
-    source: Literal["chargeback", "analyst"]
+    source: Literal["chargeback", "issuer", "analyst", "customer", "automatic"]
     known_at: datetime | None = Field(
         None, description="when it became known; the receiver's clock if absent"
     )

@@ -266,7 +266,7 @@ class Edge:
             await self._app(call.scope, replay, call.send)
 
     async def _labels(self, call: Call) -> None:
-        accepted = await call.engine.take_labels(call.raw)
+        accepted = await call.engine.take_labels(call.raw, self._access.reporter(call.client))
         call.engine.metrics.count("requests_total", "/v1/labels", "202")
         await respond(call.send, 202, _encode({"accepted": accepted}))
 

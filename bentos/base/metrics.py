@@ -43,6 +43,8 @@ GAUGES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "log_heads_late_seconds": ("Seconds since heads of the decision log can no longer be put out", ()),
     "events_waiting": ("Events that wait for the event log", ()),
     "model_age_seconds": ("Seconds since the champion was brought into service", ("version",)),
+    "labels_waiting": ("Labels whose transaction is not known yet", ()),
+    "labels_aside": ("Labels that could not be read, or whose transaction never became known", ()),
     "model_refused": ("1 while a line-up is refused", ()),
     "registry_refused": ("1 while Feast's registry lacks what is served", ()),
     "tokens_refused": (

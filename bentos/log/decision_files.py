@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bentos.log.decision_log import RECORD, journal_folder, read_entries
-from bentos.log.labels import convert_labels
+from bentos.log.label_files import convert_labels
 from fraud.features.feature_list import VECTOR
 from machine.garbage import without_collections
 from machine.spare_time import Patience

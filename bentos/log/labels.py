@@ -1,7 +1,8 @@
-"""Labels from chargebacks and analysts: on disk before they are acknowledged, then in the lake.
+"""Labels from issuers, analysts and others: on disk before they are acknowledged, then in the lake.
 
 A label is stamped with when it became known (`known_at`, the receiver's clock unless the sender
-says when it learnt of it), because training must not know it earlier.
+says when it learnt of it), because training must not know it earlier, and with the client that sent it.
+`bentos.log.label_files` brings them into the lake once their transactions are known there.
 """
 
 from __future__ import annotations
@@ -10,20 +11,32 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, get_args
 
 import msgspec
 from msgspec import Meta, Struct
 
 from fraud.contract.cards import looks_like_card_number, redact
 from fraud.contract.transaction import ContractError, Identifier
-from stores.spool import SpoolFile, SpoolFull, orphaned, read_frames
+from stores.spool import SpoolFile, SpoolFull
 
 LARGEST_BATCH: Final = 1000
 SEGMENT_SECONDS: Final = 5.0
+
+
+#: What a client may report; which of them is in the tokens file. Their strengths: `stores.labels`.
+Source = Literal["chargeback", "issuer", "analyst", "customer", "automatic"]
+SOURCES: Final[frozenset[str]] = frozenset(get_args(Source))
+#: Event times from here on, as in the contract; known-at within an hour for all but administrators.
+EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
+LATEST_AHEAD: Final = timedelta(minutes=5)
+KNOWN_WITHIN: Final = timedelta(hours=1)
+#: File of how many labels wait for their transaction, and how many went aside.
+SUMMARY: Final = "waiting.json"
 
 
 class Label(Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,23 +48,53 @@ class Label(Struct, frozen=True, forbid_unknown_fields=True):
     transaction_id: Identifier
     event_time: Annotated[datetime, Meta(tz=True)]
     is_fraud: bool
-    source: Literal["chargeback", "analyst"]
+    source: Source
     known_at: Annotated[datetime, Meta(tz=True)] | None = None
+
+
+class KeptLabel(Struct, frozen=True):
+    """A label as it is kept: times in UTC, and the client that sent it."""
+
+    transaction_id: str
+    event_time: datetime
+    is_fraud: bool
+    source: str
+    known_at: datetime
+    client: str
+
+
+class Summary(Struct, frozen=True):
+    """How many labels wait for their transaction, and how many went aside."""
+
+    waiting: int = 0
+    aside: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reporter:
+    """Who sends labels: the sources that he may name, and whether he may say what he knew long ago.
+
+    `spend` is told how many labels come, and raises `Problem` above the reporter's rate.
+    """
+
+    name: str
+    sources: frozenset[str] = SOURCES
+    admin: bool = False
+    spend: Callable[[int], None] = lambda number: None
 
 
 _EXPECTED: Final = {
     "transaction_id": "a string of 1 to 64 characters",
     "event_time": "the transaction's RFC 3339 time with an offset",
     "is_fraud": "true or false",
-    "source": "chargeback or analyst",
+    "source": "one of " + ", ".join(sorted(SOURCES)),
     "known_at": "an RFC 3339 time with an offset, or absent",
 }
 _decode = msgspec.json.Decoder(list[Label] | Label).decode
 _encode = msgspec.json.Encoder().encode
-_decode_stored = msgspec.json.Decoder(Label).decode
 
 
-def parse_labels(raw: bytes, now: datetime) -> list[Label]:
+def parse_labels(raw: bytes, now: datetime, reporter: Reporter) -> list[KeptLabel]:
     """One label or a list of up to `LARGEST_BATCH`, each stamped; raise `ContractError`.
 
     `now` (UTC) is the receiver's clock.
@@ -65,17 +108,35 @@ def parse_labels(raw: bytes, now: datetime) -> list[Label]:
     labels = decoded if isinstance(decoded, list) else [decoded]
     if not 1 <= len(labels) <= LARGEST_BATCH:
         raise ContractError("(body)", f"should hold 1 to {LARGEST_BATCH} labels")
-    stamped = []
-    for label in labels:
-        if looks_like_card_number(label.transaction_id):
-            raise ContractError("transaction_id", "looks like a card number")
-        known = label.known_at or now
-        if known > now:
-            raise ContractError("known_at", "is in the future")
-        if known < label.event_time:
-            raise ContractError("known_at", "is before the transaction's event_time")
-        stamped.append(msgspec.structs.replace(label, known_at=known))
-    return stamped
+    return [_stamped(label, now, reporter) for label in labels]
+
+
+def _stamped(label: Label, now: datetime, reporter: Reporter) -> KeptLabel:
+    if looks_like_card_number(label.transaction_id):
+        raise ContractError("transaction_id", "looks like a card number")
+    if label.source not in reporter.sources:
+        raise ContractError("source", f"{label.source} is not a source of this client")
+    event = _utc(label.event_time, "event_time")
+    known = now if label.known_at is None else _utc(label.known_at, "known_at")
+    if not EARLIEST <= event <= now + LATEST_AHEAD:
+        raise ContractError("event_time", f"should lie between {EARLIEST:%Y} and now")
+    if known > now:
+        raise ContractError("known_at", "is in the future")
+    if label.known_at is not None and known < event:
+        raise ContractError("known_at", "is before the transaction's event_time")
+    if known < now - KNOWN_WITHIN and not reporter.admin:
+        raise ContractError("known_at", "lies more than an hour back, which takes the scope admin")
+    # The sender's clock may be ahead of this one a little: nothing is known before it happened.
+    return KeptLabel(
+        label.transaction_id, event, label.is_fraud, label.source, max(known, event), reporter.name
+    )
+
+
+def _utc(moment: datetime, field: str) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except (OverflowError, ValueError):
+        raise ContractError(field, "does not exist in UTC") from None
 
 
 def _refusal(message: str) -> ContractError:
@@ -88,15 +149,23 @@ def _refusal(message: str) -> ContractError:
     return ContractError("(body)", "should be one label or a list of labels")
 
 
-def _folder(home: Path) -> Path:
+def labels_folder(home: Path) -> Path:
     return home / "labels"
+
+
+def read_summary(home: Path) -> Summary:
+    """What the last conversion left waiting; nothing where there was none."""
+    try:
+        return msgspec.json.decode((labels_folder(home) / SUMMARY).read_bytes(), type=Summary)
+    except (OSError, ValueError):
+        return Summary()
 
 
 class LabelStore:
     """Takes labels; `convert_labels` brings them into the lake."""
 
     def __init__(self, home: Path) -> None:
-        self._folder = _folder(home)
+        self._folder = labels_folder(home)
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
         self._series = f"labels-{stamp}-{os.getpid()}-{secrets.token_hex(3)}"
         self._segment = 0
@@ -104,7 +173,7 @@ class LabelStore:
         self._opened = 0.0
         self._lock = threading.Lock()  # requests append from threads
 
-    def append(self, labels: Sequence[Label]) -> bool:
+    def append(self, labels: Sequence[KeptLabel]) -> bool:
         """Write `labels` through to the disk (blocks for it); False when the disk refuses them."""
         with self._lock:
             try:
@@ -140,32 +209,3 @@ class LabelStore:
             self._file.close(remove=True)
         self._file = None
         self._segment += 1
-
-
-def convert_labels(home: Path) -> int:
-    """Bring closed (or abandoned) label segments into the lake; return how many labels."""
-    import pyarrow as pa
-
-    from stores.lake import LABEL_SCHEMA, write_labels
-
-    total = 0
-    folder = _folder(home)
-    segments = sorted(folder.glob("*.ready")) + [
-        path for path in sorted(folder.glob("*.open")) if orphaned(path)
-    ]
-    for segment in segments:
-        rows = [_decode_stored(record) for record in read_frames(segment)]
-        table = pa.table(
-            {
-                "transaction_id": [row.transaction_id for row in rows],
-                "event_timestamp": [row.event_time.astimezone(UTC) for row in rows],
-                "created_timestamp": [row.known_at.astimezone(UTC) for row in rows if row.known_at],
-                "is_fraud": [row.is_fraud for row in rows],
-                "source": [row.source for row in rows],
-            },
-            schema=LABEL_SCHEMA,
-        )
-        write_labels(table, home / "lake", name=segment.stem)
-        segment.unlink()
-        total += len(rows)
-    return total

@@ -15,7 +15,7 @@ from bentos.base.metrics import Metrics
 from bentos.base.problem import Problem, refused
 from bentos.base.work import Work
 from bentos.base.worker_metrics import WorkerMetrics
-from bentos.log.labels import LabelStore, parse_labels
+from bentos.log.labels import LabelStore, Reporter, parse_labels, read_summary
 from bentos.scoring.batcher import IN_TIME, MicroBatcher, Overloaded
 from bentos.scoring.scorer import Scorer
 from fraud.contract.transaction import ContractError, Transaction, parse_measured
@@ -183,12 +183,13 @@ class Engine:
                 results.append(problem.json())
         return results
 
-    async def take_labels(self, raw: bytes) -> int:
-        """Keep labels; return how many. Raises `Problem`."""
+    async def take_labels(self, raw: bytes, reporter: Reporter) -> int:
+        """Keep the labels of `reporter`; return how many. Raises `Problem`."""
         try:
-            labels = parse_labels(raw, datetime.now(UTC))
+            labels = parse_labels(raw, datetime.now(UTC), reporter)
         except ContractError as error:
             raise refused(error) from None
+        reporter.spend(len(labels))
         if not await asyncio.to_thread(self.labels.append, labels):
             raise Problem(503, "(service)", "cannot keep labels now; send them again", retry_after=5)
         for label in labels:
@@ -220,6 +221,9 @@ class Engine:
             look(self.metrics)
         await self.scorer.tick()
         self.labels.tick()
+        waiting = read_summary(self.settings.home)
+        self.metrics.gauge("labels_waiting", waiting.waiting)
+        self.metrics.gauge("labels_aside", waiting.aside)
         self.metrics.gauge("in_flight", self.in_flight)
         await asyncio.to_thread(self._workers.write)
         if self._converter is not None and self._converter.poll() is not None:

@@ -12,6 +12,7 @@ import pyarrow as pa
 from feature_repo.aggregates.grid import CUTS_PER_DAY, HALF, INTERVAL_US, LOW, Grid, Ints, cut_time, running
 from feature_repo.aggregates.profile import Peers
 from fraud.features.entities import ENTITIES, PROFILE_DAYS, Entity
+from stores.labels import effective_words, strength
 from stores.lake import data_files
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ _TRANSACTIONS: Final = (
     + ", amount_reference bigint, merchant_category string, latitude double, longitude double"
 )
 _LABELS: Final = (
-    "transaction_id string, event_timestamp timestamp, created_timestamp timestamp, is_fraud boolean"
+    "transaction_id string, event_timestamp timestamp, created_timestamp timestamp, is_fraud boolean, "
+    "source string"
 )
 
 
@@ -75,8 +77,11 @@ def reports(spark: SparkSession, root: Path, grid: Grid, maturity_days: int) -> 
     start = cut_time(grid.first) - timedelta(days=_LONGEST + maturity_days)
     end = cut_time(grid.last)
     words = _load(spark, _LABELS, _dates(root, "labels", start.date(), _last_date(end))).where(_before(end))
-    # The next word on the same transaction; of words known at the same instant fraud is the last.
-    order = Window.partitionBy("transaction_id").orderBy("created_timestamp", "is_fraud")
+    # The next word on the same transaction; of equals known at the same instant fraud is the last.
+    order = Window.partitionBy("transaction_id").orderBy(
+        "created_timestamp", strength(F.col("source")), "is_fraud"
+    )
+    words = effective_words(words)
     fraud = (
         words.withColumn("next", F.lead("created_timestamp").over(order))
         .where("is_fraud")

@@ -15,9 +15,10 @@ from fraud.features.entities import ENTITY_BY_NAME, PROFILE_DAYS, Entity
 from fraud.features.feature_list import VECTOR
 from fraud.features.profiles import PROFILE_FEATURES
 from monitoring.gates.checks import Check, Fault, Severity
+from stores.labels import STRENGTH
 
 FUTURE_SECONDS: Final = 300
-LABEL_SOURCES: Final = ("chargeback", "analyst", "import")
+LABEL_SOURCES: Final = tuple(STRENGTH)
 DECISIONS: Final = ("APPROVE", "REVIEW", "BLOCK")
 
 _UPSTREAM: Final = "ask the feed's owner for a corrected batch, then run the step again; nothing was written"

@@ -25,7 +25,13 @@ def oracle_profiles(
     base = duckdb.connect()
     base.execute("SET TimeZone = 'UTC'")
     base.register("arrived", transactions)
-    base.register("words", labels)
+    base.register("every_word", labels)
+    # A weaker source after a stronger one says nothing.
+    base.execute(
+        "CREATE TEMP TABLE words AS SELECT * FROM (SELECT *, CASE source WHEN 'chargeback' THEN 4 WHEN 'issuer' "
+        "THEN 4 WHEN 'analyst' THEN 3 WHEN 'import' THEN 3 ELSE 0 END AS rank FROM every_word) QUALIFY rank >= "
+        "max(rank) OVER (PARTITION BY transaction_id ORDER BY created_timestamp, rank)"
+    )
     base.execute("CREATE TEMP TABLE t AS SELECT * FROM arrived WHERE created_timestamp < $1", [cut])
     base.execute(
         "CREATE TEMP TABLE moves AS SELECT * FROM t QUALIFY "
@@ -33,9 +39,9 @@ def oracle_profiles(
     )
     base.execute(
         "CREATE TEMP TABLE fraud AS SELECT transaction_id, reported FROM (SELECT transaction_id, "
-        "created_timestamp AS reported, is_fraud FROM words WHERE created_timestamp < $1 "
+        "created_timestamp AS reported, is_fraud, rank FROM words WHERE created_timestamp < $1 "
         "QUALIFY row_number() OVER (PARTITION BY transaction_id ORDER BY created_timestamp DESC, "
-        "is_fraud DESC) = 1) WHERE is_fraud",
+        "rank DESC, is_fraud DESC) = 1) WHERE is_fraud",
         [cut],
     )
     profiles: dict[str, dict[str, Any]] = {}

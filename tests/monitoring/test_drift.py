@@ -159,6 +159,7 @@ def test_the_command_reads_model_folder_log_and_labels_and_returns_the_verdict(
                 "transaction_id": frauds["transaction_id"].tolist(),
                 "created_timestamp": pa.array(known.astype("datetime64[us, UTC]")),
                 "is_fraud": [True] * len(frauds),
+                "source": ["chargeback"] * len(frauds),
             }
         ),
         labels / "part.parquet",

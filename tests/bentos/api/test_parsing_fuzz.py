@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bentos.api.edge import split_bulk
 from bentos.base.problem import Problem, refused
-from bentos.log.labels import parse_labels
+from bentos.log.labels import Reporter, parse_labels
 from fraud.contract.transaction import ContractError, parse_transaction
 from tests.bentos.running import transaction_json
 
@@ -25,7 +25,7 @@ _BYTES = st.binary(max_size=200) | _JSON.map(lambda value: json.dumps(value).enc
 
 
 def _door(raw: bytes, secret: str | None = None) -> None:
-    for parse in (parse_transaction, split_bulk, lambda body: parse_labels(body, NOW)):
+    for parse in (parse_transaction, split_bulk, lambda body: parse_labels(body, NOW, Reporter("till"))):
         try:
             parse(raw)
         except ContractError as error:

@@ -210,8 +210,9 @@ def test_an_explanation_adds_up(service: Service) -> None:
 
 
 def test_a_label_reaches_the_lake_with_its_known_at(service: Service) -> None:
+    score(service, transaction_id="labelled")
     body = {
-        "transaction_id": "whole",
+        "transaction_id": "labelled",
         "event_time": "2026-03-01T12:00:00Z",
         "is_fraud": True,
         "source": "chargeback",

@@ -27,7 +27,8 @@ from bentos.effects.outbox import remembered_answers
 from bentos.log.decision_files import convert_all
 from bentos.log.decision_log import GENESIS, DecisionLog, journal_folder, log_row
 from bentos.log.heads import Heads, read_heads
-from bentos.log.labels import Label, LabelStore, convert_labels
+from bentos.log.label_files import convert_labels, read_waiting
+from bentos.log.labels import KeptLabel, LabelStore
 from bentos.once.claims import answer_key, answer_value, claim_value
 from bentos.tools.audit import audit, outcomes, rows_as_records
 from embedded.redis_server import RedisServer
@@ -336,17 +337,18 @@ def test_an_end_that_was_cut_off_shows_against_what_redis_remembers(
 def test_labels_sent_at_once_are_all_kept(tmp_path: Path) -> None:
     store = LabelStore(tmp_path)
     now = datetime(2026, 3, 2, tzinfo=UTC)
-    labels = [Label(f"t{n}", now, True, "analyst", now) for n in range(200)]
+    labels = [KeptLabel(f"t{n}", now, True, "analyst", now, "desk") for n in range(200)]
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(lambda label: store.append([label]), labels))
     store.close()
-    assert convert_labels(tmp_path) == 200
+    assert convert_labels(tmp_path) == 0
+    assert len(read_waiting(tmp_path)) == 200
 
 
 def test_labels_that_the_disk_refuses_are_not_acknowledged(tmp_path: Path) -> None:
     (tmp_path / "labels").write_text("a file where the folder should be")
     now = datetime(2026, 3, 2, tzinfo=UTC)
-    assert not LabelStore(tmp_path).append([Label("t", now, True, "analyst", now)])
+    assert not LabelStore(tmp_path).append([KeptLabel("t", now, True, "analyst", now, "desk")])
 
 
 def test_decisions_of_a_version_with_other_features_pass_the_audit_and_hold_up_nobody(

@@ -10,7 +10,8 @@ import pytest
 import redis
 
 from bentos.log.decision_files import convert_all
-from bentos.log.labels import Label, LabelStore, convert_labels
+from bentos.log.label_files import convert_labels
+from bentos.log.labels import KeptLabel, LabelStore
 from bentos.tools import backtest_rules
 from embedded.redis_server import RedisServer
 from stores.settings import settings
@@ -46,9 +47,9 @@ def decided(home: Path, redis_server: RedisServer, tmp_path: Path) -> Path:
     assert convert_all(home) == 8
     labels = LabelStore(home)
     event = datetime(2026, 3, 1, 12, tzinfo=UTC)
-    labels.append([Label("b0", event, True, "chargeback", event + timedelta(days=3))])
+    labels.append([KeptLabel("b0", event, True, "chargeback", event + timedelta(days=3), "issuer")])
     labels.close()
-    convert_labels(home)
+    assert convert_labels(home) == 1
     return live
 
 
