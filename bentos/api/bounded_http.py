@@ -97,6 +97,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._in_body = False
         self._begun = 0  # requests that began in this read
         self._head_fed = 0  # bytes of reads that belong to the head under way
+        self._head_unsure = False  # more of it may have been in the read that ended the request before
         self._most_head = 0  # no head that ends in this read is longer
         self._body_fed = 0
         self._head_timer: asyncio.TimerHandle | None = None
@@ -140,7 +141,8 @@ class BoundedHttp(HttpToolsProtocol):
             if self._begun == 0:
                 self._head_fed += len(data)
             else:  # of a read with the end of another request in it nobody knows which part is this one's
-                self._head_fed = len(data) if idle and self._begun == 1 else 0
+                self._head_unsure = not (idle and self._begun == 1)
+                self._head_fed = 0 if self._head_unsure else len(data)
             if self._head_fed > self._door.bounds.head_bytes:
                 self._refuse(431, "(headers)", self._too_long(), "head_bytes")
             elif self._head_timer is None:
@@ -182,7 +184,9 @@ class BoundedHttp(HttpToolsProtocol):
         bounds = self._door.bounds
         if len(self.headers) > bounds.head_count:
             self._stop(431, "(headers)", f"are more than {bounds.head_count}", "head_count")
-        if self._most_head > bounds.head_bytes and self._head_length() > bounds.head_bytes:
+        unsure = self._most_head > bounds.head_bytes or self._head_unsure
+        self._head_unsure = False
+        if unsure and self._head_length() > bounds.head_bytes:
             self._stop(431, "(headers)", self._too_long(), "head_bytes")
         self.take()
         self._in_body = True
@@ -235,6 +239,7 @@ class BoundedHttp(HttpToolsProtocol):
         self.last_words(
             b"".join((self.head(problem.status), _JSON % len(body), _CLOSE, b"\r\n", body)),
         )
+        self.loop.call_later(self._door.bounds.head_seconds, self._give_up)
 
     def last_words(self, answer: bytes) -> None:
         """Write `answer` and close; if others are due before it, close after them."""
@@ -269,6 +274,15 @@ class BoundedHttp(HttpToolsProtocol):
             return
         seconds = self._door.bounds.head_seconds
         self._refuse(408, "(headers)", f"took longer than {seconds:g} seconds to arrive", "head_time")
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self.loop.call_later(self._door.bounds.head_seconds, self._give_up)
+
+    def _give_up(self) -> None:
+        """Closing waits until the caller has read its answers: not for one that does not."""
+        if self.parser is not None and self.transport.is_closing():  # and not lost yet
+            self.transport.abort()
 
     def _end_head_timer(self) -> None:
         if self._head_timer is not None:

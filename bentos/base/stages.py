@@ -2,16 +2,17 @@
 
 A watch is a stopwatch of one batch: batches overlap, so what it knows belongs to the batch. A stage lasts
 from the one before it; nobody opens or closes one, so a stage costs a clock and an addition
-(0.2 microseconds). `bentos.tracing` makes spans of the same calls.
+(a third of a microsecond). `bentos.tracing` makes spans of the same calls.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from time import perf_counter
 from typing import Final, Protocol
 
-from bentos.base.metrics import Metrics
+from bentos.base.metrics import SECONDS, Metrics
 from bentos.base.work import Work
 
 #: In the order in which a transaction passes them; `total` is all of them.
@@ -86,8 +87,10 @@ class StageWatch:
 
     def passed(self, stage: str, *facts: object) -> None:
         now = perf_counter()
-        self._seconds[stage].observe(now - self.last)
-        self.last = now
+        took, self.last = now - self.last, now
+        histogram = self._seconds[stage]  # `observe`, without the call
+        histogram.counts[bisect_left(SECONDS, took)] += 1
+        histogram.total += took
 
     def answered(self, batch: Sequence[Work]) -> None:
         done, total = self.last, self._seconds["total"]
