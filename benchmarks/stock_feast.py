@@ -25,7 +25,8 @@ from feature_repo.spark import spark_session
 from feature_repo.store import open_store
 from feature_repo.velocity_replay import log_schema
 from fraud.features.entities import ENTITIES, FEATURE_SERVICE
-from stores.lake import read_transactions, write_parquet
+from stores.lake import read_transactions
+from stores.lake_files import write_parquet
 from stores.settings import settings
 from training.dataset_rows import entity_table
 

@@ -35,8 +35,8 @@ from stores.lake import (
     conform,
     epoch_us,
     moment,
-    write_parquet,
 )
+from stores.lake_files import write_parquet
 
 #: What a fraud really was: its type, whether it leaves any trace, and the attack it belongs to.
 GROUND_TRUTH_SCHEMA: Final = pa.schema(

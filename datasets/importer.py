@@ -22,7 +22,7 @@ from datasets.folder import DatasetError, DatasetInfo, DatasetWriter, new_datase
 from datasets.mapping import FieldMapping, Mapping, MappingError, load_mapping
 from datasets.money_columns import digits_column, reference_column
 from datasets.rejects import RejectsFile
-from datasets.sources import data_files, read_batches
+from datasets.sources import read_batches, source_files
 from datasets.staging import DayStage, SeenIds
 from datasets.validity import Findings, Mask, check_columns
 from stores.lake import LABEL_SCHEMA, TIMESTAMP, TRANSACTION_SCHEMA
@@ -53,7 +53,7 @@ def import_data(
     Returns what was imported, and how many rows were rejected for which (field, reason). Raises
     MappingError when mapping and data do not fit, DatasetError when `out` is something else.
     """
-    files = data_files(data)
+    files = source_files(data)
     with new_dataset(out) as writer:
         stage, seen = DayStage(writer.folder / ".stage"), SeenIds()
         with RejectsFile(writer.folder / "rejects.parquet") as rejects:

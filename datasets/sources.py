@@ -40,7 +40,7 @@ class SourceBatch:
     bad_lines: list[BadLine] = field(default_factory=list)
 
 
-def data_files(path: Path) -> list[Path]:
+def source_files(path: Path) -> list[Path]:
     """The CSV and parquet files at or directly under `path`, by name; MappingError if none."""
     if path.is_file():
         return [path]

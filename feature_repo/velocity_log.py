@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from feature_repo.spark import print_progress, spark_session
 from feature_repo.velocity_replay import shard_worker
 from fraud.features.entities import ENTITIES, TRACKED_FIELDS, Entity
-from stores.lake import data_files
+from stores.lake_files import files_of_date
 from stores.settings import settings
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def _arrivals(spark: SparkSession, root: Path, first: date, last: date) -> DataF
         str(path)
         for folder in sorted((root / "transactions").glob("date=*"))
         if first - LATEST_ARRIVAL <= date.fromisoformat(folder.name.removeprefix("date=")) <= last
-        for path in data_files(folder)
+        for path in files_of_date(folder)
     ]
     reader = spark.read.schema(_TRANSACTIONS)
     rows = reader.parquet(*files) if files else spark.createDataFrame([], _TRANSACTIONS)

@@ -23,8 +23,8 @@ import pyarrow.parquet as pq
 from fraud.features.entities import CUT_INTERVAL, ENTITIES, Entity
 from monitoring.gates.checks import GateBlockedError, GateResult
 from monitoring.gates.facts import History
-from monitoring.gates.files import data_files
 from monitoring.gates.run import default_history, publish_state, run_gate
+from stores.lake_files import parquet_files
 from stores.settings import settings
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def check_online(entity: Entity, cut: datetime) -> int:
     from feature_repo.aggregates.run import cut_folder
     from feature_repo.store import open_store
 
-    files = data_files(cut_folder(entity, cut)) if cut_folder(entity, cut).exists() else []
+    files = parquet_files(cut_folder(entity, cut)) if cut_folder(entity, cut).exists() else []
     rows: list[dict[str, Any]] = []
     for file in files:
         rows += pq.read_table(file).slice(0, CHECKED_KEYS).to_pylist()

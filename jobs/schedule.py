@@ -28,6 +28,7 @@ from typing import Final
 from jobs.materialize import newest_cut
 from monitoring import gauges
 from monitoring.decisions import week_name
+from stores.files import write_whole
 from stores.settings import settings
 
 #: Longest that a run may take before it is ended.
@@ -97,9 +98,7 @@ class State:
         """Replace one job's state, and the gauges made from all of them."""
         with self._locked("state"):
             content = {**{key: asdict(value) for key, value in self.read().items()}, name: asdict(state)}
-            partial = self._path.with_suffix(".partial")
-            partial.write_text(json.dumps(content, indent=1))
-            partial.replace(self._path)
+            write_whole(self._path, json.dumps(content, indent=1))
         gauges.publish("schedule", exposition(self.read()))
 
     @contextmanager

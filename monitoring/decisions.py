@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from stores.labels import latest_labels
+from stores.lake_files import parquet_files
 
 #: Columns of the decision log that are not features.
 LOG_COLUMNS: Final = frozenset(
@@ -44,7 +45,7 @@ def read_decisions(
     """
     if not folder.exists():
         raise DecisionLogError(f"no decision log at {folder}: start the service and score something first")
-    files = sorted(path for path in folder.rglob("*.parquet") if not path.name.startswith((".", "_")))
+    files = parquet_files(folder)
     if not files:
         raise DecisionLogError(
             f"{folder} holds no parquet file yet: decisions appear there once they are flushed"
@@ -70,9 +71,10 @@ def feature_columns(table: pa.Table) -> list[str]:
 def read_labels(folder: Path, *, known_by: datetime) -> pa.Table:
     """The label of each transaction that counted at `known_by`: transaction_id, is_fraud."""
     empty = pa.table({"transaction_id": pa.array([], pa.string()), "is_fraud": pa.array([], pa.bool_())})
-    if not any(folder.rglob("*.parquet")):
+    files = parquet_files(folder)
+    if not files:
         return empty
-    data = ds.dataset(sorted(folder.rglob("*.parquet")), format="parquet")
+    data = ds.dataset(files, format="parquet")
     known = data.to_table(
         columns=["transaction_id", "created_timestamp", "is_fraud", "source"],
         filter=pc.field("created_timestamp") <= pa.scalar(known_by, pa.timestamp("us", tz="UTC")),

@@ -13,6 +13,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
+from stores.files import write_whole
 from stores.settings import settings
 
 Labels = Mapping[str, str]
@@ -35,10 +36,7 @@ def text(name: str, meaning: str, values: Sequence[tuple[Labels, float]]) -> str
 def publish(name: str, content: str) -> Path:
     """Replace the file `name`, whole or not at all."""
     path = folder() / f"{name}.prom"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(content)
-    partial.replace(path)
+    write_whole(path, content)
     return path
 
 

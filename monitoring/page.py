@@ -14,6 +14,8 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
+from stores.files import write_whole
+
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Tone = Literal["good", "watch", "bad", "quiet"]
 
@@ -70,10 +72,7 @@ def document(title: str, body: str, *, lang: str = "en") -> str:
 
 def write(path: Path, content: str) -> Path:
     """Write a page so that it appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(content, encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, content)
     return path
 
 

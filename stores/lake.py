@@ -8,8 +8,6 @@ writing again under the same name replaces what that name held before, on every 
 
 from __future__ import annotations
 
-import json
-import os
 import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -25,6 +23,7 @@ import pyarrow.parquet as pq
 from fraud.contract.money import decimal_amount
 from fraud.contract.transaction import Transaction
 from stores.labels import latest_labels
+from stores.lake_files import files_of_date, write_parquet
 
 TIMESTAMP: Final = pa.timestamp("us", tz="UTC")
 
@@ -218,57 +217,8 @@ def parquet_history(root: Path, kind: str = TRANSACTIONS) -> dict[date, int]:
     counts: dict[date, int] = {}
     for folder in sorted((root / kind).glob("date=*")):
         day = date.fromisoformat(folder.name.removeprefix("date="))
-        counts[day] = sum(pq.read_metadata(path).num_rows for path in data_files(folder))
+        counts[day] = sum(pq.read_metadata(path).num_rows for path in files_of_date(folder))
     return counts
-
-
-def data_files(folder: Path) -> list[Path]:
-    """The files that hold the rows of one date folder, each row in one of them, by name.
-
-    A compaction names its sources in a plan before the merged file appears; from then until
-    they are deleted, both are in the folder. Plans are read before and after the files are
-    listed, so that one that comes or goes meanwhile is known.
-    """
-    plans = read_plans(folder)
-    files = {path.name: path for path in folder.glob("[!._]*.parquet")}
-    plans |= read_plans(folder)
-    for target, sources in plans.items():
-        if target in files:
-            for name in sources:
-                files.pop(name, None)
-    return [files[name] for name in sorted(files)]
-
-
-def read_plans(folder: Path) -> dict[str, list[str]]:
-    """Names of merged files, here or to come, with the names of the files that each replaces."""
-    plans = {}
-    for path in folder.glob("_compact-*.json"):
-        try:
-            planned = json.loads(path.read_bytes())
-        except FileNotFoundError:  # just completed
-            continue
-        plans[planned["target"]] = planned["sources"]
-    return plans
-
-
-def write_parquet(table: pa.Table, path: Path, *, durable: bool = True) -> Path:
-    """Write `table` to `path` so that a reader sees the old file or the whole new one.
-
-    A `durable` file survives a power cut once this returns; what can be made again need not wait.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The leading dot hides an unfinished file from Spark and from pyarrow's dataset discovery.
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with unfinished.open("wb") as file:
-            pq.write_table(table, file, compression="zstd")
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return path
 
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -312,7 +262,7 @@ def _read(folder: Path, schema: pa.Schema, by: str, start: datetime | None, end:
     for day_folder in sorted(folder.glob("date=*")):
         day = datetime.fromisoformat(day_folder.name.removeprefix("date=")).replace(tzinfo=UTC)
         if (start is None or day + timedelta(days=1) > start) and (end is None or day < end):
-            files += data_files(day_folder)
+            files += files_of_date(day_folder)
     if not files:
         return schema.empty_table()
     dataset = pads.dataset([str(path) for path in files], schema=schema, format="parquet")

@@ -8,10 +8,10 @@ is retired verifies no model: sign those that shall go on before (`python -m tra
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 from typing import Final
 
+from stores.files import write_whole
 from stores.keys import SIGNATURE_BYTES, Seal
 
 #: The file beside model.txt and manifest.json: the signature in hexadecimal.
@@ -30,9 +30,7 @@ def _signed(version: str, digest: str) -> bytes:
 def sign_model(folder: Path, version: str, seal: Seal) -> None:
     """Sign the files in `folder`, as they are now, as the model `version`."""
     digest = model_digest((folder / "model.txt").read_bytes(), (folder / "manifest.json").read_bytes())
-    unfinished = folder / f"{SIGNATURE}.{os.getpid()}.tmp"
-    unfinished.write_text(seal.sign(_signed(version, digest)).hex() + "\n")
-    unfinished.replace(folder / SIGNATURE)
+    write_whole(folder / SIGNATURE, seal.sign(_signed(version, digest)).hex() + "\n")
 
 
 def read_signature(folder: Path) -> bytes | None:

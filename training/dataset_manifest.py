@@ -13,6 +13,7 @@ from typing import Any, Final
 import fraud
 from fraud.features.entities import FEATURE_SERVICE, PROFILE_DAYS, PROFILE_TTL, VELOCITY_TTL, WINDOWS
 from fraud.features.feature_list import VECTOR
+from stores.lake_files import parquet_files
 from stores.settings import settings
 
 #: Raised when the folder's layout changes.
@@ -55,7 +56,7 @@ def snapshot(start: datetime, end: datetime, as_of: datetime) -> dict[str, Any]:
     digest, files = hashlib.sha256(), 0
     for kind, (low, high) in spans.items():
         first, last = low.astimezone(UTC).date() if low.year > 1 else date.min, high.astimezone(UTC).date()
-        for path in sorted((lake / kind).glob("**/[!._]*.parquet")):
+        for path in parquet_files(lake / kind):
             if first <= _day(path) <= last:
                 size = path.stat().st_size
                 with path.open("rb") as file:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from fraud.features.entities import ENTITIES
 from fraud.features.request import REQUEST_FIELDS, request_columns
 from stores.labels import strength
-from stores.lake import data_files
+from stores.lake_files import files_of_date
 from stores.settings import settings
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def _folders(kind: str, start: datetime | None, end: datetime) -> list[str]:
 
 def _read(spark: SparkSession, kind: str, schema: str, start: datetime | None, end: datetime) -> DataFrame:
     """`kind` of the lake, its date folders from `start` until `end`."""
-    files = [str(path) for folder in _folders(kind, start, end) for path in data_files(Path(folder))]
+    files = [str(path) for folder in _folders(kind, start, end) for path in files_of_date(Path(folder))]
     return spark.read.schema(schema).parquet(*files) if files else spark.createDataFrame([], schema)
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from stores.keys import open_keys
+from stores.lake_files import parquet_files
 from stores.model_signature import model_digest, model_verifies, read_signature
 from stores.settings import settings
 from training.calibration import apply_calibration
@@ -101,7 +102,7 @@ def replay_gate(version: str) -> Verdict:
     import pyarrow.dataset as ds
 
     root = settings().home / "decisions"
-    files = sorted(str(path) for path in root.glob("**/*.parquet")) if root.is_dir() else []
+    files = [str(path) for path in parquet_files(root)] if root.is_dir() else []
     if not files:
         return _check("replay", True, "no decision log yet")
     folder = model_folder(version)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -12,6 +9,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from stores.files import new_series
 from stores.spool import SpoolFile, SpoolFull, orphaned, read_frames, read_part
 
 #: Effects that wait in memory when the disk refuses too, before transactions are refused.
@@ -42,9 +40,7 @@ class Backlog:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-        name = f"{stamp}-{os.getpid()}-{secrets.token_hex(3)}.open"
-        self._spool = SpoolFile(folder / name, limit=MOST_IN_MEMORY)
+        self._spool = SpoolFile(folder / f"{new_series()}.open", limit=MOST_IN_MEMORY)
         self._delivered = 0
         self._part_ends = 0
 

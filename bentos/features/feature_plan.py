@@ -25,6 +25,7 @@ from bentos.features.online_features import EntityPlan, FeaturePlan, OnlineFeatu
 from fraud.features.entities import ENTITIES, FEATURE_SERVICE
 from fraud.features.profiles import SERVED_PROFILES
 from machine.contained import Contained, bound_this_process, python
+from stores.files import written_whole
 from stores.settings import REPOSITORY, Settings, settings
 
 if TYPE_CHECKING:
@@ -237,10 +238,9 @@ def main(bounded: bool = False) -> int:
             resolved = _Resolved(plan=resolve(stored_definitions(project), project))
         except (PlanError, RegistryError) as error:
             resolved = _Resolved(error=str(error))
-        unfinished = path.with_suffix(".tmp")
-        unfinished.write_bytes(msgspec.json.encode(resolved))
-        os.utime(unfinished, ns=(begun, begun))
-        unfinished.replace(path)
+        with written_whole(path) as unfinished:
+            unfinished.write_bytes(msgspec.json.encode(resolved))
+            os.utime(unfinished, ns=(begun, begun))
     features = sum(len(entity.profile.features) for entity in resolved.plan.entities) if resolved.plan else 0
     print(resolved.error or f"{FEATURE_SERVICE}: {features} profile features")
     return 1 if resolved.error else 0

@@ -30,6 +30,7 @@ from bentos.log.label_files import convert_labels
 from fraud.features.feature_list import VECTOR
 from machine.garbage import without_collections
 from machine.spare_time import Patience
+from stores.files import written_whole
 from stores.settings import settings
 from stores.spool import orphaned
 
@@ -140,12 +141,10 @@ def convert(segment: Path, root: Path) -> int:
         decisions += table.num_rows
         moment = datetime.fromtimestamp(hour * _HOUR_US / 1e6, UTC)
         folder = root / f"date={moment:%Y-%m-%d}" / f"hour={moment:%H}"
-        folder.mkdir(parents=True, exist_ok=True)
-        final = folder / f"{segment.stem}.parquet"
-        unfinished = final.with_name(f".{final.name}.{os.getpid()}")
-        # Numbers hardly repeat: a dictionary of each would only be built to be thrown away.
-        pq.write_table(table, unfinished, compression="zstd", use_dictionary=_REPEATING)
-        unfinished.rename(final)
+        # Durable: the journal, which was, is deleted next.
+        with written_whole(folder / f"{segment.stem}.parquet", durable=True) as unfinished:
+            # Numbers hardly repeat: a dictionary of each would only be built to be thrown away.
+            pq.write_table(table, unfinished, compression="zstd", use_dictionary=_REPEATING)
     segment.unlink()
     return decisions
 

@@ -14,8 +14,6 @@ therefore not hash a chain anew, and what turns the journal into parquet needs n
 
 from __future__ import annotations
 
-import os
-import secrets
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -29,6 +27,7 @@ import numpy.typing as npt
 from bentos.base.work import Work
 from bentos.log.heads import Heads
 from fraud.contract.answer import Answer
+from stores.files import new_series
 from stores.keys import CODE_BYTES, Seal
 from stores.spool import SpoolFile, read_frames
 
@@ -65,8 +64,7 @@ class DecisionLog:
         self.folder = journal_folder(home)
         self._seal = seal
         self._heads = heads
-        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-        self.series = f"{stamp}-{os.getpid()}-{secrets.token_hex(3)}"
+        self.series = new_series()
         self.sequence = 0
         self._hash = GENESIS
         #: Entries and code of the last one, exchanged as one: another thread puts them out.

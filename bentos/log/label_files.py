@@ -25,7 +25,8 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from bentos.log.labels import EARLIEST, SUMMARY, KeptLabel, Summary, labels_folder
-from stores.lake import LABEL_SCHEMA, TIMESTAMP, data_files, microseconds, moment, write_labels
+from stores.lake import LABEL_SCHEMA, TIMESTAMP, microseconds, moment, write_labels
+from stores.lake_files import files_of_date
 from stores.spool import frame, orphaned, read_frames
 
 WAITING: Final = "waiting.frames"
@@ -200,7 +201,7 @@ def _decision_files(home: Path, labels: Sequence[KeptLabel], now: float) -> list
 def _lake_files(home: Path, labels: Sequence[KeptLabel]) -> list[Path]:
     days = sorted({f"date={label.event_time:%Y-%m-%d}" for label in labels})
     folders = [home / "lake" / "transactions" / day for day in days]
-    return [path for folder in folders if folder.is_dir() for path in data_files(folder)]
+    return [path for folder in folders if folder.is_dir() for path in files_of_date(folder)]
 
 
 def _table(labels: Sequence[KeptLabel]) -> pa.Table:

@@ -7,8 +7,6 @@ says when it learnt of it), because training must not know it earlier, and with 
 
 from __future__ import annotations
 
-import os
-import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +20,7 @@ from msgspec import Meta, Struct
 
 from fraud.contract.cards import looks_like_card_number, redact
 from fraud.contract.transaction import ContractError, Identifier
+from stores.files import new_series
 from stores.spool import SpoolFile, SpoolFull
 
 LARGEST_BATCH: Final = 1000
@@ -166,8 +165,7 @@ class LabelStore:
 
     def __init__(self, home: Path) -> None:
         self._folder = labels_folder(home)
-        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-        self._series = f"labels-{stamp}-{os.getpid()}-{secrets.token_hex(3)}"
+        self._series = f"labels-{new_series()}"
         self._segment = 0
         self._file: SpoolFile | None = None
         self._opened = 0.0

@@ -20,6 +20,7 @@ from typing import Final
 import msgspec
 
 from machine.contained import Contained, Outcome, python
+from stores.files import write_whole
 from stores.keys import Seal
 from stores.model_signature import model_verifies
 from stores.models import ModelError, ModelFiles
@@ -157,8 +158,4 @@ def _kept(path: Path) -> Verdict | None:
 
 
 def _keep(path: Path, verdict: Verdict) -> None:
-    unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(msgspec.json.encode(verdict))
-    unfinished.replace(path)
+    write_whole(path, msgspec.json.encode(verdict))

@@ -19,7 +19,6 @@ import asyncio
 import fcntl
 import logging
 import os
-import secrets
 import time
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
@@ -33,6 +32,7 @@ from bentos.once.claims import REMEMBERED_SECONDS, read_value
 from bentos.once.memory import Memory
 from bentos.once.owing import Owing
 from bentos.wire.breaker import CircuitBreaker
+from stores.files import new_series
 from stores.keys import Seal
 from stores.spool import SpoolFile, SpoolFull, orphaned, read_part
 
@@ -73,7 +73,7 @@ class SharedAnswers:
         self._metrics = metrics
         self._folder = run / "answers"
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._series = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}-{secrets.token_hex(3)}"
+        self._series = new_series()
         self._part = 0
         self._most = _NEWEST // workers
         self._files = deque([self._open()])

@@ -32,6 +32,7 @@ from fraud.contract.answer import Answer
 from fraud.contract.cards import redact
 from stores.key_file import KeyringError
 from stores.keys import Seal, open_keys
+from stores.lake_files import parquet_files
 from stores.settings import settings
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -141,7 +142,7 @@ def _entry(shown: Sequence[Any], stored: bytes, record: bytes, seal: Seal, path:
 def _segments(home: Path) -> Iterator[tuple[str, list[list[Path]]]]:
     """Each series with the files of its segments, in order."""
     root = home / "decisions"
-    paths = [path for path in root.rglob("*.parquet") if not path.name.startswith(".")]
+    paths = parquet_files(root)
     paths += [
         path for pattern in ("*.ready", "*.open", "*.foreign") for path in journal_folder(home).glob(pattern)
     ]

@@ -26,6 +26,7 @@ from fraud.decision.decide import Thresholds, decide
 from fraud.features.feature_list import VECTOR
 from stores.deployment import in_service
 from stores.lake import read_labels
+from stores.lake_files import parquet_files
 from stores.models import ModelError, model_folder, read_manifest
 from stores.settings import settings
 
@@ -159,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rules", type=Path, default=live_path, help="rule file to try")
     parser.add_argument("--decisions", type=Path, default=chosen.home / "decisions", help="decision log")
     options = parser.parse_args(arguments)
-    files = [path for path in sorted(options.decisions.rglob("*.parquet")) if not path.name.startswith(".")]
+    files = parquet_files(options.decisions)
     if not files:
         print(f"no decisions under {options.decisions}: score something first (make demo)", file=sys.stderr)
         return 1

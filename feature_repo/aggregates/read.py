@@ -13,7 +13,7 @@ from feature_repo.aggregates.grid import CUTS_PER_DAY, HALF, INTERVAL_US, LOW, G
 from feature_repo.aggregates.profile import Peers
 from fraud.features.entities import ENTITIES, PROFILE_DAYS, Entity
 from stores.labels import effective_words, strength
-from stores.lake import data_files
+from stores.lake_files import files_of_date
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -44,7 +44,7 @@ def _dates(root: Path, kind: str, first: date, last: date) -> list[str]:
 
 
 def _load(spark: SparkSession, schema: str, folders: list[str]) -> DataFrame:
-    files = [str(path) for folder in folders for path in data_files(Path(folder))]
+    files = [str(path) for folder in folders for path in files_of_date(Path(folder))]
     return spark.read.schema(schema).parquet(*files) if files else spark.createDataFrame([], schema)
 
 

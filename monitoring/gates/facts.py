@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fraud.contract.cards import SUSPECT, looks_like_card_number
+from stores.files import write_whole
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame as SparkFrame
@@ -224,10 +225,7 @@ class History:
         content = self._all()
         entries = [entry for entry in content.get(key, []) if _summary(entry) != summary]
         content[key] = [*entries, asdict(summary)][-KEPT_RUNS:]
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self._path.with_suffix(".partial")
-        partial.write_text(json.dumps(content))
-        partial.replace(self._path)
+        write_whole(self._path, json.dumps(content))
 
     def _all(self) -> dict[str, list[Mapping[str, Any]]]:
         return dict(json.loads(self._path.read_text())) if self._path.exists() else {}

@@ -13,21 +13,11 @@ import pyarrow.parquet as pq
 from fraud.features.entities import ENTITY_BY_NAME
 from fraud.features.profiles import PROFILE_FEATURES
 from monitoring.gates.checks import Failure
+from stores.lake_files import parquet_files
 
 TIME: Final = pa.timestamp("us", tz="UTC")
 _ENTITY: Final = re.compile(r"(?:profiles|velocity)/([a-z]+)(?:/|$)")
 _AGAIN: Final = "write the file again from its source; the step did not read any of it"
-
-
-def data_files(path: Path) -> list[Path]:
-    """The parquet files of a file or folder, without unfinished ones, in the order of their names."""
-    if path.is_file():
-        return [path]
-    return sorted(
-        file
-        for file in path.rglob("*.parquet")
-        if not any(part.startswith((".", "_")) for part in file.relative_to(path).parts)
-    )
 
 
 def entity_of(path: Path) -> str | None:
@@ -63,7 +53,7 @@ def expected_schema(gate: str, entity: str | None) -> dict[str, pa.DataType]:
 
 def inspect(gate: str, path: Path, entity: str | None) -> tuple[list[Path], list[Failure]]:
     """The files of a batch, and what is wrong with them as files."""
-    files = data_files(path) if path.exists() else []
+    files = parquet_files(path) if path.exists() else []
     if not files:
         what = f"{path} holds no parquet file" if path.exists() else f"{path} does not exist"
         return [], [

@@ -22,6 +22,7 @@ from fraud.features.entities import CUT_INTERVAL, ENTITIES, PROFILE_TTL
 from monitoring.page import Tone
 from stores.deployment import DeploymentError, read_deployment
 from stores.event_log import stream_name
+from stores.lake_files import parquet_files
 from stores.models import model_folder, versions
 from stores.redis_url import is_cluster
 from stores.settings import Settings
@@ -67,7 +68,7 @@ def event_clock(config: Settings) -> datetime | None:
     found = []
     for root in (config.lake / "transactions", config.home / "decisions"):
         day = newest(root, "date=*")
-        files = sorted(day.rglob("*.parquet")) if day else []
+        files = parquet_files(day) if day else []
         for file in files[-24:]:
             value = _largest(file, "event_timestamp")
             if value is not None:
@@ -93,7 +94,7 @@ def _largest(file: Path, column: str) -> datetime | None:
 
 
 def _rows(folder: Path) -> int:
-    return sum(pq.read_metadata(file).num_rows for file in folder.rglob("[!._]*.parquet"))
+    return sum(pq.read_metadata(file).num_rows for file in parquet_files(folder))
 
 
 def _labels_known(root: Path, clock: datetime | None) -> str:

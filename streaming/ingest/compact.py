@@ -2,7 +2,7 @@
 
 The flow writes a file per partition and snapshot. Files that have not changed for a while are
 merged per date and run. A plan says first which files the merged one will replace: readers that
-list a date by `stores.lake.data_files` see each row once at any moment, and a run that is
+list a date by `stores.lake_files.files_of_date` see each row once at any moment, and a run that is
 interrupted is completed by the next. Run one at a time.
 """
 
@@ -17,7 +17,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stores.lake import TRANSACTIONS, data_files, write_parquet
+from stores.files import write_whole
+from stores.lake import TRANSACTIONS
+from stores.lake_files import files_of_date, write_parquet
 from stores.settings import settings
 from streaming.ingest.arrival_log import ARRIVAL_FILE
 
@@ -33,7 +35,7 @@ def compact(lake: Path, *, older_than_s: float = 3_600, now: float | None = None
         finish_interrupted(folder)
         sources = [
             path
-            for path in data_files(folder)
+            for path in files_of_date(folder)
             if ARRIVAL_FILE.fullmatch(path.name) and path.stat().st_mtime < now - older_than_s
         ]
         if len(sources) >= _FEWEST:
@@ -58,9 +60,7 @@ def _merge(folder: Path, sources: list[Path]) -> None:
     digest = hashlib.blake2b("\n".join(names).encode(), digest_size=8).hexdigest()
     target = folder / f"arrivals-{digest}.parquet"
     plan = folder / f"_compact-{digest}.json"
-    unfinished = plan.with_suffix(".tmp")
-    unfinished.write_text(json.dumps({"target": target.name, "sources": names}))
-    unfinished.replace(plan)
+    write_whole(plan, json.dumps({"target": target.name, "sources": names}), durable=True)
     table = pa.concat_tables([pq.ParquetFile(path).read() for path in sources])
     write_parquet(table.sort_by("ingest_seq"), target)
     finish_interrupted(folder)

@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from fraud.contract.cards import card_numbers, looks_like_card_number
 from fraud.contract.transaction import ContractError
+from stores.files import write_whole
 from stores.settings import Settings, settings
 
 _DIGIT: Final = re.compile(r"\d")
@@ -79,11 +80,8 @@ class LetterBox:
         """Write what is buffered; the positions in the name make a second flush of it harmless."""
         if not self._letters:
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{_file_safe(self._letters[0].position)}.jsonl"
-        unfinished = path.with_name(f".{path.name}.tmp")
-        unfinished.write_bytes(b"".join(_encode(letter) + b"\n" for letter in self._letters))
-        unfinished.replace(path)
+        write_whole(path, b"".join(_encode(letter) + b"\n" for letter in self._letters))
         self._letters.clear()
 
 

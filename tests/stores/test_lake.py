@@ -23,9 +23,9 @@ from stores.lake import (
     transaction_table,
     transactions_from_table,
     write_labels,
-    write_parquet,
     write_transactions,
 )
+from stores.lake_files import write_parquet
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -1,0 +1,66 @@
+"""The parquet files of the lake: which of them hold a date's rows, and how one is written.
+
+A compaction names its sources in a plan before the merged file appears; from then until they are
+deleted, both are in the folder. Whoever lists files by this module sees each row in one of them.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stores.files import written_whole
+
+
+def files_of_date(folder: Path) -> list[Path]:
+    """The files that hold the rows of one folder, each row in one of them, by name.
+
+    Plans are read before and after the files are listed, so that one that comes or goes meanwhile
+    is known.
+    """
+    plans = read_plans(folder)
+    files = {path.name: path for path in folder.glob("[!._]*.parquet")}
+    plans |= read_plans(folder)
+    for target, sources in plans.items():
+        if target in files:
+            for name in sources:
+                files.pop(name, None)
+    return [files[name] for name in sorted(files)]
+
+
+def parquet_files(path: Path) -> list[Path]:
+    """The files that hold the rows of a file or of a folder of any depth, sorted, without unfinished ones."""
+    if path.is_file():
+        return [path]
+    folders = {file.parent for file in path.rglob("*.parquet")}
+    shown = [
+        folder
+        for folder in folders
+        if not any(part.startswith((".", "_")) for part in folder.relative_to(path).parts)
+    ]
+    return sorted(file for folder in shown for file in files_of_date(folder))
+
+
+def read_plans(folder: Path) -> dict[str, list[str]]:
+    """Names of merged files, here or to come, with the names of the files that each replaces."""
+    plans = {}
+    for path in folder.glob("_compact-*.json"):
+        try:
+            planned = json.loads(path.read_bytes())
+        except FileNotFoundError:  # just completed
+            continue
+        plans[planned["target"]] = planned["sources"]
+    return plans
+
+
+def write_parquet(table: pa.Table, path: Path, *, durable: bool = True) -> Path:
+    """Write `table` to `path` so that a reader sees the old file or the whole new one.
+
+    A `durable` file survives a power cut once this returns; what can be made again need not wait.
+    """
+    with written_whole(path, durable=durable) as unfinished:
+        pq.write_table(table, unfinished, compression="zstd")
+    return path
