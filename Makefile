@@ -31,6 +31,8 @@ lock: install ## write the locks anew: requirements/dev.txt, jobs.txt, serving.t
 	@requirements/lock.sh $(ARGS)
 check-platforms: install ## ask whether every package has a wheel for Linux x86-64, Linux ARM64 and Apple silicon
 	@requirements/check.sh
+smoke: install ## the lock on the other supported Python, and a look that it works
+	@requirements/smoke.sh
 up: install ## start Redis, the stream and the service, and leave them serving
 	@$(TOLLGATE) up
 down: install ## end what `make up` started

@@ -27,7 +27,8 @@ def open_store() -> FeatureStore:
 
 def apply_definitions() -> None:
     """What ``feast -c feature_repo apply`` does, within this process."""
-    from feature_repo import definitions
+    # Feast's Spark store, which it loads late, would have its warnings said again (`open_store`).
+    from feature_repo import definitions, offline_store  # noqa: F401
 
     # Sources hold the lake's folder as it was set when the module was read.
     definitions = importlib.reload(definitions)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import json
 import os
@@ -300,3 +301,27 @@ def test_every_figure_that_operators_need_is_exported(tmp_path: Path, store: Pat
                      "model_age_seconds", "requests", "rules_refused", "model_refused", "registry_refused")
     }  # fmt: skip
     assert {"tollgate_degraded", "tollgate_rule_hits", "tollgate_repeated"} <= families.keys()
+
+
+async def _while_the_disk_refuses(store: Path, url: str, folder: Path) -> list[list[str]]:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async with worker(copied(store, folder), url) as (_, post):
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(os, "pwrite", full)
+            during = [(await post(transaction_id=f"full-{number}")).json()["degraded"] for number in range(3)]
+        after = []
+        for number in range(20):  # the log tries the disk again with each batch
+            after = (await post(transaction_id=f"room-{number}")).json()["degraded"]
+        return [*during, after]
+
+
+def test_answers_say_when_their_decisions_wait_in_memory_for_the_disk(
+    store: Path, url: str, tmp_path: Path
+) -> None:
+    first, second, third, after = asyncio.run(_while_the_disk_refuses(store, url, tmp_path))
+    mark = "decision_log:held_in_memory"
+    assert mark not in first  # nothing waited yet when it was decided
+    assert mark in second and mark in third
+    assert mark not in after

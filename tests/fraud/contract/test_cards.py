@@ -184,3 +184,11 @@ def test_text_without_a_card_number_is_left_alone() -> None:
     for text in ("", "order 1234", "2026-03-01 12:00:00.250", "+49 30 1234567", "203.0.113.7"):
         assert not looks_like_card_number(text)
         assert redact(text) == text
+
+
+@pytest.mark.parametrize("pair", ["00", "18", "26", "34", "42", "59", "67", "75", "83", "91"])
+def test_each_digit_is_doubled_as_the_standard_says(pair: str) -> None:
+    # ISO/IEC 7812-1, annex B: the digit beside the check digit counts double, and of 10 and more its digits' sum.
+    assert luhn_valid(pair)
+    assert not any(luhn_valid(pair[0] + last) for last in "0123456789" if last != pair[1])
+    assert luhn_valid("1" + pair[0] + str((int(pair[1]) + 9) % 10)) and luhn_valid("79927398713")

@@ -196,3 +196,16 @@ def test_files_of_forgotten_ids_go_once_no_snapshot_to_resume_from_names_them(tm
     for _ in range(4):
         recent.snapshot()
     assert [path.name for path in tmp_path.iterdir()] == ["000000000002.ids"]
+
+
+@pytest.mark.parametrize(("later_ms", "left"), [(1_000, 2), (1_001, 1)])
+def test_ids_are_forgotten_once_they_are_older_than_the_horizon(later_ms: int, left: int) -> None:
+    #  event time   0 .......... 1000 | 1001
+    #  8,192 ids    x                              forgotten when the newest is more than 1000 later
+    recent = RecentIds(1_000_000, 1_000)
+    for key in range(8_192):
+        recent.add(key, 0)
+    for key in range(8_192, 2 * 8_192):
+        recent.add(key, later_ms)
+    assert len(recent) == left * 8_192
+    assert recent.add(5, later_ms) == (left == 1)
