@@ -15,13 +15,14 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import orjson
 
 from datasets.folder import read_info
 from embedded.demo_plan import SMALL, DemoError, Options, Plan, plan, prepare_home
 from embedded.processes import Child, ProcessFailedError, stop_on_sigterm
-from embedded.redis_server import RedisServer, free_port, start_redis
+from embedded.redis_server import RedisServer, free_port, password_file, start_redis
 from embedded.replay import Replay, ReplayError, ReplayResult, ReplaySettings
 from embedded.steps import MemoryWatch, Steps, note, progress
 from embedded.summary import replay_figures, table, write_summary
@@ -54,6 +55,10 @@ class Demo:
     def run(self) -> dict[str, Any]:
         """Run every step; whatever was started is ended, also when a step fails."""
         prepare_home(self.config.home, self.config.results, self.config.run)
+        secret = password_file(self.config.home.absolute() / "redis")
+        os.environ["TOLLGATE_REDIS_URL"] += f"?password_file={quote(str(secret))}"
+        settings.cache_clear()
+        self.config = settings()
         with MemoryWatch() as memory:
             try:
                 self._loop()
@@ -188,8 +193,10 @@ class Demo:
         from embedded.platform import start_service, start_stream
         from jobs.cut import materialize_cut
 
-        port = self.config.redis.address.nodes[0][1]
-        self._redis = start_redis(self.config.home / "redis", port, durable=True)
+        address = self.config.redis.address
+        self._redis = start_redis(
+            self.config.home / "redis", address.nodes[0][1], durable=True, password=address.login.password
+        )
         written = materialize_cut(chosen.replay_from - CUT_INTERVAL)
         note(f"{written:,} profiles online")
         self._children.append(start_stream(self.config))

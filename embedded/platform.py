@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from embedded.processes import Child, ProcessFailedError, answers, module_command
-from embedded.redis_server import free_port, start_redis
+from embedded.redis_server import free_port, password_file, start_redis
 from machine.linux import has_ended
 from stores.redis_clients import AWAY, ServerError, connect
 from stores.redis_url import RedisAddress
@@ -90,8 +90,9 @@ def service_url(config: Settings) -> str:
 
 def up() -> int:
     """Start what is not running: Redis (if its address is this machine), the stream, the service."""
+    password_file(settings().home / "redis")
+    settings.cache_clear()  # the address names the file from now on
     config = settings()
-    config.home.mkdir(parents=True, exist_ok=True)
     if state_file(config).exists():
         raise PlatformError("the platform is already up (or was not ended): run `make down` first")
     if not (config.home / "bentoml").exists():
@@ -102,7 +103,9 @@ def up() -> int:
     try:
         ours = address.kind == "single" and address.nodes and address.nodes[0][0] in _LOOPBACK
         if ours and not _redis_answers(address):
-            server = start_redis(config.home / "redis", address.nodes[0][1], durable=True)
+            server = start_redis(
+                config.home / "redis", address.nodes[0][1], durable=True, password=address.login.password
+            )
             pids["redis"] = server.pid
         metrics_port = config.stream.metrics_port or free_port()
         children.append(start_stream(config, metrics_port))

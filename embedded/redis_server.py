@@ -4,8 +4,10 @@ carries. Any Redis from 6.2 on does as well.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
+import secrets
 import socket
 import subprocess
 import time
@@ -16,6 +18,8 @@ from typing import Final
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+
+from stores.settings import EMBEDDED_PASSWORD
 
 #: Bytes of the largest value of a hash that is kept as one list instead of a table: with the usual 64, a
 #: velocity state makes every entity a table, of more memory and with half a dozen places to look at.
@@ -76,31 +80,57 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def password_file(directory: Path) -> Path:
+    """The file of the random password of the server in `directory`, made (0600) if there is none.
+
+    A URL names it (`?password_file=`): the password stands in no environment and no list of processes.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = directory / Path(EMBEDDED_PASSWORD).name
+    unfinished = directory / f".password.{os.getpid()}"
+    with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(secrets.token_urlsafe(32) + "\n")
+    with contextlib.suppress(FileExistsError):
+        os.link(unfinished, path)  # of several that start at once, the first one's
+    unfinished.unlink()
+    return path
+
+
 def start_redis(
-    directory: Path, port: int | None = None, *, durable: bool = False, server: Path | None = None
+    directory: Path,
+    port: int | None = None,
+    *,
+    durable: bool = False,
+    server: Path | None = None,
+    password: str | None = None,
 ) -> RedisServer:
     """Start `server`, or else the bundled one, on a loopback port and wait until it answers (ten seconds at
     most).
 
     With `durable` every second of writes is kept in an append-only file in `directory`, so
-    that a restart finds them again.
+    that a restart finds them again. With `password` it answers nobody else: the loopback interface is
+    open to every user of the machine.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     port = port or free_port()
     log = directory / "redis.log"
+    secret = directory / "secret.conf"
+    with os.fdopen(os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(f'requirepass "{password}"\n' if password else "")
     command = [
-        str(server or binary()), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(directory),
+        str(server or binary()), str(secret), "--port", str(port), "--bind", "127.0.0.1",
+        "--dir", str(directory),
         "--save", "", "--appendonly", "yes" if durable else "no", "--logfile", str(log), "--daemonize", "no",
         "--hash-max-ziplist-value", str(_LARGEST_IN_LIST),
     ]  # fmt: skip
     process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        command, umask=0o077, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         env=os.environ | _ALLOCATOR,
     )  # fmt: skip
     running = RedisServer(process, port, directory)
     deadline = time.monotonic() + 10
     # No retries of the client's own: they wait about a second each.
-    with redis.Redis(port=port, retry=Retry(NoBackoff(), 0)) as client:
+    with redis.Redis(port=port, password=password, retry=Retry(NoBackoff(), 0)) as client:
         while True:
             try:
                 client.ping()

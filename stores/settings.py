@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
 
 from pydantic import Field, ValidationError
 from pydantic.fields import FieldInfo
@@ -45,6 +46,9 @@ HERE = REPOSITORY if (REPOSITORY / "pyproject.toml").exists() else Path.cwd()
 
 PREFIX = "TOLLGATE_"
 
+#: Below the home: the password of the embedded Valkey, for this user alone.
+EMBEDDED_PASSWORD = "redis/password"
+
 #: Variables with the prefix that are no settings: read by the setup script before Python runs.
 _ELSEWHERE = frozenset({"TOLLGATE_PYTHON"})
 
@@ -73,6 +77,10 @@ class Settings(Group):
         default_factory=lambda known: default_run_folder(known.get("home", Path())), alias="TOLLGATE_RUN",
         description="folder on this host's own disk for what means nothing elsewhere or after a restart (metrics snapshots, "
         "locks, shared memory), never shared by two hosts; without it one in `XDG_RUNTIME_DIR` or the system's temporary folder",
+    )  # fmt: skip
+    umask: Literal["077", "027", "007"] = Field(
+        "077", alias="TOLLGATE_UMASK",
+        description="permissions that no file gets (octal): everything is for this user alone, or, where parts run as several users, for their group too",
     )  # fmt: skip
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", alias="TOLLGATE_LOG_LEVEL", description="least severe message that is logged"
@@ -152,6 +160,7 @@ def _read(flat: Mapping[str, Any]) -> Settings:
     def own(group: type[Group]) -> dict[str, Any]:
         return {variable: flat[variable] for _, variable, _ in variables(group) if variable in flat}
 
+    flat = _with_embedded_password(flat)
     try:
         return Settings.model_validate(
             own(Settings) | {name: own(group) for name, group in _groups().items()}
@@ -163,6 +172,16 @@ def _read(flat: Mapping[str, Any]) -> Settings:
             variable = next(str(part) for part in problem["loc"] if part in known)
             lines.append(f"{variable}: {problem['msg']} ({known[variable].description})")
         raise SettingsError("; ".join(lines)) from None
+
+
+def _with_embedded_password(flat: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The embedded server's address names the file of its password, once it has one."""
+    variable, home = "TOLLGATE_REDIS_URL", Path(flat.get("TOLLGATE_HOME", REPOSITORY / ".tollgate"))
+    file = (home / EMBEDDED_PASSWORD).absolute()
+    if variable in flat or not file.is_file():
+        return flat
+    default = RedisSettings.model_fields["url"].default
+    return {**flat, variable: f"{default}?password_file={quote(str(file))}"}
 
 
 def _is_service_link(name: str, given: Mapping[str, str]) -> bool:
@@ -189,11 +208,26 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
 
 @lru_cache(maxsize=1)
 def settings() -> Settings:
-    """The settings of this process. The first call puts its reference rates into force."""
+    """The settings of this process. The first call puts its reference rates into force, and its mask:
+    from there on this process, and what it starts, makes its files for its user alone.
+    """
     chosen = load_settings()
+    os.umask(int(chosen.umask, 8))
+    _close_to_others(chosen)
     if chosen.contract.reference_rates is not None:
         try:
             apply_rates(chosen.contract.reference_rates)
         except RatesError as error:
             raise SettingsError(f"TOLLGATE_REFERENCE_RATES: {error}") from None
     return chosen
+
+
+def _close_to_others(chosen: Settings) -> None:
+    """Take from a home that is there already, perhaps made under another mask, what the mask takes."""
+    mask = int(chosen.umask, 8)
+    try:
+        found = chosen.home.stat()
+        if found.st_uid == os.getuid() and found.st_mode & mask:
+            chosen.home.chmod(found.st_mode & 0o777 & ~mask)
+    except OSError:
+        return  # there is none yet

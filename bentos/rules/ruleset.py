@@ -19,11 +19,16 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
+from bentos.base.guarded import EXITS
 from fraud.contract.transaction import FIELDS, Transaction
 from fraud.decision.rules import ACTIONS, Action, Rule
 from fraud.features.feature_list import VECTOR
 
 DEFAULT_RULES: Final = Path(__file__).with_name("rules.yaml")
+#: Bounds of a file, of its rules and of one condition.
+_LARGEST: Final = 1_000_000
+_MOST: Final = 1_000
+_LONGEST: Final = 4_096
 _KEYS: Final = frozenset({"name", "when", "action", "reason", "adjust"})
 _REASON: Final = re.compile(r"[A-Z][A-Z0-9_]{1,47}")
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{1,63}")
@@ -125,7 +130,9 @@ class RuleSet:
             try:
                 if one.execute({name: values[name] for name in one.variables}) is True:
                     found.append(one.rule)
-            except (TypeError, ValueError, RuntimeError, ArithmeticError):
+            except EXITS:
+                raise
+            except BaseException:  # noqa: BLE001  # a panic of the library is no Exception
                 self.errors += 1
         return found
 
@@ -140,6 +147,9 @@ def _possible(one: _Compiled, values: dict[str, Any]) -> bool:
 
 def _compile(rule: Rule, problems: list[str]) -> _Compiled | None:
     where = f"line {rule.line}: rule {rule.name}"
+    if len(rule.when) > _LONGEST:
+        problems.append(f"{where}: when is longer than {_LONGEST} characters")
+        return None
     try:
         program = cel.compile(rule.when)
     except ValueError as error:
@@ -180,9 +190,21 @@ def _compile(rule: Rule, problems: list[str]) -> _Compiled | None:
 
 
 def load_rules(path: Path) -> RuleSet:
-    """The rules in a YAML file; raise `RuleError` with every problem and its line."""
+    """The rules in a YAML file; raise `RuleError` with every problem and its line, and nothing else."""
     try:
-        text = path.read_bytes()
+        return _load(path)
+    except (RuleError, *EXITS):
+        raise
+    except BaseException as error:  # noqa: BLE001  # deep YAML, and panics of the CEL library
+        raise RuleError([f"{path.name}: cannot be read: {type(error).__name__}"]) from None
+
+
+def _load(path: Path) -> RuleSet:
+    try:
+        with path.open("rb") as file:
+            text = file.read(_LARGEST + 1)
+        if len(text) > _LARGEST:
+            raise RuleError([f"{path.name}: is larger than {_LARGEST} bytes"])
         document = yaml.compose(text, Loader=yaml.SafeLoader)
     except OSError as error:
         raise RuleError([f"{path.name}: {error.strerror}"]) from None
@@ -193,6 +215,8 @@ def load_rules(path: Path) -> RuleSet:
     problems: list[str] = []
     rules: list[Rule] = []
     entries = _entries(document, problems)
+    if len(entries) > _MOST:
+        raise RuleError([f"{path.name}: holds more than {_MOST} rules"])
     for node in entries:
         rule = _rule(node, problems)
         if rule is not None:
@@ -223,6 +247,9 @@ def _rule(node: yaml.Node, problems: list[str]) -> Rule | None:
     line = node.start_mark.line + 1
     if not isinstance(node, yaml.MappingNode):
         problems.append(f"line {line}: a rule should have a name, when, action and reason")
+        return None
+    if not all(isinstance(key, yaml.ScalarNode) for key, _ in node.value):
+        problems.append(f"line {line}: the parts of a rule should have names")
         return None
     entry = {key.value: value.value for key, value in node.value if isinstance(value, yaml.ScalarNode)}
     unknown = {key.value for key, _ in node.value} - _KEYS

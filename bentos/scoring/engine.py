@@ -9,8 +9,10 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from time import perf_counter
 
+from bentos.base.guarded import guarded
 from bentos.base.metrics import Metrics
 from bentos.base.problem import Problem, refused
 from bentos.base.work import Work
@@ -204,31 +206,35 @@ class Engine:
     # -- beside the requests ---------------------------------------------------------------
 
     async def _tick(self) -> None:
+        """What one part stumbles on keeps no other one from its turn."""
         turn = 0
         while True:
             await asyncio.sleep(_TICK)
             turn += 1
-            try:
-                for sink in self.scorer.sinks:
-                    await sink.tick()
-                if turn % 4 == 0:
-                    await self._second()
-            except Exception:  # noqa: BLE001  # the ticker must outlive whatever it stumbles on
-                _log.exception("a periodic task failed")
+            for sink in self.scorer.sinks:
+                await guarded("sink", sink.tick)
+            if turn % 4 == 0:
+                await self._second()
 
     async def _second(self) -> None:
         for look in self._every_second:
-            look(self.metrics)
-        await self.scorer.tick()
+            await guarded("look", partial(look, self.metrics))
+        await guarded("scorer", self.scorer.tick)
+        await guarded("labels", self._look_at_labels)
+        self.metrics.gauge("in_flight", self.in_flight)
+        await guarded("metrics", partial(asyncio.to_thread, self._workers.write))
+        await guarded("converter", self._convert_again)
+        await guarded("journal", partial(asyncio.to_thread, self.scorer.log.sync))
+
+    def _look_at_labels(self) -> None:
         self.labels.tick()
         waiting = read_summary(self.settings.home)
         self.metrics.gauge("labels_waiting", waiting.waiting)
         self.metrics.gauge("labels_aside", waiting.aside)
-        self.metrics.gauge("in_flight", self.in_flight)
-        await asyncio.to_thread(self._workers.write)
+
+    def _convert_again(self) -> None:
         if self._converter is not None and self._converter.poll() is not None:
             self._convert()
-        await asyncio.to_thread(self.scorer.log.sync)
 
     def _convert(self) -> None:
         """Run the conversion to parquet in a process of its own, with this worker's life."""

@@ -11,6 +11,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import cast
@@ -18,6 +19,7 @@ from typing import cast
 import msgspec
 import numpy as np
 
+from bentos.base.guarded import guarded
 from bentos.base.metrics import Metrics
 from bentos.base.problem import Problem
 from bentos.base.stages import Stages, Watch
@@ -252,14 +254,12 @@ class Scorer:
 
     async def tick(self) -> None:
         """Once a second: notice changes of models and rules, retry what waits, set the gauges."""
-        self.keys.refresh()
-        self.rules.refresh()
-        self.reader.plans.refresh()
-        self.scores.room.look()
-        self.log.tick()
+        for look in (self.keys.refresh, self.rules.refresh, self.reader.plans.refresh, self.scores.room.look):
+            await guarded("look", look)
+        await guarded("journal", self.log.tick)
         for sink in self.sinks:
-            await sink.tick()
-        self.once.tick(owes=self._answers.late)
+            await guarded("sink", sink.tick)
+        await guarded("once", partial(self.once.tick, owes=self._answers.late))
         metrics, line = self.metrics, self.scores.room.current
         metrics.gauge("breaker_state", STATES.index(self.reader.breaker.state), "redis")
         metrics.gauge("breaker_state", STATES.index(self.scores.breaker.state), "model")
