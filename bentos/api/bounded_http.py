@@ -33,6 +33,9 @@ _JSON: Final = b"content-type: application/json\r\ncontent-length: %d\r\n"
 _CLOSE: Final = b"connection: close\r\n"
 #: Bytes of a body and all that frames it (chunks' sizes, trailers): twice the largest that a route takes.
 LARGEST_FRAMED: Final = 3_000_000
+#: Requests of one connection that may wait for the one before them. A read may hold thousands of short ones,
+#: and each that waits takes kilobytes.
+MOST_PIPELINED: Final = 64
 #: Files a worker needs beside its callers' connections.
 _OTHER_FILES: Final = 128
 
@@ -203,6 +206,8 @@ class BoundedHttp(HttpToolsProtocol):
             self._stop(505, "(version)", "should be HTTP/1.1", "version")
         if self.parser.should_upgrade() or any(name == b"upgrade" for name, _ in self.headers):
             self._stop(400, "upgrade", "should be absent", "upgrade")
+        if len(self.pipeline) >= MOST_PIPELINED:
+            self._stop(503, "(connection)", f"has more than {MOST_PIPELINED} requests waiting", "pipelined")
         url, headers, expect = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
         self.headers.extend(headers)

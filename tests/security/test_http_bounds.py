@@ -11,7 +11,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from bentos.api.bounded_http import peer_of
+from bentos.api.bounded_http import MOST_PIPELINED, peer_of
 from tests.bentos.running import Service, wait_for
 from tests.security.raw_http import ask, connected, counted, read_answers, read_to_end, request, scored
 
@@ -236,6 +236,21 @@ def test_a_network_of_ipv6_is_one_caller_and_an_address_of_ipv4_is_itself() -> N
     assert peer_of("2001:db8:1:3::1") != peer_of("2001:db8:1:2::1")
     assert peer_of("::ffff:192.0.2.7") == peer_of("192.0.2.7") == "192.0.2.7"
     assert peer_of("::1") == "::1"
+
+
+@h1
+def test_of_thousands_of_requests_in_one_read_few_wait_and_the_rest_end_the_connection(
+    guarded: Service,
+) -> None:
+    short = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n"
+    with refusal(guarded, "pipelined"), connected(guarded) as connection:
+        connection.sendall(short * 1500)
+        answers = read_to_end(connection)
+        assert {answer.status for answer in answers} == {200}
+        assert len(answers) <= MOST_PIPELINED + 2
+    with connected(guarded) as connection:
+        connection.sendall(short * 40)
+        assert [answer.status for answer in read_answers(connection, 40)] == [200] * 40
 
 
 # -- one request, one answer ------------------------------------------------------------------------
