@@ -59,6 +59,10 @@ def _found(entries: Any) -> str:
     return f"{sum(bool(entry['detected']) for entry in entries)} of {len(entries)}"
 
 
+def _held(entries: Any) -> str:
+    return f"{sum(bool(entry['held']) for entry in entries)} of {len(entries)}"
+
+
 _SERVING: Final = "bench/serving.json"
 _STREAM: Final = "bench/streaming.json"
 GROUPS: Final = (
@@ -90,6 +94,9 @@ GROUPS: Final = (
         Figure("requests over all faults", "chaos/serving.json", "faults", of=_total("requests")),
         Figure("requests without an answer", "chaos/serving.json", "faults", "", "0", _total("unanswered")),
         Figure("longest time to recover", "chaos/serving.json", "faults", "s", "under 5", _worst("recovery_s")),
+    )),
+    Group("Attempts to break it", "make test-security", (
+        Figure("findings of reviews that tests hold", "security.json", "", "", "all", _held),
     )),
     Group("The stream", "make bench-streaming", (
         Figure("events, six entities each, one process", _STREAM, "six_entities.events_per_s", "a second"),
@@ -126,8 +133,8 @@ _ROW: Final = re.compile(r"^\| (?P<meaning>.+?) \| (?P<value>.*?) \| (?P<target>
 
 
 def value_at(data: Any, path: str) -> Any:
-    """What stands at `path` in `data`; raise `KeyError` when nothing does."""
-    for part in path.split("."):
+    """What stands at `path` in `data` (all of it, for no path); raise `KeyError` when nothing does."""
+    for part in path.split(".") if path else ():
         if not isinstance(data, Mapping) or part not in data:
             raise KeyError(path)
         data = data[part]
