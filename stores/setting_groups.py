@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from stores.redis_url import RedisAddress, parse_redis_url
 
@@ -21,6 +21,11 @@ def _usable(url: str) -> str:
 Port = Annotated[int, Field(ge=1, le=65535)]
 RedisUrl = Annotated[str, AfterValidator(_usable)]
 TopicName = Annotated[str, Field(pattern="^[a-z][a-z0-9._-]*$")]
+
+
+def _listed(value: object) -> object:
+    """``a,b`` as its items."""
+    return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
 
 
 class Group(BaseModel):
@@ -49,6 +54,11 @@ class ContractSettings(Group):
     reference_rates: Path | None = Field(
         None, alias="TOLLGATE_REFERENCE_RATES",
         description="YAML file of US dollars for one unit of each currency, by which features compare amounts; the program's own rates without it",
+    )  # fmt: skip
+
+    cardless_fields: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field(
+        (), alias="TOLLGATE_CARDLESS_FIELDS",
+        description="fields, by commas, whose ids hold no card number although they look like some: they are not searched for any",
     )  # fmt: skip
 
 

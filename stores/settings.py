@@ -20,6 +20,7 @@ from urllib.parse import quote
 from pydantic import Field, ValidationError
 from pydantic.fields import FieldInfo
 
+from fraud.contract.transaction import declare_cardless
 from stores.reference_rates import RatesError, apply_rates
 from stores.run_folder import default_run_folder
 from stores.setting_groups import (
@@ -208,8 +209,8 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
 
 @lru_cache(maxsize=1)
 def settings() -> Settings:
-    """The settings of this process. The first call puts its reference rates into force, and its mask:
-    from there on this process, and what it starts, makes its files for its user alone.
+    """The settings of this process. The first call puts into force what the contract has of them, and
+    the mask: from there on this process, and what it starts, makes its files for its user alone.
     """
     chosen = load_settings()
     os.umask(int(chosen.umask, 8))
@@ -219,6 +220,10 @@ def settings() -> Settings:
             apply_rates(chosen.contract.reference_rates)
         except RatesError as error:
             raise SettingsError(f"TOLLGATE_REFERENCE_RATES: {error}") from None
+    try:
+        declare_cardless(chosen.contract.cardless_fields)
+    except ValueError as error:
+        raise SettingsError(f"TOLLGATE_CARDLESS_FIELDS: {error}") from None
     return chosen
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from decimal import Decimal
 from time import time_ns
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 from _bentoml_sdk.io_models import IORootModel
 from pydantic import BaseModel, ConfigDict, Field
@@ -19,7 +19,10 @@ from fraud.contract.transaction import Channel, ContractError, Transaction, pars
 
 
 class ScoreRequest(BaseModel):
-    """One card transaction; `fraud.contract.transaction.Transaction` is its definition."""
+    """One card transaction; `fraud.contract.transaction.Transaction` is its definition.
+
+    Optional fields may be absent, null or empty, which mean the same. Text holds no control characters.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -31,11 +34,13 @@ class ScoreRequest(BaseModel):
     amount: Decimal = Field(ge=0, description="exact, with no more decimals than the currency has")
     currency: str = Field(min_length=3, max_length=3, description="ISO 4217")
     channel: Channel
-    terminal_id: str | None = Field(None, min_length=1, max_length=64)
-    device_id: str | None = Field(None, min_length=1, max_length=64)
-    ip: str | None = Field(None, min_length=1, max_length=64)
-    merchant_category: str | None = Field(None, min_length=1, max_length=64)
-    country: str | None = Field(None, pattern="^[A-Z]{2}$", description="ISO 3166 alpha-2")
+    terminal_id: str | None = Field(None, max_length=64)
+    device_id: str | None = Field(None, max_length=64)
+    ip: str | None = Field(None, max_length=64, description="one IPv4 or IPv6 address, or a token of one")
+    merchant_category: (
+        Annotated[str, Field(max_length=64)] | Annotated[int, Field(ge=0, le=999_999)] | None
+    ) = Field(None, description="ISO 18245, such as 5411; a number is read as its text")
+    country: str | None = Field(None, pattern="^([A-Z]{2})?$", description="ISO 3166 alpha-2")
     latitude: float | None = Field(None, ge=-90, le=90)
     longitude: float | None = Field(None, ge=-180, le=180)
 

@@ -18,8 +18,8 @@ from typing import Annotated, Final, Literal, get_args
 import msgspec
 from msgspec import Meta, Struct
 
-from fraud.contract.cards import looks_like_card_number, redact
-from fraud.contract.transaction import ContractError, Identifier
+from fraud.contract.cards import redact
+from fraud.contract.transaction import ContractError, Identifier, canonical_id, canonical_time
 from stores.files import new_series
 from stores.spool import SpoolFile, SpoolFull
 
@@ -111,11 +111,10 @@ def parse_labels(raw: bytes, now: datetime, reporter: Reporter) -> list[KeptLabe
 
 
 def _stamped(label: Label, now: datetime, reporter: Reporter) -> KeptLabel:
-    if looks_like_card_number(label.transaction_id):
-        raise ContractError("transaction_id", "looks like a card number")
+    name = canonical_id(label.transaction_id)
     if label.source not in reporter.sources:
         raise ContractError("source", f"{label.source} is not a source of this client")
-    event = _utc(label.event_time, "event_time")
+    event = canonical_time(_utc(label.event_time, "event_time"))
     known = now if label.known_at is None else _utc(label.known_at, "known_at")
     if not EARLIEST <= event <= now + LATEST_AHEAD:
         raise ContractError("event_time", f"should lie between {EARLIEST:%Y} and now")
@@ -126,9 +125,7 @@ def _stamped(label: Label, now: datetime, reporter: Reporter) -> KeptLabel:
     if known < now - KNOWN_WITHIN and not reporter.admin:
         raise ContractError("known_at", "lies more than an hour back, which takes the scope admin")
     # The sender's clock may be ahead of this one a little: nothing is known before it happened.
-    return KeptLabel(
-        label.transaction_id, event, label.is_fraud, label.source, max(known, event), reporter.name
-    )
+    return KeptLabel(name, event, label.is_fraud, label.source, max(known, event), reporter.name)
 
 
 def _utc(moment: datetime, field: str) -> datetime:

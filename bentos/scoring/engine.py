@@ -111,7 +111,7 @@ class Engine:
     def parse(self, raw: bytes) -> tuple[Transaction, tuple[int, int]]:
         """A valid transaction and its `measures`, as `Work` takes them; raise `Problem`."""
         try:
-            transaction, event_ms, minor = parse_measured(raw, now_ms=time.time_ns() // 1_000_000)
+            transaction, event_ms, minor, _ = parse_measured(raw, now_ms=time.time_ns() // 1_000_000)
         except ContractError as error:
             raise refused(error) from None
         return transaction, (event_ms, minor)

@@ -33,6 +33,10 @@ _BLANKS: Final = b" -\t\n\v\f\r"
 _SHAPE: Final = bytes(
     0x30 if 0x30 <= byte <= 0x39 else 0x2D if byte in _BLANKS else 0x78 for byte in range(256)
 )
+#: As it is, but digits become 0; an escape, DEL and what is not ASCII become a byte beyond ASCII.
+_OUTLINE: Final = bytes(
+    0x30 if 0x30 <= byte <= 0x39 else 0xFF if byte >= 0x7F or byte == 0x5C else byte for byte in range(256)
+)
 _RUN: Final = b"0" * FEWEST
 _ALONE: Final = re.compile(b"0{%d,}" % FEWEST)
 #: Shapes that the printed groupings begin with. All begin with zeros for which `re` can look quickly.
@@ -72,14 +76,22 @@ def looks_like_card_number(text: str) -> bool:
     return _any((text if text.isascii() else in_ascii(text)).encode("ascii", "replace"))
 
 
-def may_hold_card_number(raw: bytes) -> bool:
+def outline(raw: bytes) -> bytes:
+    """`raw` at a glance: every digit is a 0, blanks and dashes are gone, and it is ASCII unless there is
+    an escape, a DEL or a byte beyond ASCII in it."""
+    return raw.translate(_OUTLINE, _BLANKS)
+
+
+def may_hold_card_number(raw: bytes, seen: bytes | None = None) -> bool:
     """A cheap filter over undecoded JSON: False means that no field holds a card number.
 
     True means only that the decoded fields must be looked at one by one. Escaped digits
     (``\\u0034``) cannot hide a number, nor can digits of another script: any escape and any
-    byte beyond ASCII make the answer True.
+    byte beyond ASCII make the answer True. `seen` is the `outline` of `raw`, where that is known.
     """
-    return b"\\" in raw or not raw.isascii() or _any(raw)
+    if seen is None:
+        seen = outline(raw)
+    return not seen.isascii() or (_RUN in seen and _any(raw))
 
 
 def redact(text: str) -> str:

@@ -12,7 +12,7 @@ have a minor unit, and those of list three that were withdrawn since 2010: histo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import Context, Decimal, Inexact, InvalidOperation
+from decimal import ROUND_HALF_EVEN, Context, Decimal, Inexact, InvalidOperation
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple, cast
 
@@ -57,6 +57,12 @@ REFERENCE_CAP: Final = 2**31 - 1
 
 #: Rounds nothing: more digits than any amount has are an error.
 _EXACT: Final = Context(prec=28, Emax=999_999, Emin=-999_999, traps=[Inexact])
+#: An amount that may come from a binary float counts as exact this close to a whole minor unit.
+FLOAT_TOLERANCE: Final = Decimal("1e-6")
+_FLOAT_PLACES: Final = 30
+_WIDE: Final = Context(prec=60, rounding=ROUND_HALF_EVEN)
+_FACTOR: Final = {code: Decimal(10**digits) for code, digits in MINOR_DIGITS.items()}
+_QUANTUM: Final = {code: Decimal(1).scaleb(-digits) for code, digits in MINOR_DIGITS.items()}
 #: A rate is a positive decimal of at most this many places; nothing real is worth more than the bound.
 _RATE_PLACES: Final = 12
 _LARGEST_RATE: Final = 10_000
@@ -114,6 +120,30 @@ def minor_units(amount: Decimal, currency: str) -> int:
     if not exact:
         raise ValueError(f"has more than {digits} decimals, the minor unit of {currency}")
     return whole
+
+
+def nearly_minor_units(amount: Decimal, currency: str) -> int | None:
+    """`amount` in minor units where it lies within a millionth of a whole one, else None.
+
+    Sums of binary floats are printed like that: 304.09999999999997 is 304.10. Beyond 30 decimals
+    nothing was printed from a float.
+    """
+    exponent = amount.as_tuple().exponent
+    if not isinstance(exponent, int) or exponent < -_FLOAT_PLACES:
+        return None
+    scaled = amount.scaleb(MINOR_DIGITS[currency], _WIDE)
+    nearest = scaled.to_integral_value(context=_WIDE)
+    return int(nearest) if abs(scaled - nearest) <= FLOAT_TOLERANCE else None
+
+
+def in_minor_digits(amount: Decimal, currency: str) -> bool:
+    """Whether `amount` has exactly the decimals of its currency, as canonical amounts have."""
+    return amount.same_quantum(_QUANTUM[currency])
+
+
+def whole_minor_units(amount: Decimal, currency: str) -> int:
+    """As `minor_units`, for an amount that is `in_minor_digits`."""
+    return int(amount * _FACTOR[currency])
 
 
 def decimal_amount(minor: int, currency: str) -> Decimal:

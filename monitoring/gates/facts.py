@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fraud.contract.cards import SUSPECT, looks_like_card_number
+from fraud.contract.transaction import searched_fields
 from stores.files import write_whole
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def summarise(gate: str, table: pa.Table, entity: str | None = None) -> Summary:
         pairs = zip(counts.field(0).to_pylist(), counts.field(1).to_pylist(), strict=True)
         summary.hours = {int(hour): int(count) for hour, count in pairs if hour is not None}
     if gate in ("raw", "decisions"):
-        summary.card_numbers = sum(_card_numbers(table[name]) for name in _TEXT if name in names)
+        summary.card_numbers = sum(_card_numbers(table[name]) for name in _searched() if name in names)
     if gate == "raw":
         grouped = table.select(["currency", "amount_minor"]).group_by("currency").aggregate(
             [("amount_minor", "approximate_median"), ("amount_minor", "count")]
@@ -116,7 +117,7 @@ def summarise_spark(gate: str, frame: SparkFrame, entity: str | None = None) -> 
             *[f.avg(f.col(name).isNull().cast("double")).alias(name) for name in OPTIONAL]
         ).first()
         summary.missing = {name: float(nulls[name] or 0.0) for name in OPTIONAL} if nulls else {}
-        for name in _TEXT:
+        for name in _searched():
             suspects = frame.select(name).where(f.col(name).rlike(SUSPECT)).limit(MOST_SUSPECTS).collect()
             summary.card_numbers += sum(looks_like_card_number(row[0]) for row in suspects)
     if gate == "profiles":
@@ -126,6 +127,11 @@ def summarise_spark(gate: str, frame: SparkFrame, entity: str | None = None) -> 
         if row is not None and row["n"] >= FEWEST_AMOUNTS:
             summary.amounts["all"] = float(row["m"])
     return summary
+
+
+def _searched() -> list[str]:
+    declared = searched_fields()
+    return [name for name in _TEXT if name in declared]
 
 
 def _card_numbers(column: pa.ChunkedArray) -> int:

@@ -63,7 +63,7 @@ class Unwritten(NamedTuple):
     def rows(self) -> Arrivals:
         rows = Arrivals.none()
         for payload in self.payloads:
-            transaction, event_ms, minor = parse_measured(payload)
+            transaction, event_ms, minor, _ = parse_measured(payload)
             rows.seen.append(observe_measured(transaction, event_ms, minor))
             rows.minor.append(minor)
         rows.sequences.extend(self.sequences)
@@ -195,7 +195,7 @@ def _read_texts(payloads: list[bytes]) -> pa.Table:
             read_options=pj.ReadOptions(use_threads=False, block_size=len(data) + 1),
             parse_options=_AS_IN_THE_LOG,
         )
-    except pa.ArrowInvalid:  # such as a field that is given twice, of which the contract takes the last
+    except pa.ArrowInvalid:  # such as a number where the contract reads text
         return parsed_texts(payloads)
     return texts if len(texts) == len(payloads) else parsed_texts(payloads)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import Final, NamedTuple
 
-from fraud.contract.transaction import ContractError, parse_measured
+from fraud.contract.transaction import ContractError, encode_transaction, parse_measured
 from fraud.state.observation import Observation, observe_measured
 from stores.keys import Seal
 from streaming import metrics
@@ -95,7 +95,7 @@ class Ingest:
         late = duplicates = 0
         for payload, position, appended in zip(*batch, strict=True):
             try:
-                transaction, event_ms, minor = parse_measured(payload, now_ms=now_ms)
+                transaction, event_ms, minor, altered = parse_measured(payload, now_ms=now_ms)
             except ContractError as refusal:
                 error = refusal
                 if payload.startswith(CONTROL_PREFIX):
@@ -119,7 +119,7 @@ class Ingest:
             arrivals.minor.append(minor)
             arrivals.sequences.append(sequence << 8 | self._partition)
             arrivals.known_us.append(clock * 1000 + 1)
-            arrivals.payloads.append(payload)
+            arrivals.payloads.append(encode_transaction(transaction) if altered else payload)
             for place, value in enumerate(seen.ids):
                 if value is not None:
                     shard = place * SHARDS + shard_of(value)

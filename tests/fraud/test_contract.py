@@ -93,7 +93,9 @@ def each(fields: Sequence[str], *wrongs: Any) -> list[tuple[str, Any]]:
 
 
 WRONG_TYPES = [
-    *each(TEXTS, 17, True, ["x"], {"a": SECRET}),
+    *each([field for field in TEXTS if field != "merchant_category"], 17),
+    *each(["merchant_category"], -1, 54.11),
+    *each(TEXTS, True, ["x"], {"a": SECRET}),
     *each(["event_time"], 1_772_366_400, SECRET, True, [SECRET]),
     *each(["amount"], SECRET, True, [12], "12,34", "", "1 2"),
     *each(["currency"], 978, True, None, []),
@@ -111,14 +113,15 @@ def test_a_field_of_the_wrong_type_is_named_and_never_repeated(field: str, wrong
 
 
 OUT_OF_RANGE = [
-    *each(TEXTS, "", SECRET * 4),
+    *each([field for field in TEXTS if field in REQUIRED], "", " ", "\u00a0"),
+    *each(TEXTS, SECRET * 4),
     *each(["event_time"], "2026-03-01T12:00:00", "2026-13-01T12:00:00Z"),  # no offset; no such month
     *each(["event_time"], "1999-12-31T23:59:59.999Z", "0001-01-01T00:00:00+14:00"),
     *each(["amount"], "-0.01", "12.345", "NaN", "Infinity", "-Infinity", "sNaN", "1e13", -1, 1e300),
     *each(["amount"], "1e999999", "1e-999999", "0." + "0" * 40 + "1", "1." + "0" * 40 + "1"),
     *each(["amount"], str(LARGEST_AMOUNT // 100) + ".01"),
     *each(["currency"], "eur", "XXX", "", "EURO"),
-    *each(["country"], "de", "DEU", "D", "", "D1", "DE\n"),
+    *each(["country"], "de", "DEU", "D", "D1", "DE\n", "ÄÖ"),
     *each(["latitude"], 90.000001, -91, 1e300, ...),
     *each(["longitude"], 180.000001, -181, 1e300, None),
 ]
