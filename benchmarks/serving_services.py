@@ -14,8 +14,8 @@ from pathlib import Path
 
 import psutil
 
-from bentos.log.decision_log import journal_folder
 from embedded.redis_server import free_port
+from stores.decisions import journal_folder
 
 
 def _rows_in(segment: Path) -> bool:

@@ -28,6 +28,7 @@ from embedded.steps import MemoryWatch, Steps, note, progress
 from embedded.summary import replay_figures, table, write_summary
 from fraud.contract.transaction import Transaction
 from fraud.features.entities import CUT_INTERVAL, ENTITIES
+from stores.decisions import decisions_folder
 from stores.settings import Settings, settings
 
 if TYPE_CHECKING:
@@ -285,7 +286,7 @@ class Demo:
 
         self._velocity(chosen.replay_from, chosen.replay_to, spark)
         served = read_decisions(
-            self.config.home / "decisions", start=chosen.replay_from, end=chosen.replay_to
+            decisions_folder(self.config.home), start=chosen.replay_from, end=chosen.replay_to
         )
         report = compare(served, rebuild(served, spark=spark), VECTOR)
         write_report(report, self.config.results / "parity")

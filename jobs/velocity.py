@@ -27,6 +27,7 @@ from monitoring.decisions import DecisionLogError, read_decisions
 from monitoring.gates.checks import GateBlockedError
 from monitoring.gates.run import default_history, publish_state, run_gate
 from monitoring.parity.report import ParityReport, compare, to_prometheus, write_report
+from stores.decisions import decisions_folder
 from stores.settings import settings
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def skew(
     from fraud.features.feature_list import VECTOR
     from training.dataset import rebuild
 
-    served = sampled(read_decisions(settings().home / "decisions", start=start, end=end), most)
+    served = sampled(read_decisions(decisions_folder(settings().home), start=start, end=end), most)
     if not served.num_rows:
         return None
     report = compare(served, rebuild(served, spark), VECTOR)

@@ -4,27 +4,15 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Final
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
+from stores.decisions import NOT_FEATURES
 from stores.labels import latest_labels
 from stores.lake_files import parquet_files
-
-#: Columns of the decision log that are not features.
-LOG_COLUMNS: Final = frozenset(
-    {
-        "transaction_id", "event_timestamp", "created_timestamp", "customer_id", "card_id", "merchant_id",
-        "terminal_id", "device_id", "ip", "amount_minor", "currency", "amount_reference", "channel",
-        "merchant_category", "country", "latitude", "longitude", "ingest_seq", "score", "decision",
-        "variant", "model_version", "rules", "feature_status", "view_timestamps", "degraded", "latency_ms",
-        "decided_at", "series", "sequence", "previous_hash", "hash", "rules_version", "shadow_scores", "is_fraud",
-        "date", "hour",
-    }
-)  # fmt: skip
 
 
 class DecisionLogError(ValueError):
@@ -64,7 +52,7 @@ def feature_columns(table: pa.Table) -> list[str]:
     """Names of the float columns that hold the served vector."""
     return [
         field.name for field in table.schema
-        if field.name not in LOG_COLUMNS and pa.types.is_floating(field.type)
+        if field.name not in NOT_FEATURES and pa.types.is_floating(field.type)
     ]  # fmt: skip
 
 

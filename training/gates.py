@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from stores.decisions import decisions_folder
 from stores.keys import open_keys
 from stores.lake_files import parquet_files
 from stores.model_signature import model_digest, model_verifies, read_signature
@@ -101,7 +102,7 @@ def replay_gate(version: str) -> Verdict:
     """
     import pyarrow.dataset as ds
 
-    root = settings().home / "decisions"
+    root = decisions_folder(settings().home)
     files = [str(path) for path in parquet_files(root)] if root.is_dir() else []
     if not files:
         return _check("replay", True, "no decision log yet")

@@ -25,49 +25,27 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bentos.log.decision_log import RECORD, journal_folder, read_entries
+from bentos.log.decision_log import read_entries
 from bentos.log.label_files import convert_labels
 from fraud.features.feature_list import VECTOR
 from machine.garbage import without_collections
 from machine.spare_time import Patience
+from stores.decisions import (
+    HASH,
+    MAPS,
+    RECORD,
+    VECTOR_COLUMN,
+    decisions_folder,
+    journal_folder,
+    parquet_schema,
+)
 from stores.files import written_whole
 from stores.settings import settings
 from stores.spool import orphaned
 
-_TIME: Final = pa.timestamp("us", tz="UTC")
-_TYPES: Final[dict[str, pa.DataType]] = {
-    "sequence": pa.int64(),
-    "event_timestamp": _TIME,
-    "created_timestamp": _TIME,
-    "amount_minor": pa.int64(),
-    "amount_reference": pa.int64(),
-    "latitude": pa.float64(),
-    "longitude": pa.float64(),
-    "score": pa.float64(),
-    "rules": pa.list_(pa.string()),
-    "degraded": pa.list_(pa.string()),
-    "feature_status": pa.map_(pa.string(), pa.string()),
-    "view_timestamps": pa.map_(pa.string(), _TIME),
-    "shadow_scores": pa.map_(pa.string(), pa.float64()),
-    "latency_ms": pa.float64(),
-    "decided_at": _TIME,
-    "previous_hash": pa.binary(32),
-}
-_VECTOR_AT: Final = RECORD.index("vector")
-
-#: The decision log's columns: RECORD with one float64 column per feature in place of the
-#: vector, and the record's own code (`hash`) at the end.
-SCHEMA: Final = pa.schema(
-    [
-        *((name, _TYPES.get(name, pa.string())) for name in RECORD[:_VECTOR_AT]),
-        *((name, pa.float64()) for name in VECTOR),
-        *((name, _TYPES.get(name, pa.string())) for name in RECORD[_VECTOR_AT + 1 :]),
-        ("hash", pa.binary(32)),
-    ]
-)
-
+_SCHEMA: Final = parquet_schema()
 _REPEATING: Final = [
-    field.name for field in SCHEMA if pa.types.is_string(field.type) and field.name != "transaction_id"
+    field.name for field in _SCHEMA if pa.types.is_string(field.type) and field.name != "transaction_id"
 ]
 _HOUR_US: Final = 3_600_000_000
 #: Closed segments wait so long for an idle processor: what they take is missing to requests.
@@ -79,28 +57,28 @@ _decode = msgspec.msgpack.Decoder(list[Any]).decode
 
 
 def _table(codes: Sequence[bytes], rows: Sequence[list[Any]]) -> pa.Table:
-    """Entries of the journal as rows of `SCHEMA`; raises ValueError for a vector of another length."""
+    """Entries of the journal as rows of `_SCHEMA`; raises ValueError for a vector of another length."""
     columns = dict(zip(RECORD, zip(*rows, strict=True), strict=True))
-    vectors = np.frombuffer(b"".join(columns.pop("vector")), "<f8")
+    vectors = np.frombuffer(b"".join(columns.pop(VECTOR_COLUMN)), "<f8")
     if len(vectors) != len(rows) * len(VECTOR):
         raise ValueError(f"vectors do not hold {len(VECTOR)} features; were they written by another version?")
     features = dict(zip(VECTOR, np.ascontiguousarray(vectors.reshape(len(rows), -1).T), strict=True))
-    for name in ("feature_status", "view_timestamps", "shadow_scores"):
+    for name in MAPS:
         columns[name] = tuple([tuple(pair) for pair in pairs] for pairs in columns[name])
-    columns["hash"] = tuple(codes)
+    columns[HASH] = tuple(codes)
     return pa.table(
         [
             pa.array(features[field.name])
             if field.name in features
             else pa.array(columns[field.name], field.type)
-            for field in SCHEMA
+            for field in _SCHEMA
         ],
-        schema=SCHEMA,
+        schema=_SCHEMA,
     )
 
 
 class _Hour:
-    """The decisions of one hour, made rows of `SCHEMA` a piece at a time.
+    """The decisions of one hour, made rows of `_SCHEMA` a piece at a time.
 
     Of a whole segment, what is decoded would be millions of small objects, too many for the processor's
     caches.
@@ -168,7 +146,7 @@ def _convert_all(home: Path, folder: Path) -> int:
     total = 0
     for segment in sorted(folder.glob("*.ready")):
         try:
-            total += convert(segment, home / "decisions")
+            total += convert(segment, decisions_folder(home))
         except (ValueError, msgspec.DecodeError) as error:
             # Of another version: it stays for the audit, and must not hold up the others.
             segment.rename(segment.with_suffix(".foreign"))

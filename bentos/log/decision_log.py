@@ -5,10 +5,10 @@ one `write` a batch (microseconds, into the page cache; a background thread asks
 `bentos.log.decision_files` turns closed segments into hourly parquet in another process, off the
 serving path. A killed worker loses nothing that it answered: its last segment is adopted.
 
-A record is a msgpack array in `RECORD` order, and ends in the code of the record before it, so that
-a series is a chain. An entry is a record behind its own code: keyed BLAKE2b under a key that the
-storage does not have, named in the record (keys change in mid-series). Whoever writes files can
-therefore not hash a chain anew, and what turns the journal into parquet needs no key:
+A record is a msgpack array in the order of `stores.decisions.RECORD`, and ends in the code of the
+record before it, so that a series is a chain. An entry is a record behind its own code: keyed BLAKE2b
+under a key that the storage does not have, named in the record (keys change in mid-series). Whoever
+writes files can therefore not hash a chain anew, and what turns the journal into parquet needs no key:
 `python -m bentos.tools.audit` computes the codes again.
 """
 
@@ -27,28 +27,16 @@ import numpy.typing as npt
 from bentos.base.work import Work
 from bentos.log.heads import Heads
 from fraud.contract.answer import Answer
+from stores.decisions import journal_folder
 from stores.files import new_series
 from stores.keys import CODE_BYTES, Seal
 from stores.spool import SpoolFile, read_frames
 
-#: Fields of a record, in order. Times are microseconds since 1970 UTC; `vector` is float64
-#: little-endian in `fraud.features.feature_list.VECTOR` order; maps are lists of pairs sorted by key.
-RECORD: Final = (
-    "series", "sequence", "transaction_id", "event_timestamp", "created_timestamp", "customer_id",
-    "card_id", "merchant_id", "terminal_id", "device_id", "ip", "amount_minor", "currency",
-    "amount_reference", "channel", "merchant_category", "country", "latitude", "longitude", "vector",
-    "score", "decision", "variant", "model_version", "rules", "rules_version", "feature_status",
-    "view_timestamps", "degraded", "shadow_scores", "latency_ms", "decided_at", "key", "previous_hash",
-)  # fmt: skip
 GENESIS: Final = b"\0" * 32
 SEGMENT_ROWS: Final = 20_000
 SEGMENT_SECONDS: Final = 5.0
 
 _encode = msgspec.msgpack.Encoder().encode
-
-
-def journal_folder(home: Path) -> Path:
-    return home / "decisions" / "journal"
 
 
 def read_entries(segment: Path) -> Iterator[tuple[bytes, bytes]]:

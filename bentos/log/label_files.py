@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from bentos.log.labels import EARLIEST, SUMMARY, KeptLabel, Summary, labels_folder
+from stores.decisions import decisions_folder
 from stores.lake import LABEL_SCHEMA, TIMESTAMP, microseconds, moment, write_labels
 from stores.lake_files import files_of_date
 from stores.spool import frame, orphaned, read_frames
@@ -195,7 +196,9 @@ def _decision_files(home: Path, labels: Sequence[KeptLabel], now: float) -> list
     hours = {label.event_time + step for label in labels for step in _HOURS}
     hours |= {until - step for step in _HOURS}
     folders = sorted({f"date={hour:%Y-%m-%d}/hour={hour:%H}" for hour in hours})
-    return [path for name in folders for path in sorted((home / "decisions" / name).glob("[!.]*.parquet"))]
+    return [
+        path for name in folders for path in sorted((decisions_folder(home) / name).glob("[!.]*.parquet"))
+    ]
 
 
 def _lake_files(home: Path, labels: Sequence[KeptLabel]) -> list[Path]:

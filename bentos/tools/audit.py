@@ -26,10 +26,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bentos.effects.outbox import remembered_answers
-from bentos.log.decision_log import GENESIS, RECORD, journal_folder, read_entries
+from bentos.log.decision_log import GENESIS, read_entries
 from bentos.log.heads import Head, read_heads
 from fraud.contract.answer import Answer
 from fraud.contract.cards import redact
+from stores.decisions import (
+    COLUMNS,
+    HASH,
+    MAPS,
+    RECORD,
+    TIMES,
+    VECTOR_COLUMN,
+    decisions_folder,
+    journal_folder,
+)
 from stores.key_file import KeyringError
 from stores.keys import Seal, open_keys
 from stores.lake_files import parquet_files
@@ -38,8 +48,6 @@ from stores.settings import settings
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[Any]).decode
 _decode_answer = msgspec.json.Decoder(Answer).decode
-_MAPS = ("feature_status", "view_timestamps", "shadow_scores")
-_TIMES = ("event_timestamp", "created_timestamp", "decided_at")
 _SHOWN: Final = (
     "series", "sequence", "key", "previous_hash", "transaction_id", "decision", "score", "model_version",
     "variant",
@@ -77,18 +85,18 @@ def rows_as_records(table: pa.Table) -> Iterator[bytes]:
 
     The features are the file's own: a version before may have had others.
     """
-    features = [name for name in table.column_names if name not in RECORD and name != "hash"]
+    features = [name for name in table.column_names if name not in RECORD and name != HASH]
     vectors = np.ascontiguousarray(
         np.stack([table.column(name).to_numpy(zero_copy_only=False) for name in features], axis=1), "<f8"
     )
     columns: dict[str, list[Any]] = {}
     for name in RECORD:
-        if name == "vector":
+        if name == VECTOR_COLUMN:
             continue
         column = table.column(name)
-        if name in _TIMES:
+        if name in TIMES:
             column = column.cast(pa.int64())
-        elif name == "view_timestamps":
+        elif COLUMNS[name] == "times by name":
             column = pa.chunked_array(
                 [chunk.cast(pa.map_(pa.string(), pa.int64())) for chunk in column.chunks],
                 pa.map_(pa.string(), pa.int64()),
@@ -96,8 +104,8 @@ def rows_as_records(table: pa.Table) -> Iterator[bytes]:
         columns[name] = column.to_pylist()
     for row in range(table.num_rows):
         values = [
-            vectors[row].tobytes() if name == "vector"
-            else [tuple(pair) for pair in columns[name][row]] if name in _MAPS
+            vectors[row].tobytes() if name == VECTOR_COLUMN
+            else [tuple(pair) for pair in columns[name][row]] if name in MAPS
             else columns[name][row]
             for name in RECORD
         ]  # fmt: skip
@@ -107,7 +115,7 @@ def rows_as_records(table: pa.Table) -> Iterator[bytes]:
 def _of_file(path: Path, seal: Seal, problems: list[str]) -> Iterator[Entry]:
     try:
         table = pq.read_table(path, partitioning=None)
-        rows = zip(*[table.column(name).to_pylist() for name in (*_SHOWN, "hash")], strict=True)
+        rows = zip(*[table.column(name).to_pylist() for name in (*_SHOWN, HASH)], strict=True)
         records = list(rows_as_records(table))
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         problems.append(f"{path.name}: cannot be read: {type(error).__name__}")
@@ -141,7 +149,7 @@ def _entry(shown: Sequence[Any], stored: bytes, record: bytes, seal: Seal, path:
 
 def _segments(home: Path) -> Iterator[tuple[str, list[list[Path]]]]:
     """Each series with the files of its segments, in order."""
-    root = home / "decisions"
+    root = decisions_folder(home)
     paths = parquet_files(root)
     paths += [
         path for pattern in ("*.ready", "*.open", "*.foreign") for path in journal_folder(home).glob(pattern)

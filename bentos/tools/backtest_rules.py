@@ -24,6 +24,7 @@ from fraud.contract.money import decimal_amount
 from fraud.contract.transaction import Transaction
 from fraud.decision.decide import Thresholds, decide
 from fraud.features.feature_list import VECTOR
+from stores.decisions import TRANSACTION_FIELDS, decisions_folder
 from stores.deployment import in_service
 from stores.lake import read_labels
 from stores.lake_files import parquet_files
@@ -31,10 +32,6 @@ from stores.models import ModelError, model_folder, read_manifest
 from stores.settings import settings
 
 _CEILING = Thresholds(0.5, 0.9)
-_FIELDS = (
-    "transaction_id", "customer_id", "card_id", "merchant_id", "terminal_id", "device_id", "ip", "currency",
-    "channel", "merchant_category", "country", "latitude", "longitude",
-)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -61,13 +58,13 @@ class Backtest:
 
 
 def _rows(table: pa.Table) -> Iterator[tuple[Transaction, int, float | None, str | None]]:
-    columns = {name: table.column(name).to_pylist() for name in _FIELDS}
+    columns = {name: table.column(name).to_pylist() for name in TRANSACTION_FIELDS}
     extra = [
         table.column(name).to_pylist()
         for name in ("event_timestamp", "amount_minor", "amount_reference", "score", "model_version")
     ]
     for row, (event, minor, reference, score, version) in enumerate(zip(*extra, strict=True)):
-        values = {name: columns[name][row] for name in _FIELDS}
+        values = {name: columns[name][row] for name in TRANSACTION_FIELDS}
         amount = decimal_amount(minor, values["currency"])
         yield Transaction(event_time=event, amount=amount, **values), reference, score, version
 
@@ -158,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m bentos.tools.backtest_rules", description=__doc__.split("\n\n")[0]
     )
     parser.add_argument("--rules", type=Path, default=live_path, help="rule file to try")
-    parser.add_argument("--decisions", type=Path, default=chosen.home / "decisions", help="decision log")
+    parser.add_argument("--decisions", type=Path, default=decisions_folder(chosen.home), help="decision log")
     options = parser.parse_args(arguments)
     files = parquet_files(options.decisions)
     if not files:

@@ -17,6 +17,7 @@ from monitoring.drift.command import champion_folder, read_reference
 from monitoring.drift.measures import measure
 from monitoring.drift.report import DriftInputError, feature_names, with_decisions
 from monitoring.drift.thresholds import FEWEST_WEEKS, Thresholds, calibrate
+from stores.decisions import decisions_folder
 from stores.settings import settings
 
 
@@ -26,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m monitoring.drift.calibrate", description=__doc__)
     parser.add_argument("weeks", nargs="+", help="quiet ISO weeks such as 2026-W05")
     parser.add_argument("--reference", type=Path, help="model folder (default: the champion's)")
-    parser.add_argument("--current", type=Path, default=home / "decisions", help="decision log")
+    parser.add_argument("--current", type=Path, default=decisions_folder(home), help="decision log")
     parser.add_argument("--out", type=Path, default=settings().results / "drift" / "thresholds.json")
     chosen = parser.parse_args(arguments)
     try:

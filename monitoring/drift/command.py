@@ -26,6 +26,7 @@ from monitoring.drift.performance import FEWEST_WEEKS
 from monitoring.drift.report import DriftInputError, drift_report
 from monitoring.drift.thresholds import Thresholds
 from monitoring.drift.trend import write_trend
+from stores.decisions import decisions_folder
 from stores.deployment import DeploymentError, read_deployment
 from stores.models import model_folder, store_folder, versions
 from stores.settings import settings
@@ -166,7 +167,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--reference", type=Path, help="model folder or parquet file (default: the champion's)"
     )
-    parser.add_argument("--current", type=Path, default=home / "decisions", help="decision log")
+    parser.add_argument("--current", type=Path, default=decisions_folder(home), help="decision log")
     parser.add_argument("--week", help="ISO week such as 2018-W34 (default: everything in the log)")
     parser.add_argument("--labels", type=Path, default=home / "lake" / "labels", help="labels in the lake")
     parser.add_argument("--as-of", type=_moment, help="when labels count as known (default: the week's end)")

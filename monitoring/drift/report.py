@@ -19,7 +19,6 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from monitoring.decisions import LOG_COLUMNS
 from monitoring.drift import evidently_report
 from monitoring.drift import page as drift_page
 from monitoring.drift.attribution import AttributionDrift, attribution_drift
@@ -37,6 +36,7 @@ from monitoring.drift.segments import Segment, freshness, segments, stale_views
 from monitoring.drift.thresholds import Thresholds
 from monitoring.drift.verdict import Costs, Since, Verdict, judge
 from monitoring.page import write
+from stores.decisions import NOT_FEATURES
 
 #: Features of the calendar: a week that is not whole differs in them by itself.
 CALENDAR: Final = re.compile(r"(^|_)(hour|weekday|weekend|night|day_of_week|time_of_day|dow|calendar)(_|$)")
@@ -170,7 +170,7 @@ def feature_names(reference: pd.DataFrame, current: pd.DataFrame) -> list[str]:
     """Numeric columns that both sides share and that are neither output, label nor log columns."""
     return [
         str(name) for name in reference.columns
-        if name in current and name not in LOG_COLUMNS and pd.api.types.is_numeric_dtype(reference[name])
+        if name in current and name not in NOT_FEATURES and pd.api.types.is_numeric_dtype(reference[name])
     ]  # fmt: skip
 
 

@@ -31,6 +31,7 @@ import pyarrow as pa
 
 from monitoring import gauges
 from monitoring.decisions import DecisionLogError, read_decisions
+from stores.decisions import decisions_folder
 from stores.settings import settings
 
 NOISE: Final = 1e-9
@@ -310,7 +311,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m monitoring.parity", description="served vectors against a rebuild"
     )
-    parser.add_argument("--decisions", type=Path, default=settings().home / "decisions", help="decision log")
+    parser.add_argument(
+        "--decisions", type=Path, default=decisions_folder(settings().home), help="decision log"
+    )
     parser.add_argument("--start", type=datetime.fromisoformat, help="first event time, with offset")
     parser.add_argument("--end", type=datetime.fromisoformat, help="event time to stop before, with offset")
     parser.add_argument("--limit", type=int, default=200_000, help="most rows (the last ones)")

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from fraud.features.entities import CUT_INTERVAL, ENTITIES, PROFILE_TTL
 from monitoring.page import Tone
+from stores.decisions import decisions_folder
 from stores.deployment import DeploymentError, read_deployment
 from stores.event_log import stream_name
 from stores.lake_files import parquet_files
@@ -66,7 +67,7 @@ def newest(folder: Path, pattern: str) -> Path | None:
 def event_clock(config: Settings) -> datetime | None:
     """The newest event time in the lake or the decision log, or None before there is any."""
     found = []
-    for root in (config.lake / "transactions", config.home / "decisions"):
+    for root in (config.lake / "transactions", decisions_folder(config.home)):
         day = newest(root, "date=*")
         files = parquet_files(day) if day else []
         for file in files[-24:]:
@@ -273,7 +274,7 @@ def service(config: Settings) -> Part:
 
 
 def decisions(config: Settings) -> Part:
-    root = config.home / "decisions"
+    root = decisions_folder(config.home)
     day = newest(root, "date=*")
     if day is None:
         return Part("Decision log", "quiet", "empty", [], "score something: the log appears within seconds")

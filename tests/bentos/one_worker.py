@@ -14,9 +14,10 @@ import msgspec
 import redis
 
 from bentos.api.access import open_access
-from bentos.log.decision_log import RECORD, journal_folder, read_entries
+from bentos.log.decision_log import read_entries
 from bentos.scoring.engine import Engine
 from bentos.service import open_edge, open_engine
+from stores.decisions import RECORD, journal_folder
 from stores.settings import load_settings
 from tests.bentos.running import transaction_json
 

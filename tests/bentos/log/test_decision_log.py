@@ -25,7 +25,7 @@ import redis
 from bentos.base.work import Work
 from bentos.effects.outbox import remembered_answers
 from bentos.log.decision_files import convert_all
-from bentos.log.decision_log import GENESIS, DecisionLog, journal_folder, log_row
+from bentos.log.decision_log import GENESIS, DecisionLog, log_row
 from bentos.log.heads import Heads, read_heads
 from bentos.log.label_files import convert_labels, read_waiting
 from bentos.log.labels import KeptLabel, LabelStore
@@ -34,6 +34,7 @@ from bentos.tools.audit import audit, outcomes, rows_as_records
 from embedded.redis_server import RedisServer
 from fraud.contract.answer import Answer
 from fraud.features.feature_list import VECTOR
+from stores.decisions import journal_folder
 from stores.key_file import change_ring, make_ring, new_key, read_ring
 from stores.keys import Keys, open_keys
 from stores.settings import load_settings
