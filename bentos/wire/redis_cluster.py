@@ -8,16 +8,15 @@ and after a few failures its own breaker spares callers the wait for it.
 from __future__ import annotations
 
 import asyncio
-import binascii
 from collections.abc import Sequence
 from typing import Final
 
 from bentos.wire.breaker import CircuitBreaker
 from bentos.wire.redis_connection import Exchange, RedisConnection, RedisUnavailable, pack
 from bentos.wire.replies import NO_REPLIES, Replies, Reply
+from stores.cluster_slots import SlotMap, redirected_to, slot
 from stores.redis_url import Place, RedisAddress, parse_redis_url
 
-SLOTS: Final = 16384
 #: Seconds for a question about the cluster itself, for a write, and between two such questions.
 _PATIENCE: Final = 1.0
 _PAUSE: Final = 0.5
@@ -29,16 +28,6 @@ def connection_to(url: str) -> RedisConnection | ClusterConnection:
     """What talks to the Redis or the Redis Cluster that `url` names; opens nothing yet."""
     address = parse_redis_url(url)
     return ClusterConnection(address) if address.kind == "cluster" else RedisConnection(address)
-
-
-def slot(key: bytes) -> int:
-    """The hash slot of a key: of what stands in its first non-empty braces, if there are any."""
-    start = key.find(b"{")
-    if start >= 0:
-        end = key.find(b"}", start + 1)
-        if end > start + 1:
-            key = key[start + 1 : end]
-    return binascii.crc_hqx(key, 0) % SLOTS
 
 
 def key_of(command: bytes) -> bytes:
@@ -83,6 +72,7 @@ class ClusterConnection:
     def __init__(self, address: RedisAddress, *, connect_timeout: float = 0.25) -> None:
         self.address = address
         self._connect_timeout = connect_timeout
+        self._slots = SlotMap(address.nodes)
         self._nodes: dict[Place, _Node] = {}
         self._owners: list[_Node] = []
         self._mapping: asyncio.Task[None] | None = None
@@ -124,7 +114,7 @@ class ClusterConnection:
 
     async def _read_slots(self) -> None:
         """Take the slots from the first node that tells them."""
-        for place in dict.fromkeys((*self._nodes, *self.address.nodes)):
+        for place in self._slots.nodes:
             # A connection of its own: a node that hangs must not hold up its other callers.
             asked = RedisConnection(self.address.at(place), connect_timeout=self._connect_timeout)
             try:
@@ -134,24 +124,19 @@ class ClusterConnection:
             finally:
                 asked.close()
             if len(replies) == 1 and isinstance(replies[0], list) and replies[0]:
-                self._take(replies[0], place[0])
+                self._take(replies[0], place)
                 return
 
-    def _take(self, ranges: Sequence[Reply], asked: str) -> None:
-        owners: list[_Node | None] = [None] * SLOTS
+    def _take(self, ranges: Sequence[Reply], asked: Place) -> None:
+        self._slots.take(ranges, asked)
         nodes: dict[Place, _Node] = {}
-        for first, last, master, *_ in ranges:
-            place = (master[0].decode() if master[0] else asked, int(master[1]))
-            node = nodes.get(place) or self._nodes.get(place)
-            if node is None:
-                node = _Node(self.address.at(place), self._connect_timeout)
-            nodes[place] = node
-            owners[first : last + 1] = [node] * (last + 1 - first)
+        for place in self._slots.masters:
+            nodes[place] = self._nodes.get(place) or _Node(self.address.at(place), self._connect_timeout)
         lost = [node for place, node in self._nodes.items() if place not in nodes]
         self._nodes = nodes
         # A slot that nobody serves is asked of any node: it says that the cluster is down.
         anybody = next(iter(nodes.values()))
-        self._owners = [node or anybody for node in owners]
+        self._owners = [nodes[place] if place else anybody for place in self._slots.owners]
         for node in lost:
             node.connection.close()
 
@@ -204,8 +189,8 @@ class ClusterConnection:
         loop = asyncio.get_running_loop()
         shares: dict[Place, list[int]] = {}
         for place in moved:
-            host, _, port = replies[place].decode().split()[2].rpartition(":")
-            shares.setdefault((host or self.address.nodes[0][0], int(port)), []).append(place)
+            where = redirected_to(replies[place].decode(), self.address.nodes[0][0])
+            shares.setdefault(where, []).append(place)
 
         async def ask(where: Place, mine: Sequence[int]) -> None:
             node = self._nodes.get(where)

@@ -9,14 +9,14 @@ learns the slots anew.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import hiredis
 import redis
-from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import AskError, ClusterDownError, MovedError, ResponseError
 
+from stores.cluster_slots import SlotMap, slot
 from stores.redis_clients import AWAY, TIMEOUT_S, connect
 from stores.redis_url import Place, parse_redis_url
 
@@ -24,8 +24,6 @@ from stores.redis_url import Place, parse_redis_url
 _PATIENCE_S: Final = 1.0
 #: Redirections that one command follows; a slot on its way from one master to another takes one.
 _MOST_HOPS: Final = 4
-#: Nodes that are remembered, to ask for the slots: those of a large cluster, not all that ever were.
-_MOST_NODES: Final = 1_000
 _ASKING: Final[bytes] = hiredis.pack_command(("ASKING",))
 
 Command = tuple[bytes, bytes]  # its key, and itself packed
@@ -36,9 +34,7 @@ class ClusterLink:
 
     def __init__(self, url: str) -> None:
         self._address = parse_redis_url(url)
-        self._nodes: list[Place] = list(self._address.nodes)
-        self._owners: list[Place | None] = []
-        self._masters: set[Place] = set()
+        self._slots = SlotMap(self._address.nodes)
         self._connections: dict[Place, Any] = {}
 
     def call(self, commands: Sequence[Command]) -> list[Any]:
@@ -48,11 +44,11 @@ class ClusterLink:
         """
         replies: list[Any] = [None] * len(commands)
         try:
-            if not self._owners:
+            if not self._slots.known:
                 self._learn()
             shares: dict[Place, list[int]] = {}
             for at, (key, _) in enumerate(commands):
-                shares.setdefault(self._owner(key_slot(key)), []).append(at)
+                shares.setdefault(self._owner(slot(key)), []).append(at)
             self._exchange(shares, commands, replies)
             self._follow(commands, replies)
         except AWAY:
@@ -65,12 +61,12 @@ class ClusterLink:
         for connection in self._connections.values():
             connection.disconnect()
         self._connections.clear()
-        self._owners = []
+        self._slots.forget()
 
-    def _owner(self, slot: int) -> Place:
-        place = self._owners[slot]
+    def _owner(self, owned: int) -> Place:
+        place = self._slots.owners[owned]
         if place is None:
-            raise ClusterDownError(f"slot {slot} has no master")
+            raise ClusterDownError(f"slot {owned} has no master")
         return place
 
     def _connection(self, place: Place) -> Any:
@@ -100,8 +96,8 @@ class ClusterLink:
             moved: dict[Place, list[int]] = {}
             for at in refused:
                 reply = replies[at]
-                if isinstance(reply, MovedError) and (reply.host, reply.port) in self._masters:
-                    self._owners[reply.slot_id] = reply.host, reply.port
+                if isinstance(reply, MovedError) and (reply.host, reply.port) in self._slots.masters:
+                    self._slots.move(reply.slot_id, (reply.host, reply.port))
                     moved.setdefault((reply.host, reply.port), []).append(at)
                 elif isinstance(reply, AskError) and not isinstance(reply, MovedError):
                     replies[at] = self._ask((reply.host, reply.port), commands[at][1])
@@ -122,7 +118,7 @@ class ClusterLink:
 
     def _learn(self) -> None:
         """Take the slots from the first node that tells them."""
-        for place in self._nodes:
+        for place in self._slots.nodes:
             try:
                 connection = self._connect(place, _PATIENCE_S)
             except AWAY:
@@ -135,21 +131,9 @@ class ClusterLink:
             finally:
                 connection.disconnect()
             if ranges:
-                self._take(ranges, place)
+                self._slots.take(ranges, place)
                 return
         raise redis.ConnectionError("no node of the cluster tells its slots")
-
-    def _take(self, ranges: Iterable[Any], asked: Place) -> None:
-        self._owners = [None] * REDIS_CLUSTER_HASH_SLOTS
-        self._masters = set()
-        # Who has just told the slots is asked first the next time.
-        known = {asked: None}
-        for first, last, *servers in ranges:
-            places = [(server[0].decode() or asked[0], int(server[1])) for server in servers]
-            self._masters.add(places[0])
-            self._owners[first : last + 1] = [places[0]] * (last + 1 - first)
-            known.update(dict.fromkeys(places))
-        self._nodes = list(known | dict.fromkeys(self._nodes))[:_MOST_NODES]
 
 
 def _reply(connection: Any) -> Any:

@@ -15,7 +15,7 @@ from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
 from redis.retry import Retry
 
-from bentos.wire.redis_cluster import SLOTS, slot
+from stores.cluster_slots import SLOTS, slot
 from tests.bentos.redis_cluster_processes import cluster_port
 from tests.bentos.redis_process import Server, serving
 from tests.bentos.running import wait_for

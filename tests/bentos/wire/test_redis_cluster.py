@@ -18,8 +18,9 @@ from bentos.effects.outbox import Effect
 from bentos.features.online_reader import OnlineReader
 from bentos.once.claims import answer_key, answer_value
 from bentos.once.once import Once
-from bentos.wire.redis_cluster import ClusterConnection, connection_to, key_of, slot
+from bentos.wire.redis_cluster import ClusterConnection, connection_to, key_of
 from bentos.wire.redis_connection import pack
+from stores.cluster_slots import slot
 from stores.keys import open_keys
 from stores.settings import load_settings
 from tests.bentos.redis_cluster_processes import client_of, cluster, cluster_port, url_of

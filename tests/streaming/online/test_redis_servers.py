@@ -9,8 +9,8 @@ import pytest
 import redis
 from redis.cluster import RedisCluster
 
-from bentos.wire.redis_cluster import slot
 from fraud.features.entities import ENTITIES
+from stores.cluster_slots import slot
 from stores.redis_layout import decode_bytes, entity_key, field
 from stores.settings import Settings, settings
 from streaming.log.redis_source import RedisStreamReader
