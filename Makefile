@@ -31,6 +31,10 @@ lock: install ## write the locks anew: requirements/dev.txt, jobs.txt, serving.t
 	@requirements/lock.sh $(ARGS)
 check-platforms: install ## ask whether every package has a wheel for Linux x86-64, Linux ARM64 and Apple silicon
 	@requirements/check.sh
+mutants: install ## change core code in small ways, and see whether a test notices: results/mutants.json
+	@$(PY) -m benchmarks.mutants $(ARGS)
+mutants-changed: install ## the same for what differs from BRANCH= (main), at most five minutes
+	@$(PY) -m benchmarks.mutants --changed "$(or $(BRANCH),main)" --minutes 5 --least 0.8
 smoke: install ## the lock on the other supported Python, and a look that it works
 	@requirements/smoke.sh
 up: install ## start Redis, the stream and the service, and leave them serving
