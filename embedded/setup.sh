@@ -44,6 +44,8 @@ compile=""
 if ! .venv/bin/python -m uv pip install --quiet $compile --python .venv/bin/python --require-hashes --no-deps -r requirements/dev.txt; then
   pip install --quiet --require-hashes --no-deps -r requirements/dev.txt
 fi
-pip install --quiet --no-deps --no-build-isolation -e . 2>/dev/null || pip install --quiet --no-deps -e .
+# A build environment of its own would fetch a setuptools that nobody has the hash of.
+.venv/bin/python -c "import setuptools" 2>/dev/null || pip install --quiet --require-hashes --no-deps -r requirements/build.txt
+pip install --quiet --no-deps --no-build-isolation -e .
 .venv/bin/python -m bentos.features.warm_up  # windows as machine code, once instead of in every first process
 echo "$wanted" > .venv/ready

@@ -32,6 +32,9 @@ MOST_PLOTS: Final = 20
 LARGEST_PAGE: Final = 5_000_000
 
 
+_LOOK_ALIKES: Final = str.maketrans({"<": "\u2039", ">": "\u203a"})
+
+
 class ReportTooLargeError(ValueError):
     """The page would be larger than people can mail; the text says how large."""
 
@@ -77,7 +80,7 @@ def run(
         if drift.kind == "numeric":
             kind, left, right = prepare(name, finite(left), finite(right))
         else:
-            kind, shown = drift.kind, top_categories(left, right)
+            kind, shown = drift.kind, tuple(map(without_markup, top_categories(left, right)))
             left, right = (side.reindex(frame.index) for side, frame in zip(shown, frames, strict=True))
         frames[0][name], frames[1][name] = left, right
         if kind == "numeric":
@@ -125,6 +128,11 @@ def choose(drifts: Sequence[ColumnDrift], always: Sequence[str]) -> list[ColumnD
 def as_results(snapshot: Any) -> dict[str, Any]:
     """Metrics and tests of a snapshot as plain values (its own `dict()` holds enums)."""
     return dict(json.loads(snapshot.json()))
+
+
+def without_markup(values: pd.Series[Any]) -> pd.Series[Any]:
+    """Texts with look-alikes in place of `<` and `>`: Evidently writes them as they are into its `<script>`."""
+    return values.map(lambda value: value.translate(_LOOK_ALIKES) if isinstance(value, str) else value)
 
 
 def with_first_page(evidently_html: str, first_page: str, title: str) -> str:

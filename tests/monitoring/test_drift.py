@@ -247,3 +247,19 @@ def test_a_thinned_reference_is_weighed_back_before_it_is_compared(make_decision
     assert "weight" not in again
     assert again["score"].mean() == pytest.approx(whole["score"].mean(), rel=0.1)
     assert thinned["score"].mean() > 1.5 * whole["score"].mean()
+
+
+@pytest.mark.finding(
+    "L3", "low", "Evidently wrote category texts raw into its script: stored cross-site scripting"
+)
+def test_a_category_that_is_markup_is_text_on_the_page() -> None:
+    from monitoring.drift.evidently_report import run
+    from monitoring.drift.measures import measure
+    from monitoring.drift.thresholds import Thresholds
+
+    markup = "</script><img src=x onerror=alert(1)>"
+    earlier, later = (pd.DataFrame({"merchant_category": [markup, "5411"] * times}) for times in (400, 300))
+    found = measure(earlier, later, ["merchant_category"], Thresholds())
+    html = run(earlier, later, found, week="2018-W36").html
+    assert "<img src=x" not in html
+    assert "onerror=alert(1)" in html.replace("\\u203a", "")

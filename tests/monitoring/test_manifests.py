@@ -69,6 +69,93 @@ def test_every_volume_that_is_mounted_is_declared(objects: list[dict[str, Any]])
             assert {mount["name"] for mount in container["volumeMounts"]} <= declared, name
 
 
+def policies(objects: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {item["metadata"]["name"]: item["spec"] for item in objects if item["kind"] == "NetworkPolicy"}
+
+
+@pytest.mark.finding("M8", "medium", "pods might call anywhere: code that got in could call home")
+def test_a_pod_reaches_nothing_but_names_and_the_engines_that_it_needs(objects: list[dict[str, Any]]) -> None:
+    found = policies(objects)
+    closed = found.pop("closed")
+    assert (closed["podSelector"], set(closed["policyTypes"])) == ({}, {"Ingress", "Egress"})
+    assert "ingress" not in closed and "egress" not in closed
+    leaving = {name: spec for name, spec in found.items() if "Egress" in spec["policyTypes"]}
+    assert set(leaving) == {"engines"}
+    (names,) = leaving["engines"]["podSelector"]["matchExpressions"]
+    assert set(names["values"]) == {"scoring", "stream", "profiles", "parity"}
+    for rule in leaving["engines"]["egress"]:
+        assert rule["to"] and all("namespaceSelector" in peer for peer in rule["to"])
+        assert {port["port"] for port in rule["ports"]} <= {53, 5432, 6379, 9092}
+
+
+@pytest.mark.finding("M8", "medium", "whoever scraped reached the scoring routes, too")
+def test_whoever_scrapes_reaches_ports_of_metrics_only(objects: list[dict[str, Any]]) -> None:
+    metrics = {
+        port["containerPort"]
+        for _, pod in pods(objects) for container in pod["containers"]
+        for port in container.get("ports", []) if port["name"] == "metrics"
+    }  # fmt: skip
+    for name, spec in policies(objects).items():
+        for rule in spec.get("ingress", []):
+            assert rule["from"] and rule["ports"], name
+            labels = [peer["namespaceSelector"]["matchLabels"] for peer in rule["from"]]
+            if {"tollgate/scrapes": "true"} in labels:
+                assert {port["port"] for port in rule["ports"]} <= metrics, name
+
+
+@pytest.mark.finding("M8", "medium", "every pod had the engines' secret")
+def test_secrets_are_only_where_they_are_needed(objects: list[dict[str, Any]]) -> None:
+    needed = {
+        "scoring": {"tollgate-engines", "tollgate-tokens", "tollgate-keys"},
+        "stream": {"tollgate-engines", "tollgate-keys"},
+        "profiles": {"tollgate-engines"},
+        "parity": {"tollgate-engines"},
+        "drift": set(),
+        "compact": set(),
+        "run-metrics": set(),
+    }
+    found = {}
+    for name, pod in pods(objects):
+        sources = [source for container in pod["containers"] for source in container.get("envFrom", [])]
+        found[name] = {source["secretRef"]["name"] for source in sources if "secretRef" in source}
+        found[name] |= {volume["secret"]["secretName"] for volume in pod["volumes"] if "secret" in volume}
+    assert found == needed
+
+
+@pytest.mark.finding(
+    "M8", "medium", "any pod owned the rest: one user, one volume, all of it writable, no bound on scratch"
+)
+def test_a_part_writes_its_own_folders_as_a_user_of_its_own(objects: list[dict[str, Any]]) -> None:
+    users: dict[int, set[str]] = {}
+    for name, pod in pods(objects):
+        users.setdefault(pod["securityContext"]["runAsUser"], set()).add(name)
+        for volume in pod["volumes"]:
+            if "emptyDir" in volume:
+                assert volume["emptyDir"]["sizeLimit"], name
+        mounts = [mount for mount in pod["containers"][0]["volumeMounts"] if mount["name"] == "data"]
+        written = {mount["mountPath"] for mount in mounts if not mount.get("readOnly")}
+        for mount in mounts:
+            assert mount["mountPath"] == "/data" + "/" * ("subPath" in mount) + mount.get("subPath", ""), name
+        if name in ("profiles", "parity"):  # Spark's runs make most of what there is
+            kept = {mount["mountPath"] for mount in mounts if mount.get("readOnly")}
+            assert {"/data/home/bentoml", "/data/home/decisions", "/data/home/stream"} <= kept
+        else:
+            assert "/data" not in written, name
+        assert not written & {"/data/home", "/data/home/bentoml"}
+    assert {frozenset(names) for names in users.values()} == {
+        frozenset({"scoring"}),
+        frozenset({"stream"}),
+        frozenset({"profiles", "parity", "drift", "compact"}),
+        frozenset({"run-metrics"}),
+    }
+
+
+def test_the_manifests_fit_their_schemas(objects: list[dict[str, Any]]) -> None:
+    validate = pytest.importorskip("kubernetes_validate")
+    for item in objects:
+        validate.validate(item, "1.29", strict=True)
+
+
 def test_cron_jobs_run_when_the_schedule_does(objects: list[dict[str, Any]]) -> None:
     jobs = {item["metadata"]["name"]: item["spec"] for item in objects if item["kind"] == "CronJob"}
     assert set(jobs) == {job.name for job in JOBS}
