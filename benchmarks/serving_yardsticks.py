@@ -20,6 +20,7 @@ import numpy as np
 import uvicorn
 
 from bentos.api.api_models import ScoreAnswer, ScoreRequest
+from bentos.base.caller import LOCAL, Asked
 from fraud.contract.answer import Decision
 from fraud.contract.transaction import Transaction
 from stores.settings import settings
@@ -61,7 +62,7 @@ def floor() -> Any:
                 if scope["path"] == "/v1/score":
                     answer = await engine.score(body, perf_counter())
                 else:
-                    items = [engine.parse(bytes(raw))[0] for raw in split(body)]
+                    items = [Asked(engine.parse(bytes(raw))[0], LOCAL) for raw in split(body)]
                     answer = b"[" + b",".join(await engine.score_many(items)) + b"]"
                 status = 200
             except Problem as problem:

@@ -36,6 +36,7 @@ from bentos.api.exchange import App
 from bentos.api.explain import explain
 from bentos.api.metrics_page import open_port
 from bentos.api.score_lane import ScoreLane, install
+from bentos.base.caller import Asked
 from bentos.base.logs import configure_logs
 from bentos.base.metrics import Metrics
 from bentos.base.problem import Problem
@@ -44,7 +45,6 @@ from bentos.base.worker_metrics import library_folder
 from bentos.log.labels import Reporter
 from bentos.scoring.engine import Engine
 from bentos.scoring.scorer import Scorer
-from fraud.contract.transaction import Transaction
 from stores.run_folder import open_run_folder
 from stores.settings import Settings, settings
 
@@ -154,7 +154,8 @@ class FraudScorer:
     async def score(self, transaction: ScoreRequest, /) -> ScoreAnswer:
         """Decide one transaction. The same id and body gives the same answer for 24 hours."""
         raw = transaction.model_dump_json(exclude_none=True).encode()
-        return ScoreAnswer.model_validate_json(await self._admitting.score(raw, perf_counter()))
+        engine, caller = self._admitting, require_admitted()
+        return ScoreAnswer.model_validate_json(await engine.score(raw, perf_counter(), caller=caller))
 
     @bentoml.api(
         route=BULK_PATH,
@@ -164,7 +165,7 @@ class FraudScorer:
         input_spec=BulkRequest,
         output_spec=BulkAnswer,
     )
-    async def score_batch(self, transactions: list[Transaction | Problem]) -> list[bytes]:
+    async def score_batch(self, transactions: list[Asked | Problem]) -> list[bytes]:
         """Decide up to 1,024 transactions; each gets its own answer or its own error."""
         engine = self.bento_service.engine
         assert engine is not None  # `BulkRequest` was let in
@@ -174,7 +175,8 @@ class FraudScorer:
     async def labels(self, label: LabelRequest, /) -> LabelAnswer:
         """Report a chargeback or an analyst's verdict. Answered with 202 once it is on disk."""
         raw = label.model_dump_json(exclude_none=True).encode()
-        return LabelAnswer(accepted=await self._admitting.take_labels(raw, Reporter("in-process")))
+        engine, caller = self._admitting, require_admitted()
+        return LabelAnswer(accepted=await engine.take_labels(raw, Reporter(caller.name, ids=caller.ids)))
 
     @bentoml.api(route="/v1/explain")
     async def explain(self, transaction: ScoreRequest, /) -> dict[str, Any]:

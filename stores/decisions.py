@@ -24,7 +24,8 @@ VECTOR_COLUMN: Final = "vector"
 #: Each column and what it holds, in the order of a record. `event_timestamp` is when the payment
 #: happened, `created_timestamp` when it became known, `decided_at` when it was answered.
 COLUMNS: Final[dict[str, str]] = {
-    "series": "text", "sequence": "whole", "transaction_id": "text", "event_timestamp": "time",
+    "series": "text", "sequence": "whole", "transaction_id": "text", "client": "text",
+    "event_timestamp": "time",
     "created_timestamp": "time", "customer_id": "text", "card_id": "text", "merchant_id": "text",
     "terminal_id": "text", "device_id": "text", "ip": "text", "amount_minor": "whole", "currency": "text",
     "amount_reference": "whole", "channel": "text", "merchant_category": "text", "country": "text",

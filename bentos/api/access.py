@@ -8,6 +8,10 @@ broken or gone leaves the tokens read before in force (fail static: a slip of an
 every payment) and `tokens_refused` at 1 until it is right, so nobody's token is revoked by deleting the
 file: write one without the client. Without a file in the settings only local callers are served
 (`local_callers`).
+
+Transaction ids are a client's own (`bentos.base.caller`). Clients that name the same ``"ids": "shop"``
+share an id space: a second gateway, or who reports chargebacks on its payments. ``"ids": "*"``, for
+clients that only report, takes ids as they stand in the log, of every client.
 """
 
 from __future__ import annotations
@@ -18,11 +22,12 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
 from bentos.api.local_callers import LocalCallers, listed
+from bentos.base.caller import LOCAL, Caller
 from bentos.base.metrics import Metrics
 from bentos.base.problem import Problem
 from bentos.log.labels import Reporter, Source
@@ -33,15 +38,24 @@ Scope = Literal["score", "label", "admin", "metrics"]
 #: What a route asks for: a scope, or no more than a token of some client.
 Need = Scope | Literal["any"]
 
+#: In the tokens file, the `ids` of who reports on transactions of every client.
+EVERY_SPACE: Final = "*"
+
 
 class _Client(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    name: str
+    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{1,32}\Z")]
     sha256: tuple[str, ...]
     scopes: tuple[Scope, ...]
     rate: int | None = None
     #: What a client with the scope `label` may name as a label's source, and its labels a second.
     label_sources: tuple[Source, ...] = ()
     label_rate: int = 200
+    ids: Annotated[str, msgspec.Meta(pattern=r"^([A-Za-z0-9._-]{1,32}|[*])\Z")] | None = None
+
+    @property
+    def caller(self) -> Caller:
+        """The client as the engine knows it."""
+        return Caller(self.name, "" if self.ids == EVERY_SPACE else self.ids or self.name)
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -105,6 +119,8 @@ class Access:
             self._seen = seen
             clients = _decode(self._path.read_bytes()).clients
             pairs = [(bytes.fromhex(digest), client) for client in clients for digest in client.sha256]
+            if any(client.ids == EVERY_SPACE and "score" in client.scopes for client in clients):
+                raise ValueError("a client that sends transactions has an id space of its own")
         except (OSError, msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
             if isinstance(error, OSError):
                 self._seen = None  # the same file may come back
@@ -122,11 +138,11 @@ class Access:
         self.refresh()
         metrics.gauge("tokens_refused", self.error is not None)
 
-    def client(self, headers: list[tuple[bytes, bytes]], peer: str | None, needed: Need) -> str:
-        """The name of the caller who may do `needed`; raise `Problem` 401 or 403."""
+    def client(self, headers: list[tuple[bytes, bytes]], peer: str | None, needed: Need) -> Caller:
+        """The caller who may do `needed`; raise `Problem` 401 or 403."""
         if self._path is None:
             self._local.check(headers, peer)
-            return "loopback"
+            return LOCAL
         token = b""
         for name, value in headers:
             if name == b"authorization":
@@ -145,7 +161,7 @@ class Access:
             needed == "any" or (needed == "metrics" and "admin" in found.scopes)
         ):
             raise Problem(403, "authorization", f"lacks the scope {needed}", kind="scope")
-        return found.name
+        return found.caller
 
     def spend(self, name: str, number: int = 1) -> None:
         """Count `number` transactions of the client; raise `Problem` 429 above its rate."""
@@ -159,16 +175,20 @@ class Access:
         if not bucket.take(number):
             raise Problem(429, "(client)", "sends faster than its rate", retry_after=1)
 
-    def reporter(self, name: str) -> Reporter:
+    def reporter(self, caller: Caller) -> Reporter:
         """Who the client is to the labels that it sends; without tokens local callers name any source."""
         if self._path is None:
-            return Reporter(name, admin=True)
-        client = next((client for _, client in self._clients if client.name == name), None)
+            return Reporter(caller.name, admin=True)
+        client = next((client for _, client in self._clients if client.name == caller.name), None)
         if client is None:
-            return Reporter(name, frozenset())
+            return Reporter(caller.name, frozenset())
         admin = "admin" in client.scopes
         return Reporter(
-            name, frozenset(client.label_sources), admin, lambda number: self._labels(client, number)
+            caller.name,
+            frozenset(client.label_sources),
+            admin,
+            lambda number: self._labels(client, number),
+            caller.ids,
         )
 
     def _labels(self, client: _Client, number: int) -> None:

@@ -15,20 +15,24 @@ from typing import Final
 
 from bentoml.exceptions import BentoMLException
 
-_ADMITTED: Final[ContextVar[bool]] = ContextVar("tollgate_admitted", default=False)
+from bentos.base.caller import Caller
+
+_ADMITTED: Final[ContextVar[Caller | None]] = ContextVar("tollgate_admitted", default=None)
 
 
 @contextmanager
-def admitted(yes: bool = True) -> Iterator[None]:
-    """What runs inside has been let in, or (`yes` false) has not, whatever was before."""
-    token = _ADMITTED.set(yes)
+def admitted(caller: Caller | None) -> Iterator[None]:
+    """What runs inside was let in for `caller`, or (None) was not, whatever was before."""
+    token = _ADMITTED.set(caller)
     try:
         yield
     finally:
         _ADMITTED.reset(token)
 
 
-def require_admitted() -> None:
-    """Raise BentoML's 403 for a call that did not come through the edge."""
-    if not _ADMITTED.get():
+def require_admitted() -> Caller:
+    """Whom the edge has let in; raise BentoML's 403 for a call that did not come through it."""
+    caller = _ADMITTED.get()
+    if caller is None:
         raise BentoMLException("not admitted", error_code=HTTPStatus.FORBIDDEN)
+    return caller

@@ -14,8 +14,9 @@ from starlette.responses import Response
 
 from bentos.api.admitted import require_admitted
 from bentos.api.edge import split_bulk
+from bentos.base.caller import Asked
 from bentos.base.problem import Problem, refused
-from fraud.contract.transaction import Channel, ContractError, Transaction, parse_transaction
+from fraud.contract.transaction import Channel, ContractError, parse_transaction
 
 
 class ScoreRequest(BaseModel):
@@ -102,12 +103,12 @@ class BulkRequest(IORootModel[list[ScoreRequest]]):  # type: ignore[misc]
 
         Here and not in the method, which runs in the batcher's task: that knows no request.
         """
-        require_admitted()
+        caller = require_admitted()
         now_ms = time_ns() // 1_000_000
-        items: list[Transaction | Problem] = []
+        items: list[Asked | Problem] = []
         for raw in split_bulk(await request.body()):
             try:
-                items.append(parse_transaction(bytes(raw), now_ms=now_ms))
+                items.append(Asked(parse_transaction(bytes(raw), now_ms=now_ms), caller))
             except ContractError as error:
                 items.append(refused(error))
         return cast("BulkRequest", cls.model_construct(root=items))

@@ -39,6 +39,7 @@ from bentos.api.exchange import (
 from bentos.api.explain import explain
 from bentos.api.metrics_page import TEXT, MetricsPage, bentoml_metrics
 from bentos.api.status import status
+from bentos.base.caller import Caller
 from bentos.base.problem import Problem
 from bentos.models.deployment import WITHOUT_MODEL
 from bentos.scoring.engine import LARGEST_BULK_ITEMS, Engine, Tell
@@ -65,7 +66,7 @@ class Call(NamedTuple):
     """A request that was let in: by whom, its whole body, and the ASGI triple."""
 
     engine: Engine
-    client: str
+    client: Caller
     raw: bytes
     scope: MutableMapping[str, Any]
     receive: Receive
@@ -135,7 +136,7 @@ class Edge:
             self.refused("path")
             await refuse(send, Problem(404, "(path)", "is not served"), close=unread(scope["headers"]))
             return
-        with admitted(False):
+        with admitted(None):
             await self._known(scope, receive, send)
 
     async def _http(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
@@ -190,8 +191,8 @@ class Edge:
 
         return answer
 
-    def _caller(self, headers: Headers, peer: Peer, needed: Need) -> str:
-        """The caller's name; raise `Problem` for a caller who may not."""
+    def _caller(self, headers: Headers, peer: Peer, needed: Need) -> Caller:
+        """The caller; raise `Problem` for a caller who may not."""
         return self._access.client(headers, peer[0] if peer else None, needed)
 
     def refused(self, kind: str) -> None:
@@ -229,10 +230,10 @@ class Edge:
         self._queue(engine, client, raw, arrived, tell)
 
     def _queue(
-        self, engine: Engine, client: str, raw: bytes, arrived: float, tell: Tell | None = None
+        self, engine: Engine, client: Caller, raw: bytes, arrived: float, tell: Tell | None = None
     ) -> Awaitable[bytes]:
-        self._access.spend(client)
-        return engine.score(raw, arrived, tell)
+        self._access.spend(client.name)
+        return engine.score(raw, arrived, tell, client)
 
     @property
     def busy(self) -> bool:
@@ -255,14 +256,14 @@ class Edge:
         engine, items = call.engine, split_bulk(call.raw)
         if engine.bulk_full:
             raise Problem(503, "(service)", "too many bulk requests wait already", retry_after=1)
-        self._access.spend(call.client, len(items))
+        self._access.spend(call.client.name, len(items))
         engine.metrics.count("requests_total", BULK_PATH, "200")
         pending: list[Message] = [{"type": "http.request", "body": call.raw, "more_body": False}]
 
         async def replay() -> Message:
             return pending.pop() if pending else await call.receive()
 
-        with admitted():
+        with admitted(call.client):
             await self._app(call.scope, replay, call.send)
 
     async def _labels(self, call: Call) -> None:
@@ -271,7 +272,7 @@ class Edge:
         await respond(call.send, 202, _encode({"accepted": accepted}))
 
     async def _explain(self, call: Call) -> None:
-        self._access.spend(call.client)
+        self._access.spend(call.client.name)
         answer = await explain(call.engine, call.raw)
         call.engine.metrics.count("requests_total", "/v1/explain", "200")
         await respond(call.send, 200, _encode(answer))

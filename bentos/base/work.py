@@ -6,6 +6,9 @@ import asyncio
 from collections.abc import Callable
 from hashlib import blake2b
 
+from msgspec.structs import force_setattr
+
+from bentos.base.caller import LOCAL, Caller
 from bentos.base.problem import Problem
 from fraud.contract.money import reference_cents
 from fraud.contract.transaction import Transaction, encode_transaction
@@ -17,12 +20,13 @@ class Work:
     `arrived` is `perf_counter` when its request did; `digest` tells requests of one id apart. `tell`
     is called with the future as soon as it is done, a turn of the event loop before its callbacks.
     `measures` are the event time in milliseconds and the amount in minor units, where checking has
-    computed them already. `trace` is the mark that `Stages.request` gave.
+    computed them already. The transaction becomes this work's: from here on it has the id that the
+    `caller`'s is called inside; the answer says `own_id`. `trace` is the mark that `Stages.request` gave.
     """
 
     __slots__ = (
-        "amount_minor", "amount_reference", "arrived", "canonical", "digest", "event_us", "future", "key",
-        "tell", "trace", "transaction",
+        "amount_minor", "amount_reference", "arrived", "canonical", "client", "digest", "event_us", "future",
+        "key", "own_id", "tell", "trace", "transaction",
     )  # fmt: skip
 
     def __init__(
@@ -31,7 +35,13 @@ class Work:
         future: asyncio.Future[bytes],
         arrived: float,
         measures: tuple[int, int] | None = None,
+        caller: Caller = LOCAL,
     ) -> None:
+        self.client = caller.name
+        self.own_id = own = transaction.transaction_id
+        inside = caller.inside(own)
+        if inside is not own:
+            force_setattr(transaction, "transaction_id", inside)
         self.transaction = transaction
         self.canonical = encode_transaction(transaction)
         self.digest = blake2b(self.canonical, digest_size=16).digest()

@@ -153,7 +153,8 @@ def log_row(
     order of their views' names."""
     transaction, event_us = work.transaction, work.event_us
     return (
-        transaction.transaction_id, event_us, event_us, transaction.customer_id, transaction.card_id,
+        transaction.transaction_id, work.client, event_us, event_us,
+        transaction.customer_id, transaction.card_id,
         transaction.merchant_id, transaction.terminal_id, transaction.device_id, transaction.ip,
         work.amount_minor, transaction.currency, work.amount_reference, transaction.channel,
         transaction.merchant_category, transaction.country, transaction.latitude, transaction.longitude,

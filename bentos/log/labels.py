@@ -18,8 +18,9 @@ from typing import Annotated, Final, Literal, get_args
 import msgspec
 from msgspec import Meta, Struct
 
+from bentos.base.caller import LONGEST_ID, SEPARATOR
 from fraud.contract.cards import redact
-from fraud.contract.transaction import ContractError, Identifier, canonical_id, canonical_time
+from fraud.contract.transaction import ContractError, TransactionId, canonical_id, canonical_time
 from stores.files import new_series
 from stores.spool import SpoolFile, SpoolFull
 
@@ -44,7 +45,7 @@ class Label(Struct, frozen=True, forbid_unknown_fields=True):
     `known_at` is when the report became known to its sender, and may not precede the event.
     """
 
-    transaction_id: Identifier
+    transaction_id: TransactionId
     event_time: Annotated[datetime, Meta(tz=True)]
     is_fraud: bool
     source: Source
@@ -73,13 +74,15 @@ class Summary(Struct, frozen=True):
 class Reporter:
     """Who sends labels: the sources that he may name, and whether he may say what he knew long ago.
 
-    `spend` is told how many labels come, and raises `Problem` above the reporter's rate.
+    `spend` is told how many labels come, and raises `Problem` above the reporter's rate. `ids` is the id
+    space of the transactions that he reports on (`bentos.base.caller`).
     """
 
     name: str
     sources: frozenset[str] = SOURCES
     admin: bool = False
     spend: Callable[[int], None] = lambda number: None
+    ids: str = ""
 
 
 _EXPECTED: Final = {
@@ -125,7 +128,16 @@ def _stamped(label: Label, now: datetime, reporter: Reporter) -> KeptLabel:
     if known < now - KNOWN_WITHIN and not reporter.admin:
         raise ContractError("known_at", "lies more than an hour back, which takes the scope admin")
     # The sender's clock may be ahead of this one a little: nothing is known before it happened.
+    name = _inside(name, reporter.ids)
     return KeptLabel(name, event, label.is_fraud, label.source, max(known, event), reporter.name)
+
+
+def _inside(name: str, ids: str) -> str:
+    """What the transaction that the reporter calls `name` is called inside; without an id space of his
+    own he says that himself."""
+    if len(name) > LONGEST_ID and (ids or SEPARATOR not in name):
+        raise ContractError("transaction_id", f"should be {_EXPECTED['transaction_id']}")
+    return f"{ids}{SEPARATOR}{name}" if ids else name
 
 
 def _utc(moment: datetime, field: str) -> datetime:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from functools import partial
 from time import perf_counter
 
+from bentos.base.caller import LOCAL, Asked, Caller
 from bentos.base.guarded import guarded
 from bentos.base.metrics import Metrics
 from bentos.base.problem import Problem, refused
@@ -123,6 +124,7 @@ class Engine:
         batcher: MicroBatcher[Work] | None = None,
         tell: Tell | None = None,
         measures: tuple[int, int] | None = None,
+        caller: Caller = LOCAL,
     ) -> asyncio.Future[bytes]:
         """Queue a transaction; the future is its answer's JSON or raises `Problem`.
 
@@ -130,7 +132,7 @@ class Engine:
         joins the first one. `tell` is called with the future once it is done, perhaps before this
         returns; if this raises, it is not. `measures` as in `Work`.
         """
-        work = Work(transaction, asyncio.get_running_loop().create_future(), arrived, measures)
+        work = Work(transaction, asyncio.get_running_loop().create_future(), arrived, measures, caller)
         work.tell = tell
         stages = self.scorer.stages
         stages.parsed(perf_counter() - arrived)
@@ -150,7 +152,9 @@ class Engine:
         self.scorer.once.finished(work)
         work.refuse(_overloaded(Overloaded(IN_TIME)))
 
-    def score(self, raw: bytes, arrived: float, tell: Tell | None = None) -> asyncio.Future[bytes]:
+    def score(
+        self, raw: bytes, arrived: float, tell: Tell | None = None, caller: Caller = LOCAL
+    ) -> asyncio.Future[bytes]:
         """Queue one transaction's JSON; the future is its answer's, and it or this call raises `Problem`.
 
         In a surge it is turned away unparsed. `tell` as in `submit`.
@@ -160,9 +164,9 @@ class Engine:
         except Overloaded as error:
             raise _overloaded(error) from None
         transaction, measures = self.parse(raw)
-        return self.submit(transaction, arrived, tell=tell, measures=measures)
+        return self.submit(transaction, arrived, tell=tell, measures=measures, caller=caller)
 
-    async def score_many(self, items: Sequence[Transaction | Problem]) -> list[bytes]:
+    async def score_many(self, items: Sequence[Asked | Problem]) -> list[bytes]:
         """Per item the answer's JSON, or the error's: no item fails its neighbours."""
         arrived = perf_counter()
         futures: list[asyncio.Future[bytes] | Problem] = []
@@ -171,7 +175,7 @@ class Engine:
                 futures.append(item)
                 continue
             try:
-                futures.append(self.submit(item, arrived, self.bulk))
+                futures.append(self.submit(item.transaction, arrived, self.bulk, caller=item.caller))
             except Problem as problem:
                 futures.append(problem)
         results = []

@@ -206,7 +206,7 @@ class Scorer:
             latency = round((perf_counter() - work.arrived) * 1000, 3)
             version = scoring.version if scoring else None
             answer = Answer(
-                work.transaction.transaction_id, score, decision, factors, [rule.name for rule in hits],
+                work.own_id, score, decision, factors, [rule.name for rule in hits],
                 version, variant, status, degraded, latency,
             )  # fmt: skip
             answers.append(_encode_answer(answer))

@@ -25,6 +25,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bentos.base.caller import Caller
 from bentos.effects.outbox import remembered_answers
 from bentos.log.decision_log import GENESIS, read_entries
 from bentos.log.heads import Head, read_heads
@@ -246,6 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m bentos.tools.audit", description=__doc__.split("\n\n")[0]
     )
     parser.add_argument("--answered", type=Path, help="file of transaction ids that callers were answered")
+    parser.add_argument("--ids", metavar="NAME", help="the id space of the client whose list it is")
     parser.add_argument(
         "--remembered", action="store_true", help="check the answers that Redis remembers as well"
     )
@@ -254,6 +256,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     answered = options.answered.read_text().split() if options.answered else None
+    if answered is not None and options.ids:
+        answered = [Caller("", options.ids).inside(name) for name in answered]
     chosen = settings()
     # Before the log is read: what is remembered now was logged before.
     try:

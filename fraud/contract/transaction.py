@@ -43,6 +43,8 @@ Channel = Literal["pos", "ecom", "atm", "moto", "transfer"]
 CHANNELS: Final[tuple[str, ...]] = get_args(Channel)
 
 Identifier = Annotated[str, Meta(min_length=1, max_length=64)]
+#: A client's own id, or one behind the name of its id space: that is what it is called in the event log.
+TransactionId = Annotated[str, Meta(min_length=1, max_length=128)]
 #: What may be absent may be empty as well, which means the same.
 Optional = Annotated[str, Meta(max_length=64)] | None
 
@@ -68,7 +70,7 @@ class Transaction(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
     does not know where it is.
     """
 
-    transaction_id: Identifier
+    transaction_id: TransactionId
     event_time: Annotated[datetime, Meta(tz=True)]
     customer_id: Identifier
     card_id: Identifier

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bentos.api.access import Access
+from bentos.base.caller import Caller
 from bentos.base.problem import Problem
 from bentos.log import label_files
 from bentos.log.label_files import convert_labels, read_waiting
@@ -157,13 +158,13 @@ def test_a_client_names_only_its_own_sources_at_its_own_rate(tmp_path: Path) -> 
     tokens.write_text(json.dumps({"clients": clients}))
     access = Access(tokens, 0, clock=lambda: 0.0)
     assert access.error is None
-    desk = access.reporter("desk")
+    desk = access.reporter(Caller("desk", "desk"))
     assert parse_labels(raw(), NOW, desk)[0].client == "desk"
     with pytest.raises(ContractError, match="chargeback is not a source of this client"):
         parse_labels(raw(source="chargeback"), NOW, desk)
     with pytest.raises(ContractError, match="not a source"):
-        parse_labels(raw(), NOW, access.reporter("none"))
-    assert (desk.admin, access.reporter("back").admin) == (False, True)
+        parse_labels(raw(), NOW, access.reporter(Caller("none", "none")))
+    assert (desk.admin, access.reporter(Caller("back", "back")).admin) == (False, True)
     desk.spend(3)
     with pytest.raises(Problem) as refused:
         desk.spend(1)

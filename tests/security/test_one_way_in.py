@@ -16,6 +16,7 @@ from bentoml.exceptions import BentoMLException
 from bentos.api.access import Access
 from bentos.api.admitted import admitted, require_admitted
 from bentos.api.edge import Edge
+from bentos.base.caller import LOCAL
 from bentos.service import FraudScorer
 from embedded.redis_server import RedisServer
 from tests.bentos.running import Service, save_model, transaction_json
@@ -187,7 +188,7 @@ def test_typed_methods_refuse_what_the_edge_has_not_let_in(
             async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
                 for path in POSTED:
                     for mark in (False, True):
-                        with admitted(mark):
+                        with admitted(LOCAL if mark else None):
                             answer = await client.post(
                                 path, content=body_of(path), headers={"content-type": "application/json"}
                             )
@@ -216,7 +217,7 @@ def test_the_mark_of_an_earlier_request_on_the_connection_is_not_a_later_ones() 
         edge = Edge(app, lambda: None, Access(None, 0))
         transport = httpx.ASGITransport(app=edge)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            with admitted():  # the context that a connection inherited
+            with admitted(LOCAL):  # the context that a connection inherited
                 await client.get("/livez")
 
     asyncio.run(run())

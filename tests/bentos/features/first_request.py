@@ -13,6 +13,7 @@ from pathlib import Path
 
 import redis
 
+from bentos.base.caller import LOCAL, Asked
 from machine import code_folder
 from tests.bentos.running import store_features, transaction
 
@@ -32,7 +33,9 @@ async def first_requests(home: Path, url: str) -> dict[str, dict[str, int]]:
         decided.append(await post(transaction_id="few", terminal_id=None, device_id=None, ip=None))
         # The other worker decided one of this batch: the rows of the rest are taken out.
         names = {"known": "known", "bulk-1": "known", "bulk-2": "foreign"}
-        bulk = [transaction(transaction_id=name, customer_id=who) for name, who in names.items()]
+        bulk = [
+            Asked(transaction(transaction_id=name, customer_id=who), LOCAL) for name, who in names.items()
+        ]
         results = await other.score_many(bulk)
         assert all(b"decision" in each for each in results), results
         assert all(each.status_code == 200 for each in decided), [each.text for each in decided]

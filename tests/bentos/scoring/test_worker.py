@@ -18,6 +18,7 @@ import pytest
 import redis
 from prometheus_client.parser import text_string_to_metric_families
 
+from bentos.base.caller import LOCAL, Asked
 from bentos.models.model import Model
 from embedded.redis_server import start_redis
 from fraud.features.entities import ENTITIES
@@ -177,7 +178,7 @@ def test_a_rule_that_would_decline_everybody_asks_for_reviews_instead(
     async def run() -> tuple[list[str], dict[str, Any]]:
         async with worker(home, url, rules_file=rules) as (engine, post):
             items = [
-                engine.parse(json.dumps(transaction_json(transaction_id=f"r{n}")).encode())[0]
+                Asked(engine.parse(json.dumps(transaction_json(transaction_id=f"r{n}")).encode())[0], LOCAL)
                 for n in range(512)
             ]
             decisions = [json.loads(item)["decision"] for item in await engine.score_many(items)]
