@@ -37,3 +37,20 @@ def test_a_larger_share_keeps_those_who_saw_the_challenger() -> None:
 def test_a_split_that_cannot_be_is_refused(share: float, key: str) -> None:
     with pytest.raises(ValueError, match=r"share should lie|key should be one of customer_id"):
         Experiment("spring", share, key)
+
+
+def test_a_long_name_salts_by_what_the_hash_takes_of_it() -> None:
+    # BLAKE2b takes keys of up to 64 bytes.
+    long = Experiment("x" * 200, 0.5)
+    assert [long.variant(str(n)) for n in range(200)] == [
+        Experiment("x" * 64, 0.5).variant(str(n)) for n in range(200)
+    ]
+    other = Experiment("x" * 63, 0.5)
+    assert any(long.variant(str(n)) != other.variant(str(n)) for n in range(200))
+
+
+def test_an_unknown_key_is_named_with_those_that_there_are() -> None:
+    with pytest.raises(
+        ValueError, match=r"^key should be one of customer_id, card_id, transaction_id, not 'merchant_id'$"
+    ):
+        Experiment("spring", 0.1, "merchant_id")
