@@ -15,6 +15,8 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from training import metrics
+
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Statistic = Callable[[pd.DataFrame, Floats], float]
 
@@ -81,16 +83,14 @@ class Performance:
 
 
 def average_precision(labels: Floats, scores: Floats, weights: Floats) -> float:
-    """Area under the precision-recall curve as a step function, ties taken together."""
-    order = np.argsort(-scores, kind="stable")
-    hit, weight = (labels * weights)[order], weights[order]
-    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)
-    hits, seen = np.cumsum(hit)[ends], np.cumsum(weight)[ends]
-    total = hits[-1]
-    if total <= 0:
-        return float("nan")
-    precision = hits / np.maximum(seen, 1e-12)
-    return float(np.sum(precision * np.diff(hits, prepend=0.0)) / total)
+    """Area under the precision-recall curve as a step function, as training judges a model by it.
+
+    NaN without a fraud.
+    """
+    try:
+        return metrics.average_precision(metrics.rank(labels, scores, weights))
+    except metrics.NoFraudError:
+        return 1.0 if (labels * weights).any() else float("nan")
 
 
 def _average_precision(rows: pd.DataFrame, weights: Floats) -> float:
@@ -160,13 +160,13 @@ def performance(matured: pd.DataFrame, *, replicates: int = REPLICATES) -> Perfo
 
 def card_precision(rows: pd.DataFrame, alerts: int = ALERTS_A_DAY) -> float | None:
     """Of the `alerts` customers with the highest scores of each day, the share that had a fraud on
-    it, averaged over days (CP@k of the Fraud Detection Handbook); None without customers."""
+    it, averaged over days (CP@k, as training judges a model by it); None without customers."""
     if not {"customer_id", "event_timestamp", "score"} <= set(rows.columns) or not len(rows):
         return None
     days = pd.to_datetime(rows["event_timestamp"], utc=True).dt.floor("D")
-    by_customer = rows.groupby([days.rename("day"), rows["customer_id"]])[["score", "is_fraud"]].max()
-    top = by_customer.sort_values("score", ascending=False).groupby("day").head(alerts)
-    return float(top.groupby("day")["is_fraud"].mean().mean())
+    day, customers = (np.asarray(pd.factorize(column)[0], np.int64) for column in (days, rows["customer_id"]))
+    label, score = rows["is_fraud"].to_numpy(np.int8), rows["score"].to_numpy(np.float64)
+    return metrics.card_precision(day, customers, label, score, alerts)[0]
 
 
 Baseline = Mapping[str, float | Sequence[float]]
