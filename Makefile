@@ -17,7 +17,7 @@ install:
 	@embedded/setup.sh
 
 ##@ Everybody
-.PHONY: demo test test-security lint up down example status screens figures
+.PHONY: demo test test-security lint up down example status screens docs figures
 demo: install ## the whole loop, end to end (DATA= and MAPPING= for your own transactions)
 	@$(TOLLGATE) demo $(if $(DATA),--data "$(DATA)" --mapping "$(MAPPING)") $(ARGS)
 test: install ## every test: real Redis, Spark, service and broker
@@ -49,6 +49,8 @@ status: install ## the status page: results/status.html
 screens: install ## docs/images from the pages in results/, with Chromium
 	@$(TOLLGATE) screens
 
+docs: install ## the documentation as a site: results/site/index.html
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet && echo "open results/site/index.html"
 figures: install ## docs/figures.md from what is in results/
 	@$(TOLLGATE) figures
 

@@ -1,8 +1,8 @@
 """A payment to try the running service with: `python -m embedded.example good|bad`.
 
 Prints the body of a `POST /v1/score` for somebody whom the lake knows. `good` is what a regular
-customer does every week: the usual terminal, the usual amount. `bad` is the same card, far away and
-at once: send it within some minutes after `good`.
+customer does every week: the usual terminal, the usual amount; each time another one of the most
+regular. `bad` is the card of the last `good`, far away and at once: send it within some minutes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from secrets import token_hex
+from secrets import choice, token_hex
 
 import msgspec
 
@@ -22,6 +22,8 @@ from stores.settings import settings
 
 #: Days of the lake in which a regular is looked for.
 _DAYS = 14
+#: How many of them are taken in turn.
+_REGULARS = 50
 #: How far the bad payment is from the good one: nobody is there within an hour.
 _DEGREES_AWAY = 60.0
 
@@ -30,8 +32,9 @@ class NoExampleError(LookupError):
     """The lake knows no regular customer; the text says what to do."""
 
 
-def regular(transactions: Iterable[Transaction], frauds: Collection[str]) -> Transaction:
-    """The usual purchase at a counter of the customer with most of them and no fraud among `frauds`, ids."""
+def regulars(transactions: Iterable[Transaction], frauds: Collection[str]) -> dict[str, Transaction]:
+    """The usual purchase at a counter of each of the customers with most of them, most first; none who has
+    a transaction among `frauds` (ids). Raises `NoExampleError` without any."""
     rows = list(transactions)
     burnt = {row.customer_id for row in rows if row.transaction_id in frauds}
     kept = [
@@ -40,11 +43,15 @@ def regular(transactions: Iterable[Transaction], frauds: Collection[str]) -> Tra
     ]  # fmt: skip
     if not kept:
         raise NoExampleError("the lake knows no regular customer yet: run `make demo` or load a dataset")
-    (customer, _), *_ = Counter(row.customer_id for row in kept).most_common(1)
-    mine = [row for row in kept if row.customer_id == customer]
+    most = Counter(row.customer_id for row in kept).most_common(_REGULARS)
+    return {customer: _usual([row for row in kept if row.customer_id == customer]) for customer, _ in most}
+
+
+def _usual(mine: Sequence[Transaction]) -> Transaction:
+    """The purchase of the middle amount at the terminal that is used most."""
     (terminal, _), *_ = Counter(row.terminal_id for row in mine).most_common(1)
-    usual = [row for row in mine if row.terminal_id == terminal]
-    return sorted(usual, key=lambda row: row.amount)[len(usual) // 2]
+    there = sorted((row for row in mine if row.terminal_id == terminal), key=lambda row: row.amount)
+    return there[len(there) // 2]
 
 
 def example(usual: Transaction, *, bad: bool, now: datetime) -> Transaction:
@@ -72,11 +79,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         labels = read_labels(lake, known_by=datetime.now(UTC))
         frauds = set(labels.filter(labels["is_fraud"])["transaction_id"].to_pylist())
         rows = read_transactions(lake, end - timedelta(days=_DAYS), end)
-        usual = regular(transactions_from_table(rows), frauds)
+        known = regulars(transactions_from_table(rows), frauds)
     except NoExampleError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(encode_transaction(example(usual, bad=chosen.kind == "bad", now=datetime.now(UTC))).decode())
+    bad = chosen.kind == "bad"
+    last = settings().home / "example.txt"
+    customer = last.read_text() if bad and last.exists() else choice(list(known))
+    last.write_text(customer)
+    usual = known.get(customer) or next(iter(known.values()))
+    print(encode_transaction(example(usual, bad=bad, now=datetime.now(UTC))).decode())
     return 0
 
 

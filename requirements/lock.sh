@@ -10,6 +10,6 @@ compile() {
   .venv/bin/python -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
     --no-emit-index-url --custom-compile-command "requirements/lock.sh" "$@"
 }
-compile pyproject.toml --extra dev --extra bench --extra tracing -o requirements/dev.txt "$@"
+compile pyproject.toml --extra dev --extra bench --extra tracing --extra docs -o requirements/dev.txt "$@"
 compile pyproject.toml --extra tracing -c requirements/dev.txt -o requirements/jobs.txt
 compile --group pyproject.toml:serving -c requirements/dev.txt -o requirements/serving.txt

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Final, Literal, NamedTuple
@@ -122,6 +122,11 @@ class Edge:
         if documents != "off":
             needed: Need | None = "any" if documents == "clients" else None
             self._routes |= {path: Route(look, needed, 0, own=False) for path in document_paths()}
+
+    @property
+    def routes(self) -> Mapping[str, Route]:
+        """The paths that exist, for whom."""
+        return self._routes
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

@@ -107,7 +107,7 @@ def genuine(
     """Every honest transaction of `days` days from `start_ms`, in no particular order."""
     count = rng.poisson(world.rate * days)
     customer = np.repeat(np.arange(world.customers), count)
-    event_ms = start_ms + _times(world, customer, start_ms, days, rng)
+    event_ms = start_ms + _times(world, customer, days, rng)
     customer, event_ms = _with_sprees(customer, event_ms, rng)
     city, abroad, in_flight = _whereabouts(world, customer, event_ms, start_ms, days, rng)
     online_share = world.online[customer]
@@ -138,9 +138,12 @@ def home_ip(world: World, places: Addresses, start_ms: int, customer: Ints, even
     return as_ints(places.first_home + house * places.leases + np.minimum(lease, places.leases - 1))
 
 
-def _times(world: World, customer: Ints, start_ms: int, days: int, rng: np.random.Generator) -> Ints:
-    """Milliseconds since the start: busier on Saturdays, around each customer's own hour."""
-    weekday = (start_ms // DAY_MS + 3 + np.arange(days)) % 7  # 1970-01-01 was a Thursday
+def _times(world: World, customer: Ints, days: int, rng: np.random.Generator) -> Ints:
+    """Milliseconds since the start: busier on one day of the week, around each customer's own hour.
+
+    The week is counted from the start, not by the calendar: one seed makes one history, whenever it begins.
+    """
+    weekday = (np.arange(days) + 3) % 7
     weight = np.where(weekday == 5, 1.2, np.where(weekday == 6, 0.85, 1.0))
     day = rng.choice(days, len(customer), p=weight / weight.sum())
     habit = rng.normal(world.peak[customer], 3.2)
