@@ -193,7 +193,7 @@ def utc_text(when: datetime) -> str:
 
 
 def _read(tables: list[pa.Table], schema: pa.Schema) -> pa.Table:
-    return pa.concat_tables([schema.empty_table(), *tables])
+    return pa.concat_tables([schema.empty_table(), *[conform(table, schema) for table in tables]])
 
 
 def _text(us: int | None) -> str | None:

@@ -25,14 +25,14 @@ from datasets.rejects import RejectsFile
 from datasets.sources import read_batches, source_files
 from datasets.staging import DayStage, SeenIds
 from datasets.validity import Findings, Mask, check_columns
-from stores.lake import LABEL_SCHEMA, TIMESTAMP, TRANSACTION_SCHEMA
+from stores.lake import LABEL_SCHEMA, LATER_COLUMNS, TIMESTAMP, TRANSACTION_SCHEMA, conform
 
 Progress = Callable[[str], None]
 
 #: What waits for sorting: the transaction, and what the source says of it.
 _STAGED = pa.schema(
     [
-        *(field for field in TRANSACTION_SCHEMA if field.name != "ingest_seq"),
+        *(field for field in TRANSACTION_SCHEMA if field.name not in {"ingest_seq", *LATER_COLUMNS}),
         ("reported", pa.bool_()),
         ("is_fraud", pa.bool_()),
         ("known_timestamp", TIMESTAMP),
@@ -211,7 +211,7 @@ def _write_days(writer: DatasetWriter, stage: DayStage, mapping: Mapping) -> Non
     for day in stage.days():
         sequence = pa.array(np.arange(place, place + day.num_rows))
         place += day.num_rows
-        transactions = day.append_column("ingest_seq", sequence).select(TRANSACTION_SCHEMA.names)
+        transactions = conform(day.append_column("ingest_seq", sequence), TRANSACTION_SCHEMA)
         reported = day.filter(day.column("reported"))
         arrays = [
             reported.column(name)

@@ -279,16 +279,16 @@ class Demo:
         self._command("bentos.log.decision_files")  # what the service had journalled but not yet filed
 
     def _parity(self, chosen: Plan, spark: SparkSession) -> dict[str, Any]:
-        from fraud.features.feature_list import VECTOR
         from monitoring.decisions import read_decisions
         from monitoring.parity.report import compare, write_report
+        from stores.declared import served_vector
         from training.dataset import rebuild
 
         self._velocity(chosen.replay_from, chosen.replay_to, spark)
         served = read_decisions(
             decisions_folder(self.config.home), start=chosen.replay_from, end=chosen.replay_to
         )
-        report = compare(served, rebuild(served, spark=spark), VECTOR)
+        report = compare(served, rebuild(served, spark=spark), served_vector())
         write_report(report, self.config.results / "parity")
         return report.summary()
 

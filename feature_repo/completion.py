@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from feature_repo.declared_columns import STATE
 from feature_repo.newest_rows import NewestRows
 from feature_repo.on_demand import Call, compute, on_demand_calls
 from feature_repo.parquet_view import ParquetView, fetch
@@ -105,7 +106,11 @@ class Completion:
                     table = table.append_column(name, column)
                 added: dict[str, Any] = {}
                 for call in self.calls:
-                    added |= compute(call, table)
+                    computed = compute(call, table)
+                    added |= computed
+                    if call.feeds_others:
+                        for name, column in computed.items():
+                            table = table.append_column(name, column)
                 names = list(self.columns)
                 columns = [added[name] if name in added else table.column(name) for name in names]
                 yield pa.table(columns, names=names).combine_chunks()
@@ -126,17 +131,22 @@ def completion(
     feature_refs: Sequence[str],
     full_feature_names: bool,
     wanted: Sequence[str] | None,
+    first: Sequence[Call] = (),
 ) -> Completion:
-    """The completion of `joined`, whose views have `outputs`; the columns `wanted`, or all."""
+    """The completion of `joined`, whose views have `outputs`; the columns `wanted`, or all. The calls `first`
+    make outputs from columns that are not part of the result."""
     from pyspark.sql.pandas.types import from_arrow_type
+    from pyspark.sql.types import DoubleType
 
-    kinds = {field.name: field.dataType for field in joined.schema.fields}
+    kinds: dict[str, Any] = {field.name: field.dataType for field in joined.schema.fields}
     kinds |= {output: from_arrow_type(kind) for view in parquet for _, output, kind in view.columns}
-    known = [name for name in kinds if name not in outputs]
+    hidden = {column for call in first for name, column in call.inputs if name == STATE}
+    known = [name for name in kinds if name not in outputs and name not in hidden]
+    kinds |= {column: DoubleType() for call in first for _, column in call.outputs}
     calls, computed = on_demand_calls(on_demand, [*known, *outputs], feature_refs, full_feature_names)
     kinds |= computed
     names = [*known, *outputs, *computed] if wanted is None else list(wanted)
-    return Completion(tuple(parquet), calls, {name: kinds[name].simpleString() for name in names})
+    return Completion(tuple(parquet), (*first, *calls), {name: kinds[name].simpleString() for name in names})
 
 
 def _in_runs(joined: DataFrame, partition: str, values: list[str]) -> DataFrame:

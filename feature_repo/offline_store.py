@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -35,9 +35,13 @@ from feast.type_map import feast_value_type_to_pa
 
 from feature_repo.asof import EmptyEntitiesError, View, join_as_of, number_rows
 from feature_repo.completion import completion
+from feature_repo.declare import STREAM_TAG
+from feature_repo.on_demand import Call, declared_call
 from feature_repo.parquet_view import ParquetView
 from feature_repo.retrieval import AsOfRetrievalJob, LatestRetrievalJob
 from feature_repo.spark import spark_session
+from fraud.declared.declaration import encode
+from stores.declared import declared, state_feature
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -86,11 +90,13 @@ class AsOfSparkOfflineStore(SparkOfflineStore):
         entities = number_rows(entities)
         count, span = _extent(entities, time)
         views = _views(
-            spark, registry, project, feature_refs, feature_views, (time, span), full_feature_names
-        )
+            spark, registry, project, feature_refs, feature_views, (time, span), full_feature_names,
+            entities.columns,
+        )  # fmt: skip
         joined = join_as_of(entities, time, [view.joined for view in views if view.joined is not None])
         outputs = [output for view in views for output in view.outputs]
         parquet = [view.parquet for view in views if view.parquet is not None]
+        aggregates = [view.call for view in views if view.call is not None]
         on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
         return AsOfRetrievalJob(
             spark=spark,
@@ -98,7 +104,7 @@ class AsOfSparkOfflineStore(SparkOfflineStore):
             entities=entities,
             joined=joined,
             completion=lambda wanted: completion(
-                joined, outputs, parquet, on_demand, feature_refs, full_feature_names, wanted
+                joined, outputs, parquet, on_demand, feature_refs, full_feature_names, wanted, aggregates
             ),
             config=config,
             full_feature_names=full_feature_names,
@@ -200,6 +206,8 @@ class _Requested:
     outputs: tuple[str, ...]
     joined: View | None = None
     parquet: ParquetView | None = None
+    #: What makes the outputs of a declared stream view from its states.
+    call: Call | None = None
 
 
 def _views(
@@ -210,6 +218,7 @@ def _views(
     feature_views: list[FeatureView],
     asked: tuple[str, tuple[datetime, datetime]],
     full_feature_names: bool,
+    entity_columns: Sequence[str],
 ) -> list[_Requested]:
     """The requested views, limited to the time that entity rows can see.
 
@@ -240,7 +249,19 @@ def _views(
             )
             for feature in features
         ]
-        views.append(_requested(spark, view, name, source, keys, columns, asked))
+        if STREAM_TAG not in view.tags:
+            views.append(_requested(spark, view, name, source, keys, columns, asked))
+            continue
+        stored = state_feature(view.name)
+        if any(each.name == stored for each in columns):  # the bytes themselves
+            raise ValueError(f"{stored} is what the aggregates of {name} come from: ask for these")
+        state = _Column(stored, f"__state__{name}", pa.binary())
+        found = _requested(spark, view, name, source, keys, [state], asked)
+        made = {each.name: each.output for each in columns}
+        call = declared_call(
+            view.name, encode(declared().declarations), state.output, asked[0], entity_columns, made
+        )
+        views.append(replace(found, outputs=tuple(made.values()), call=call))
     return views
 
 

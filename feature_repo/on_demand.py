@@ -11,12 +11,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
+from feature_repo.declared_columns import AT, STATE
+from feature_repo.parquet_view import microseconds
+from fraud.declared.declaration import EVENT_TEXTS
+
 if TYPE_CHECKING:
     from feast import OnDemandFeatureView
+
+
+#: Columns of entity rows that declared aggregates may compare with.
+EVENT_COLUMNS: Final = ("amount_reference", "attributes", "latitude", "longitude", *EVENT_TEXTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +42,28 @@ class Call:
     inputs: tuple[tuple[str, str], ...]
     outputs: tuple[tuple[str, str], ...]
     full_names: bool
+    feeds_others: bool = False
+
+
+def declared_call(
+    view: str, document: bytes, state: str, time: str, columns: Sequence[str], outputs: dict[str, str]
+) -> Call:
+    """The call that makes a declared stream view's aggregates: from the column `state`, at the rows' `time`,
+    beside those of the event that are among `columns`."""
+    text = (
+        "def compute(inputs):\n    from feature_repo.declared_columns import columns\n\n"
+        f"    return columns({view!r}, {document!r}, inputs)\n"
+    )
+    event = [(name, name) for name in EVENT_COLUMNS if name in columns]
+    return Call(
+        text,
+        "compute",
+        b"",
+        ((STATE, state), (AT, time), *event),
+        tuple(outputs.items()),
+        False,
+        True,
+    )
 
 
 def on_demand_calls(
@@ -120,6 +150,12 @@ def compute(call: Call, table: pa.Table) -> dict[str, pa.Array]:
         return {column: computed[column] for _, column in call.outputs}
     lists: dict[str, list[Any]] = {}
     for column in {column for _, column in call.inputs}:
-        lists[column] = table.column(column).to_pylist()
+        values = table.column(column)
+        lists[column] = (microseconds(values) if pa.types.is_timestamp(values.type) else values).to_pylist()
     found = _function(call.text, call.function)({name: lists[column] for name, column in call.inputs})
-    return {column: pa.array(found[name]) for name, column in call.outputs}
+    return {
+        column: pa.array(
+            found[name], pa.float64() if call.feeds_others else None, from_pandas=call.feeds_others
+        )
+        for name, column in call.outputs
+    }

@@ -16,8 +16,11 @@ from feast.infra.online_stores.redis import RedisOnlineStore, RedisOnlineStoreCo
 from pydantic import Field, StrictStr
 
 import feature_repo.registry  # noqa: F401  # Feast loads this module first: it names the registry's plugin
+from feature_repo.declare import STREAM_TAG
+from feature_repo.declared_columns import online_aggregates
 from fraud.features.entities import ENTITIES
 from fraud.features.profiles import SERVED_PROFILES
+from stores.declared import declared, state_feature
 from stores.redis_clients import connect_any, connect_async
 from stores.redis_layout import NEWEST_WINS, newest_wins_args
 from stores.redis_url import RedisAddress, is_cluster, parse_redis_url
@@ -55,6 +58,55 @@ class NewestWinsRedisOnlineStoreConfig(RedisOnlineStoreConfig):
 class NewestWinsRedisOnlineStore(RedisOnlineStore):
     """Feast's Redis online store with atomic newest-wins writes; reads are the stock ones."""
 
+    def update(
+        self,
+        config: RepoConfig,
+        tables_to_delete: Sequence[FeatureView],
+        tables_to_keep: Sequence[FeatureView],
+        entities_to_delete: Sequence[Any],
+        entities_to_keep: Sequence[Any],
+        partial: bool,
+    ) -> None:
+        """What ``feast apply`` calls when it has registered everything: write what the rooms read of it."""
+        from feature_repo.collect import write_plan
+
+        super().update(
+            config, tables_to_delete, tables_to_keep, entities_to_delete, entities_to_keep, partial
+        )
+        write_plan()
+
+    def _generate_hset_keys_for_features(
+        self,
+        feature_view: FeatureView,
+        requested_features: list[str] | None = None,
+        fv_name_override: str | None = None,
+    ) -> tuple[list[str], list[Any]]:
+        """What a view's hash is asked for: of a declared stream view its state, from which its aggregates as
+        of now are made."""
+        if STREAM_TAG not in feature_view.tags:
+            found: tuple[list[str], list[Any]] = super()._generate_hset_keys_for_features(
+                feature_view, requested_features, fv_name_override
+            )
+            return found
+        names = requested_features or [feature.name for feature in feature_view.features]
+        _, keys = super()._generate_hset_keys_for_features(
+            feature_view, [state_feature(feature_view.name)], fv_name_override
+        )
+        return [*names, f"_ts:{feature_view.name}"], keys
+
+    def _convert_redis_values_to_protobuf(
+        self, redis_values: Sequence[Any], feature_view: str, requested_features: list[str]
+    ) -> list[tuple[datetime | None, dict[str, Any] | None]]:
+        stamp = f"_ts:{feature_view}"
+        if not any(layout.view == feature_view for layout in declared().layouts):
+            found: list[tuple[datetime | None, dict[str, Any] | None]] = (
+                super()._convert_redis_values_to_protobuf(redis_values, feature_view, requested_features)
+            )
+            return found
+        stored = [state_feature(feature_view), stamp]
+        rows = super()._convert_redis_values_to_protobuf(redis_values, feature_view, stored)
+        return online_aggregates(feature_view, [name for name in requested_features if name != stamp], rows)
+
     def online_write_batch(
         self,
         config: RepoConfig,
@@ -69,7 +121,7 @@ class NewestWinsRedisOnlineStore(RedisOnlineStore):
         """
         client = self._get_client(config.online_store)
         clustered = is_cluster(_address(config.online_store))
-        names = [feature.name for feature in table.features]
+        names = _stored_names(table)
         script = client.script_load(NEWEST_WINS)
         for calls in _pipelines(data, 1 if clustered else ROWS_PER_CALL):
             with client.pipeline(transaction=False) as pipe:
@@ -93,7 +145,7 @@ class NewestWinsRedisOnlineStore(RedisOnlineStore):
         """`online_write_batch` on the asynchronous client."""
         client = await self._get_client_async(config.online_store)
         clustered = is_cluster(_address(config.online_store))
-        names = [feature.name for feature in table.features]
+        names = _stored_names(table)
         script = await client.script_load(NEWEST_WINS)
         for calls in _pipelines(data, 1 if clustered else ROWS_PER_CALL):
             async with client.pipeline(transaction=False) as pipe:
@@ -116,6 +168,13 @@ class NewestWinsRedisOnlineStore(RedisOnlineStore):
         if self._client_async is None:
             self._client_async = connect_async(_address(online_store_config))
         return self._client_async
+
+
+def _stored_names(table: FeatureView) -> list[str]:
+    """The features of a view that are stored: of a declared stream view its state, which has all of them."""
+    if STREAM_TAG in table.tags:
+        return [state_feature(table.name)]
+    return [feature.name for feature in table.features]
 
 
 def _address(config: RedisOnlineStoreConfig) -> RedisAddress:

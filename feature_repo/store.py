@@ -28,9 +28,10 @@ def open_store() -> FeatureStore:
 def apply_definitions() -> None:
     """What ``feast -c feature_repo apply`` does, within this process."""
     # Feast's Spark store, which it loads late, would have its warnings said again (`open_store`).
-    from feature_repo import definitions, offline_store  # noqa: F401
+    from feature_repo import definitions, offline_store, standard  # noqa: F401
 
     # Sources hold the lake's folder as it was set when the module was read.
+    importlib.reload(standard)
     definitions = importlib.reload(definitions)
     store = open_store()
     store.apply(definitions.objects())

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -23,9 +22,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from feature_repo.declared_log import build_declared_log
 from feature_repo.spark import print_progress, spark_session
-from feature_repo.velocity_replay import shard_worker
+from feature_repo.velocity_replay import BEFORE_ALL, Logged, arrival_day, shard_worker
 from fraud.features.entities import ENTITIES, TRACKED_FIELDS, Entity
+from stores.declared import declared
 from stores.lake_files import files_of_date
 from stores.settings import settings
 
@@ -37,22 +38,23 @@ VELOCITY: Final = "velocity"
 SHARD_ROWS: Final = 250_000
 #: A late event belongs to its arrival day; this far back its transaction's own date may lie.
 LATEST_ARRIVAL: Final = timedelta(days=7)
-_FILE: Final = re.compile(r"arrived-(\d{8})-\d+\.parquet")
 PLACE: Final = ("latitude", "longitude")
-#: Orders a state to start from before every arrival.
-BEFORE_ALL: Final = -(1 << 63)
 _EPOCH: Final = date(1970, 1, 1)
 _TRANSACTIONS: Final = (
     "transaction_id string, event_timestamp timestamp, created_timestamp timestamp, "
     "customer_id string, card_id string, merchant_id string, terminal_id string, device_id string, "
-    "ip string, amount_reference bigint, country string, latitude double, longitude double, "
-    "ingest_seq bigint"
+    "ip string, currency string, amount_reference bigint, channel string, merchant_category string, "
+    "country string, latitude double, longitude double, ingest_seq bigint, attributes string"
 )
 _REPORT: Final = "entity int, arrived int, date string, file string, rows bigint"
 
 
-def build_velocity_log(start: datetime, end: datetime, spark: SparkSession | None = None) -> dict[str, int]:
-    """Log the states after every transaction that arrived in ``[start, end)``; rows by entity.
+def build_velocity_log(
+    start: datetime, end: datetime, spark: SparkSession | None = None, views: Collection[str] | None = None
+) -> dict[str, int]:
+    """Log the states after every transaction that arrived in ``[start, end)``; rows by entity and view.
+
+    With `views`, only those of these declared views, such as one that is new.
 
     Arrival is the transaction's `created_timestamp`; the range is widened to whole UTC days,
     which are replaced if they are in the log already. States continue from the log's newest
@@ -65,6 +67,21 @@ def build_velocity_log(start: datetime, end: datetime, spark: SparkSession | Non
     root = settings().lake
     moves = _arrivals(spark, root, first, last)
     shards = 1 + moves.count() // SHARD_ROWS
+    own = declared()
+    chosen = [place for place, view in enumerate(own.layouts) if views is None or view.view in views]
+    unknown = sorted(set(views or ()) - {view.view for view in own.layouts})
+    if unknown:
+        raise ValueError(f"{', '.join(unknown)}: no such stream view is declared")
+    written = _standard_log(spark, moves, root, (first, last), shards) if views is None else {}
+    if chosen:
+        written |= build_declared_log(moves, own, root, (first, last), shards, chosen)
+    return written
+
+
+def _standard_log(
+    spark: SparkSession, moves: DataFrame, root: Path, days: tuple[date, date], shards: int
+) -> dict[str, int]:
+    first, last = days
     rows = _entity_rows(moves, shards)
     for place, entity in enumerate(ENTITIES):
         seeds = _seeds(spark, root, place, entity, first, shards)
@@ -77,7 +94,7 @@ def build_velocity_log(start: datetime, end: datetime, spark: SparkSession | Non
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def newest_states(entity: Entity, before: datetime) -> Iterator[tuple[str, bytes]]:
+def newest_states(entity: Logged, before: datetime) -> Iterator[tuple[str, bytes]]:
     """Each value of `entity` with its packed state as it was known just before `before`.
 
     Reads the log from its newest day backwards, in no order of values.
@@ -167,7 +184,7 @@ def _seeds(
     from pyspark.sql import functions as F
 
     folder = root / VELOCITY / entity.name
-    files = [str(path) for path in folder.glob("date=*/arrived-*.parquet") if _arrived(path) < first]
+    files = [str(path) for path in folder.glob("date=*/arrived-*.parquet") if arrival_day(path) < first]
     if not files:
         return None
     schema = f"{entity.key} string, event_timestamp timestamp, {entity.state_feature} binary"
@@ -189,13 +206,6 @@ def _seeds(
     )  # fmt: skip
 
 
-def _arrived(path: Path) -> date:
-    match = _FILE.fullmatch(path.name)
-    if match is None:
-        raise ValueError(f"{path} is not a file of the velocity log; move it away")
-    return datetime.strptime(match.group(1), "%Y%m%d").replace(tzinfo=UTC).date()
-
-
 def _publish(done: list[Any], root: Path, staging: Path, first: date, last: date) -> dict[str, int]:
     """Move finished files into the log; files of the same arrival days that are no more go last."""
     written = dict.fromkeys([entity.name for entity in ENTITIES], 0)
@@ -209,7 +219,7 @@ def _publish(done: list[Any], root: Path, staging: Path, first: date, last: date
         written[name] += row["rows"]
     for entity in ENTITIES:
         for path in (root / VELOCITY / entity.name).glob("date=*/arrived-*.parquet"):
-            if path not in fresh and first <= _arrived(path) <= last:
+            if path not in fresh and first <= arrival_day(path) <= last:
                 path.unlink()
     return written
 
@@ -221,11 +231,12 @@ def main() -> None:
     parser.add_argument(
         "--to", dest="end", type=datetime.fromisoformat, required=True, help="end, not included"
     )
+    parser.add_argument("--views", nargs="+", help="only these declared stream views, such as a new one")
     chosen = parser.parse_args()
     bounds = [at if at.tzinfo else at.replace(tzinfo=UTC) for at in (chosen.start, chosen.end)]
     started = time.monotonic()
     try:
-        written = build_velocity_log(*bounds)
+        written = build_velocity_log(bounds[0], bounds[1], views=chosen.views)
     except ValueError as error:
         parser.error(str(error))
     for name, rows in written.items():

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,9 @@ from fraud.features.entities import ENTITIES, TRACKED_FIELDS, Entity
 from fraud.state.observation import observe_values
 from fraud.state.velocity import VelocityState
 
+_FILE: Final = re.compile(r"arrived-(\d{8})-\d+\.parquet")
+#: Orders a state to start from before every arrival.
+BEFORE_ALL: Final = -(1 << 63)
 TIMESTAMP: Final = pa.timestamp("us", tz="UTC")
 _EPOCH: Final = date(1970, 1, 1)
 _DAY_US: Final = 86_400_000_000
@@ -22,7 +26,26 @@ _FILES: Final = {"entity": pa.int32(), "arrived": pa.int32(), "date": pa.string(
 _REPORT: Final = pa.schema({**_FILES, "rows": pa.int64()})
 
 
-def log_schema(entity: Entity) -> pa.Schema:
+def arrival_day(path: Path) -> date:
+    """The arrival day in the name of a file of the log; ValueError for any other file."""
+    match = _FILE.fullmatch(path.name)
+    if match is None:
+        raise ValueError(f"{path} is not a file of the velocity log; move it away")
+    return datetime.strptime(match.group(1), "%Y%m%d").replace(tzinfo=UTC).date()
+
+
+class Logged(Protocol):
+    """What has states in the log: an entity, or a declared view."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def key(self) -> str: ...
+    @property
+    def state_feature(self) -> str: ...
+
+
+def log_schema(entity: Logged) -> pa.Schema:
     """The columns of the log: key, version, known-at, the causing transaction, packed state."""
     return pa.schema(
         [
@@ -70,7 +93,7 @@ def replay_shard(place: int, shard: int, table: pa.Table, staging: Path) -> pa.T
         schema=log_schema(entity),
     )
     arrived = table.column("arrived").take(at).to_numpy().astype(np.int64)
-    return _write(log, place, shard, arrived, versions // _DAY_US, staging)
+    return write_log(log, entity.name, place, shard, arrived, versions // _DAY_US, staging)
 
 
 def _replay(entity: Entity, place: int, table: pa.Table) -> tuple[list[int], np.ndarray, list[bytes]]:
@@ -110,9 +133,10 @@ def _touched(entity: Entity, table: pa.Table) -> tuple[list[tuple[str | None, ..
     return ids, by_field.get("country", [None] * table.num_rows)
 
 
-def _write(
-    log: pa.Table, place: int, shard: int, arrived: np.ndarray, dates: np.ndarray, staging: Path
+def write_log(
+    log: pa.Table, name: str, place: int, shard: int, arrived: np.ndarray, dates: np.ndarray, staging: Path
 ) -> pa.Table:
+    """Write a shard's rows as files by arrival day and date of their versions; report what they are."""
     done: list[dict[str, Any]] = []
     order = np.lexsort((dates, arrived))
     arrived, dates = arrived[order], dates[order]
@@ -120,7 +144,7 @@ def _write(
     for start, end in zip(starts, [*starts[1:], len(order)], strict=True):
         day = f"{_EPOCH + timedelta(days=int(dates[start])):%Y-%m-%d}"
         file = f"arrived-{_EPOCH + timedelta(days=int(arrived[start])):%Y%m%d}-{shard:05d}.parquet"
-        path = staging / ENTITIES[place].name / day / file
+        path = staging / name / day / file
         path.parent.mkdir(parents=True, exist_ok=True)
         # States hardly repeat: a dictionary would only be built to be thrown away.
         pq.write_table(

@@ -79,13 +79,13 @@ def skew(
 
     Publishes the parity gauges. Raises `DecisionLogError` if there is no decision log.
     """
-    from fraud.features.feature_list import VECTOR
+    from stores.declared import served_vector
     from training.dataset import rebuild
 
     served = sampled(read_decisions(decisions_folder(settings().home), start=start, end=end), most)
     if not served.num_rows:
         return None
-    report = compare(served, rebuild(served, spark), VECTOR)
+    report = compare(served, rebuild(served, spark), served_vector())
     write_report(report, settings().results / "parity")
     gauges.publish("parity", to_prometheus(report))
     return report

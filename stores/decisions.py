@@ -1,9 +1,9 @@
 """The decision log's columns and places, once: journal, parquet, audit, backtest, drift and parity.
 
 A decision is a row of `COLUMNS`. In the journal it is a msgpack array in that order (`RECORD`), with
-times as microseconds since 1970 UTC, the vector as float64 little-endian in
-`fraud.features.feature_list.VECTOR` order, and maps as lists of pairs sorted by key. In parquet
-(`parquet_schema`) the vector is one float64 column per feature, and the record's own code stands at
+times as microseconds since 1970 UTC, the vector as float64 little-endian in the order of the served row
+(`stores.declared`), a team's own attributes as a JSON object, and maps as lists of pairs sorted by key. In
+parquet (`parquet_schema`) the vector is one float64 column per feature, and the record's own code stands at
 the end as `hash`.
 """
 
@@ -29,7 +29,8 @@ COLUMNS: Final[dict[str, str]] = {
     "created_timestamp": "time", "customer_id": "text", "card_id": "text", "merchant_id": "text",
     "terminal_id": "text", "device_id": "text", "ip": "text", "amount_minor": "whole", "currency": "text",
     "amount_reference": "whole", "channel": "text", "merchant_category": "text", "country": "text",
-    "latitude": "number", "longitude": "number", VECTOR_COLUMN: "vector", "score": "number",
+    "latitude": "number", "longitude": "number", "attributes": "text", VECTOR_COLUMN: "vector",
+    "score": "number",
     "decision": "text", "variant": "text", "model_version": "text", "rules": "texts", "rules_version": "text",
     "feature_status": "texts by name", "view_timestamps": "times by name", "degraded": "texts",
     "shadow_scores": "numbers by name", "latency_ms": "number", "decided_at": "time", "key": "text",
@@ -43,14 +44,16 @@ RECORD: Final = tuple(COLUMNS)
 TIMES: Final = frozenset(name for name, kind in COLUMNS.items() if kind == "time")
 MAPS: Final = frozenset(name for name, kind in COLUMNS.items() if kind.endswith("by name"))
 #: Fields of the transaction that the log holds under the contract's own names.
-TRANSACTION_FIELDS: Final = tuple(name for name in RECORD if name in Transaction.__struct_fields__)
+TRANSACTION_FIELDS: Final = tuple(
+    name for name in RECORD if name in Transaction.__struct_fields__ and name != "attributes"
+)
 #: Columns that are no features, the folders' `date` and `hour` and a label that was joined among them.
 NOT_FEATURES: Final = frozenset({*RECORD, HASH, "is_fraud", "date", "hour"} - {VECTOR_COLUMN})
 
 
-@lru_cache(maxsize=1)
-def parquet_schema() -> pa.Schema:
-    """The columns of the log's files."""
+@lru_cache(maxsize=8)
+def parquet_schema(features: tuple[str, ...] = VECTOR) -> pa.Schema:
+    """The columns of a file of the log, whose rows have these features."""
     import pyarrow as pa  # not in a worker, which only writes records
 
     text, number, time = pa.string(), pa.float64(), pa.timestamp("us", tz="UTC")
@@ -61,7 +64,7 @@ def parquet_schema() -> pa.Schema:
     }  # fmt: skip
     fields: list[tuple[str, pa.DataType]] = []
     for name, kind in COLUMNS.items():
-        fields += [(feature, number) for feature in VECTOR] if kind == "vector" else [(name, types[kind])]
+        fields += [(feature, number) for feature in features] if kind == "vector" else [(name, types[kind])]
     return pa.schema([*fields, (HASH, types["hash"])])
 
 

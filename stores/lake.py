@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from fraud.contract.money import decimal_amount
 from fraud.contract.transaction import Transaction
+from stores.attributes import attributes_of, attributes_text
 from stores.labels import latest_labels
 from stores.lake_files import files_of_date, write_parquet
 
@@ -29,7 +30,8 @@ TIMESTAMP: Final = pa.timestamp("us", tz="UTC")
 
 #: A transaction in the lake. `event_timestamp` is the event time (whole milliseconds),
 #: `created_timestamp` when the platform knew of it, `ingest_seq` its place in arrival order;
-#: `amount_minor` counts minor units of `currency`, `amount_reference` reference cents.
+#: `amount_minor` counts minor units of `currency`, `amount_reference` reference cents. `attributes` are a
+#: team's own fields as one JSON object, so that declaring another one leaves older files as they are.
 TRANSACTION_SCHEMA: Final = pa.schema(
     [
         ("transaction_id", pa.string()),
@@ -50,6 +52,7 @@ TRANSACTION_SCHEMA: Final = pa.schema(
         ("latitude", pa.float64()),
         ("longitude", pa.float64()),
         ("ingest_seq", pa.int64()),
+        ("attributes", pa.string()),
     ]
 )
 
@@ -69,8 +72,10 @@ _CLIENT: Final = pa.field("client", pa.string())
 
 #: Columns that may hold nulls, because the contract's field is optional.
 OPTIONAL_COLUMNS: Final = frozenset(
-    {"terminal_id", "device_id", "ip", "merchant_category", "country", "latitude", "longitude"}
+    {"terminal_id", "device_id", "ip", "merchant_category", "country", "latitude", "longitude", "attributes"}
 )
+#: Columns that files written before them lack: null there.
+LATER_COLUMNS: Final = frozenset({"attributes"})
 TRANSACTIONS: Final = "transactions"
 LABELS: Final = "labels"
 
@@ -123,6 +128,7 @@ def transaction_table(
     rows = list(transactions)
     columns: dict[str, list[Any]] = {name: [getattr(row, name) for row in rows] for name in _COPIED}
     times = [row.event_ms * 1000 for row in rows]
+    columns["attributes"] = [attributes_text(row.attributes) for row in rows]
     columns["event_timestamp"] = times
     columns["created_timestamp"] = times if created is None else [microseconds(created)] * len(rows)
     columns["ingest_seq"] = list(range(first_seq, first_seq + len(rows)))
@@ -137,10 +143,11 @@ def transaction_table(
 
 def transactions_from_table(table: pa.Table) -> Iterator[Transaction]:
     """The contract's transactions of a TRANSACTION_SCHEMA table, in its order; amounts exact."""
-    for batch in table.select(TRANSACTION_SCHEMA.names).to_batches(max_chunksize=10_000):
+    for batch in conform(table, TRANSACTION_SCHEMA).to_batches(max_chunksize=10_000):
         columns = {name: batch.column(name).to_pylist() for name in _COPIED if name != "amount_reference"}
         minor = columns.pop("amount_minor")
         times = epoch_us(batch.column("event_timestamp")).tolist()
+        columns["attributes"] = [attributes_of(text) for text in batch.column("attributes").to_pylist()]
         names = tuple(columns)
         for us, cents, *values in zip(times, minor, *columns.values(), strict=True):
             fields: dict[str, Any] = dict(zip(names, values, strict=True))
@@ -224,6 +231,9 @@ def parquet_history(root: Path, kind: str = TRANSACTIONS) -> dict[date, int]:
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """`table` with the columns and types of `schema`; LakeError names what does not fit."""
     missing = [name for name in schema.names if name not in table.column_names]
+    for name in LATER_COLUMNS.intersection(missing):
+        table = table.append_column(name, pa.nulls(table.num_rows, schema.field(name).type))
+        missing.remove(name)
     if missing:
         raise LakeError(f"columns are missing: {', '.join(missing)}")
     table = table.select(schema.names)

@@ -26,6 +26,10 @@ _DOUBLE_TAG: Final = b"\x29"
 _INT64_TAG: Final = b"\x20"
 _BYTES_TAG: Final = b"\x0a"
 _DOUBLE_BYTES: Final = 9
+_FLOAT_TAG: Final = b"\x35"
+_FLOAT_BYTES: Final = 5
+#: int32, int64 and bool.
+_INTEGER_TAGS: Final = (b"\x18", b"\x20", b"\x38")
 _NULL: Final = struct.pack("<d", float("nan"))
 
 
@@ -92,6 +96,30 @@ def decode_bytes(value: bytes) -> bytes:
     if at + length != len(value):
         raise ValueError("the stored bytes are cut short")
     return value[at:]
+
+
+def decode_state(value: bytes | None) -> bytes | None:
+    """The bytes in a stored value; None if there is none, or it holds something else."""
+    try:
+        return None if value is None else decode_bytes(value)
+    except ValueError:
+        return None
+
+
+def decode_number(value: bytes | None) -> float:
+    """The number in a Feast value of any number type, 1.0 for true; NaN for null and for what is none."""
+    if not value:
+        return float("nan")
+    tag = value[:1]
+    if tag == _DOUBLE_TAG and len(value) == _DOUBLE_BYTES:
+        return float(_DOUBLE.unpack_from(value, 1)[0])
+    if tag == _FLOAT_TAG and len(value) == _FLOAT_BYTES:
+        return float(struct.unpack_from("<f", value, 1)[0])
+    if tag in _INTEGER_TAGS:
+        number, end = _read_varint(value, 1)
+        if end == len(value):
+            return float(number - (1 << 64) if number >> 63 else number)
+    return float("nan")
 
 
 def encode_timestamp(microseconds: int) -> bytes:

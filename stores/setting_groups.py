@@ -73,6 +73,16 @@ class FeastSettings(Group):
         None, alias="TOLLGATE_REGISTRY_URL",
         description="database of Feast's registry as a SQLAlchemy URL, when it is not the SQLite file in the home folder",
     )  # fmt: skip
+    own: Path | None = Field(
+        None, alias="TOLLGATE_FEATURES",
+        description="folder of a team's own definitions (`*.py`), which `feast apply` registers beside the platform's; "
+        "without it `feature_repo/own`",
+    )  # fmt: skip
+    plan: Path | None = Field(
+        None, alias="TOLLGATE_FEATURE_PLAN",
+        description="file of what is declared, written by `feast apply` and read by every process when it starts; "
+        "without it `features/declared.json` in the home folder",
+    )  # fmt: skip
 
 
 class EventLogSettings(Group):

@@ -15,6 +15,7 @@ import threading
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow
 
+from stores.declared import declared
 from stores.settings import Settings, settings
 from streaming.ingest.ingest import Ingested
 from streaming.log.source import EventLogSource
@@ -23,6 +24,7 @@ from streaming.states.disk import Disk
 from streaming.states.routes import ROUTES
 from streaming.states.shard_batch import ShardBatch
 from streaming.states.shards import ShardLogic
+from streaming.states.tracks import shard_routes, tracks_of
 
 
 def build_flow(
@@ -31,15 +33,18 @@ def build_flow(
     """The dataflow for `configured`; it ends when `stopping` is set (with `drain`: at the log's end)."""
     flow = Dataflow("velocity")
     disk = Disk()
-    online = OnlineStoreSink(configured, stopping)
+    own = declared(configured)
+    tracks = tracks_of(own, configured.home / "stream")
+    online = OnlineStoreSink(configured, stopping, tracks)
     source = EventLogSource(configured, stopping, disk, online.settle, drain=drain, keep_log=keep_log)
+    routes = shard_routes(tracks, ROUTES)
     ingested = op.input("log", flow, source)
 
     def routed(ingested: Ingested) -> list[tuple[str, ShardBatch]]:
-        return [(ROUTES[batch.shard], batch) for batch in ingested.updates]
+        return [(routes[batch.shard], batch) for batch in ingested.updates]
 
     updates = op.flat_map("updates", ingested, routed)
-    shards = ShardLogic.builder(configured, stopping, disk, online.settle_older)
+    shards = ShardLogic.builder(configured, stopping, disk, online.settle_older, tracks)
     states = op.stateful_batch("states", updates, shards)
     op.output("online", states, online)
     return flow

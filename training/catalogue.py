@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+from fraud.declared.declaration import attribute_feature
 from fraud.features.entities import CUT_INTERVAL, ENTITY_BY_NAME, FEATURE_SERVICE, PROFILE_TTL, VELOCITY_TTL
-from fraud.features.feature_list import CATEGORICAL, TRANSACTION_FEATURES, VECTOR
+from fraud.features.feature_list import CATEGORICAL, TRANSACTION_FEATURES
 from fraud.features.profiles import PROFILE_FEATURES
+from stores.declared import declared, served_vector
 from stores.settings import REPOSITORY, settings
 from training.constraints import direction
 from training.promote import read_deployment
@@ -41,9 +43,36 @@ class Entry:
 
 
 def entries() -> list[Entry]:
-    """Every feature of `fraud.features.feature_list.VECTOR`, in its order."""
-    known = {entry.name: entry for entry in (*_profile_entries(), *_request_entries())}
-    return [known[name] for name in VECTOR]
+    """Every served feature, in order: the standard ones, then a team's own."""
+    known = {entry.name: entry for entry in (*_profile_entries(), *_request_entries(), *_own_entries())}
+    return [known[name] for name in served_vector() if name in known]
+
+
+def _own_entries() -> list[Entry]:
+    own = declared()
+    declarations = own.declarations
+    facts: dict[str, tuple[str, str, str, str, str]] = {}
+    for stream in declarations.streams:
+        ttl = _days(timedelta(milliseconds=stream.ttl_ms))
+        null = f"no {stream.key} named, no state of it, or a window from before its history is known"
+        for each in stream.aggregates:
+            facts[each.name] = (stream.entity, "state of a declared view", "every transaction", ttl, null)
+    for table in declarations.tables:
+        ttl = _days(timedelta(microseconds=table.ttl_us)) if table.ttl_us else "–"
+        null = f"no row of this {table.entity}, or one past its ttl"
+        for name in table.features:
+            facts[name] = (table.entity, "another team's table", "when it is materialized", ttl, null)
+    found = []
+    for name, view in declarations.features():
+        owner, source, freshness, ttl, null = facts.get(
+            name, ("–", "transaction and views", "at the request", "–", "one of its inputs is null")
+        )
+        coded = any(attribute_feature(each) == name and each.codes for each in declarations.attributes)
+        found.append(
+            Entry(name, own.meanings[name], owner, view or "attributes", source, freshness, ttl, null,
+                  direction(name), coded)
+        )  # fmt: skip
+    return found
 
 
 def _profile_entries() -> list[Entry]:
@@ -161,7 +190,7 @@ def main(argv: list[str] | None = None) -> int:
     version = options.version or champion_version()
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(markdown(version), encoding="utf-8")
-    print(f"catalogue: {len(VECTOR)} features in {options.out}")
+    print(f"catalogue: {len(served_vector())} features in {options.out}")
     return 0
 
 

@@ -32,9 +32,9 @@ from feature_repo.sources import EVENT
 from feature_repo.spark import print_progress, spark_session
 from feature_repo.store import open_store
 from fraud.features.entities import FEATURE_SERVICE
-from fraud.features.feature_list import VECTOR
+from stores.declared import declared, served_vector
 from stores.settings import settings
-from training.dataset_manifest import Sampling, describe_inputs, manifest_of, saved_name
+from training.dataset_manifest import Sampling, describe_inputs, features_of, manifest_of, saved_name
 from training.dataset_rows import (
     DESCRIPTIVE,
     LABEL_COLUMNS,
@@ -46,6 +46,7 @@ from training.dataset_rows import (
 )
 
 if TYPE_CHECKING:
+    from feast import FeatureStore
     from pyspark.sql import DataFrame, SparkSession
 
     from feature_repo.retrieval import AsOfRetrievalJob
@@ -86,6 +87,7 @@ def build_dataset(
     negatives: int | None = None,
     seed: int = DEFAULT_SEED,
     spark: SparkSession | None = None,
+    service: str = FEATURE_SERVICE,
 ) -> TrainingSet:
     """Build the set of transactions with event time in ``[start, end)`` as known at `as_of`.
 
@@ -93,22 +95,27 @@ def build_dataset(
     `label_maturity_days` have passed since the transaction. With `negatives`, all known frauds
     and about that many genuine rows are kept, each genuine one standing for `weight` of them;
     which ones depends on `seed` and the transaction id alone. The set becomes a saved dataset
-    of the feature store, read back by ``FeatureStore.get_saved_dataset``. Raises DatasetError.
+    of the feature store, read back by ``FeatureStore.get_saved_dataset``. `service` names the feature
+    service whose features it has. Raises DatasetError.
     """
     started = time.monotonic()
     if not start < end <= as_of:
         raise DatasetError("a training set needs from < to, and as-of not before to")
+    try:
+        features_of(service)
+    except ValueError as error:
+        raise DatasetError(str(error)) from None
     if not transaction_folders(start, end):
         raise DatasetError(_NOTHING.format(start.isoformat(), end.isoformat()))
     spark = spark or spark_session("training set")
     keep = thinning(spark, start, end, as_of, negatives)
-    inputs = describe_inputs(start, end, as_of, Sampling(negatives, keep, seed))
+    inputs = describe_inputs(start, end, as_of, Sampling(negatives, keep, seed), service)
     parts = out / ".parts"
     _forget_other_inputs(parts, inputs)
     chunks = list(_chunks(start, end))
     for number, (low, high) in enumerate(chunks):
         if not (parts / f"{number:04d}").exists():
-            _build_chunk(spark, (low, high, as_of), (keep, seed), parts / f"{number:04d}")
+            _build_chunk(spark, (low, high, as_of), (keep, seed), parts / f"{number:04d}", service)
         print_progress(
             f"training set: {low:%Y-%m-%d} to {high:%Y-%m-%d} joined ({number + 1} of {len(chunks)})"
         )
@@ -127,7 +134,7 @@ def build_dataset(
 def rebuild(transactions: pa.Table, spark: SparkSession | None = None) -> pa.Table:
     """What a point-in-time join gives for `transactions` (lake columns), in their order.
 
-    Columns: transaction_id and the model's vector. Parity holds served vectors against it.
+    Columns: transaction_id and the served vector. Parity holds served vectors against it.
     """
     spark = spark or spark_session("rebuild")
     scratch = settings().home / "training" / ".rebuild"
@@ -138,8 +145,8 @@ def rebuild(transactions: pa.Table, spark: SparkSession | None = None) -> pa.Tab
         step = -(-max(1, rows.num_rows) // spark.sparkContext.defaultParallelism)
         for place, at in enumerate(range(0, rows.num_rows, step)):
             pq.write_table(rows.slice(at, step), scratch / f"{place:04d}.parquet")
-        job = _historical(spark.read.parquet(str(scratch)))
-        found = job.to_spark_df(["transaction_id", *VECTOR]).toArrow()
+        job = _historical(spark.read.parquet(str(scratch)), None)
+        found = job.to_spark_df(["transaction_id", *served_vector()]).toArrow()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     if found.num_rows != transactions.num_rows:
@@ -151,8 +158,8 @@ def rebuild(transactions: pa.Table, spark: SparkSession | None = None) -> pa.Tab
     return found.take(places)
 
 
-def _historical(entities: DataFrame) -> AsOfRetrievalJob:
-    """Feast's point-in-time join of the one feature service."""
+def _historical(entities: DataFrame, service: str | None) -> AsOfRetrievalJob:
+    """Feast's point-in-time join of a feature service, or (None) of everything that is served."""
     from feature_repo.retrieval import AsOfRetrievalJob
 
     store = open_store()
@@ -160,11 +167,24 @@ def _historical(entities: DataFrame) -> AsOfRetrievalJob:
         warnings.simplefilter("ignore", RuntimeWarning)
         job = store.get_historical_features(
             entity_df=entities,  # type: ignore[arg-type]  # a Spark frame too, in Spark stores
-            features=store.get_feature_service(FEATURE_SERVICE),
+            features=store.get_feature_service(service) if service else _served(store),
             filter_by_created_timestamp=True,
         )
     assert isinstance(job, AsOfRetrievalJob)
     return job
+
+
+def _served(store: FeatureStore) -> list[str]:
+    """What all services together serve, as references of features."""
+    own = declared()
+    wanted = set(own.vector)
+    refs: dict[str, None] = {}
+    for name in (FEATURE_SERVICE, *[each.name for each in own.declarations.services]):
+        for view in store.get_feature_service(name).feature_view_projections:
+            for feature in view.features:
+                if feature.name in wanted:
+                    refs[f"{view.name_to_use()}:{feature.name}"] = None  # type: ignore[no-untyped-call]
+    return list(refs)
 
 
 def _register(built: TrainingSet, manifest: dict[str, Any], span: tuple[datetime, datetime]) -> None:
@@ -176,14 +196,15 @@ def _register(built: TrainingSet, manifest: dict[str, Any], span: tuple[datetime
     kept = ("as_of", "label_maturity_days", "rows", "frauds", "mature", "definitions")
     register(
         store, built.name, SavedFolder(built.folder.resolve(), "date"),
-        service=store.get_feature_service(FEATURE_SERVICE), columns=beside, span=span,
+        service=store.get_feature_service(manifest["feature_service"]), columns=beside, span=span,
         tags={name: str(manifest[name]) for name in kept},
     )  # fmt: skip
 
 
 def _build_chunk(
-    spark: SparkSession, span: tuple[datetime, datetime, datetime], thin: tuple[float, int], folder: Path
-) -> None:
+    spark: SparkSession, span: tuple[datetime, datetime, datetime], thin: tuple[float, int], folder: Path,
+    service: str,
+) -> None:  # fmt: skip
     """Join one chunk into `folder`/date=…; the folder appears only when it is whole."""
     from pyspark.sql import functions as F
 
@@ -192,10 +213,10 @@ def _build_chunk(
         "date", F.to_date("event_timestamp").cast("string")
     )
     unfinished.mkdir(parents=True, exist_ok=True)
-    columns = [*ORDER, *DESCRIPTIVE, *VECTOR, *LABEL_COLUMNS, "date"]
+    columns = [*ORDER, *DESCRIPTIVE, *features_of(service), *LABEL_COLUMNS, "date"]
     # A span without transactions is a part without rows.
     with contextlib.suppress(EmptyEntitiesError):
-        _historical(entities).write_parquet(unfinished, columns, partition="date", order=ORDER)
+        _historical(entities, service).write_parquet(unfinished, columns, partition="date", order=ORDER)
     unfinished.replace(folder)
 
 
@@ -261,12 +282,21 @@ def main() -> None:
     parser.add_argument(
         "--seed", type=int, default=DEFAULT_SEED, help="chooses the genuine rows that are kept"
     )
+    parser.add_argument(
+        "--service", default=FEATURE_SERVICE, help="feature service whose features the set has"
+    )
     chosen = parser.parse_args()
     times = [chosen.start, chosen.end, chosen.as_of or chosen.end]
     start, end, as_of = [at if at.tzinfo else at.replace(tzinfo=UTC) for at in times]
     try:
         built = build_dataset(
-            start, end, as_of=as_of, out=chosen.out, negatives=chosen.negatives, seed=chosen.seed
+            start,
+            end,
+            as_of=as_of,
+            out=chosen.out,
+            negatives=chosen.negatives,
+            seed=chosen.seed,
+            service=chosen.service,
         )
     except DatasetError as error:
         parser.error(str(error))

@@ -13,6 +13,7 @@ from typing import Any, Final
 import fraud
 from fraud.features.entities import FEATURE_SERVICE, PROFILE_DAYS, PROFILE_TTL, VELOCITY_TTL, WINDOWS
 from fraud.features.feature_list import VECTOR
+from stores.declared import declared
 from stores.lake_files import parquet_files
 from stores.settings import settings
 
@@ -72,14 +73,17 @@ def _day(path: Path) -> date:
     return date.fromisoformat(value[:8] if "T" in value else value)
 
 
-def describe_inputs(start: datetime, end: datetime, as_of: datetime, sampling: Sampling) -> dict[str, Any]:
+def describe_inputs(
+    start: datetime, end: datetime, as_of: datetime, sampling: Sampling, service: str = FEATURE_SERVICE
+) -> dict[str, Any]:
     """Everything the set depends on; equal inputs give equal bytes."""
     times = {"from": start, "to": end, "as_of": as_of}
     return {
         "format": FORMAT,
         **{name: at.astimezone(UTC).isoformat() for name, at in times.items()},
-        "feature_service": FEATURE_SERVICE,
+        "feature_service": service,
         "definitions": definitions_hash(),
+        "declared": declared().digest,
         "windows": {
             "velocity": [window.name for window in WINDOWS],
             "profiles": [f"{days}d" for days in PROFILE_DAYS],
@@ -92,6 +96,19 @@ def describe_inputs(start: datetime, end: datetime, as_of: datetime, sampling: S
         "source": snapshot(start, end, as_of),
         "versions": {name: version(name) for name in ("feast", "pyspark", "pyarrow", "numpy")},
     }
+
+
+def features_of(service: str) -> tuple[str, ...]:
+    """The features of a service, in the order of the served vector; ValueError for an unknown one."""
+    if service == FEATURE_SERVICE:
+        return VECTOR
+    own = declared()
+    for each in own.declarations.services:
+        if each.name == service:
+            listed = set(each.features)
+            return tuple([name for name in own.vector if name in listed])
+    known = ", ".join([FEATURE_SERVICE, *[each.name for each in own.declarations.services]])
+    raise ValueError(f"there is no feature service {service}; there are {known}")
 
 
 def saved_name(inputs: dict[str, Any]) -> str:
@@ -107,4 +124,4 @@ def manifest_of(
     """The manifest of a finished set: inputs, counts, features in order and each file's digest."""
     digests = {f"{path.relative_to(out)}": hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
     known = {**inputs, **figures, "saved_dataset": saved_name(inputs)}
-    return {**known, "features": list(VECTOR), "files": digests}
+    return {**known, "features": list(features_of(inputs["feature_service"])), "files": digests}

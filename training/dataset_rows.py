@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pyarrow as pa
 
+from fraud.declared.declaration import EVENT_TEXTS
 from fraud.features.entities import ENTITIES
 from fraud.features.request import REQUEST_FIELDS, request_columns
+from stores.declared import declared, event_columns
+from stores.expressions import Expression
 from stores.labels import strength
 from stores.lake_files import files_of_date
 from stores.settings import settings
@@ -30,10 +33,12 @@ _TRANSACTIONS: Final = (
     "transaction_id string, event_timestamp timestamp, created_timestamp timestamp, "
     + ", ".join(f"{key} string" for key in KEYS)
     + ", amount_reference bigint, currency string, channel string, merchant_category string, country string, "
-    "latitude double, longitude double, ingest_seq bigint"
+    "latitude double, longitude double, ingest_seq bigint, attributes string"
 )
 _LABELS: Final = "transaction_id string, created_timestamp timestamp, is_fraud boolean, source string"
 _LABELLED: Final = "is_fraud boolean, label_mature boolean, weight double"
+#: What a row of the lake or of the decision log tells of its event.
+_EVENT: Final = (*EVENT_TEXTS, "latitude", "longitude", "amount_reference", "attributes")
 LABEL_COLUMNS: Final = ("is_fraud", "label_mature", "weight")
 
 
@@ -54,14 +59,49 @@ def entity_rows(
     rows = rows.withColumn("weight", F.when(F.col("is_fraud"), 1.0).otherwise(1.0 / keep))
     kinds = {"event_timestamp": "timestamp", "transaction_id": "string"}
     described = [f"{name} {kinds.get(name, 'string')}" for name in (*ORDER, *_CARRIED)]
-    schema = ", ".join([*described, *[f"{name} bigint" for name in REQUEST_FIELDS], _LABELLED])
+    own = [f"{name} {kind}" for name, kind in own_columns().items()]
+    schema = ", ".join([*described, *[f"{name} bigint" for name in REQUEST_FIELDS], *own, _LABELLED])
     return rows.mapInArrow(_with_request_fields, schema)
+
+
+def own_columns() -> dict[str, str]:
+    """Columns of the event that own features look at, beside those that every entity row has, with their
+    Spark types; none where nothing is declared."""
+    own = declared()
+    if not own.declarations.order:
+        return {}
+    names = {name for each in own.declarations.expressions for name in Expression(each.expression).variables}
+    names |= {each.name for each in own.declarations.attributes if each.kind != "text"}
+    names |= {view.key for view in own.declarations.streams} | {view.key for view in own.declarations.tables}
+    numbers, texts = event_columns(own.declarations)
+    flags = {each.name for each in own.declarations.attributes if each.kind == "flag"}
+    kinds = {"attributes": "string", "latitude": "double", "longitude": "double"}
+    for name in sorted(names - kinds.keys() - {*ORDER, *_CARRIED, *REQUEST_FIELDS}):
+        if name in numbers | texts | flags:
+            kinds[name] = "double" if name in numbers else "boolean" if name in flags else "string"
+    return kinds
+
+
+def _own(table: pa.Table) -> dict[str, pa.Array]:
+    """The `own_columns` of lake rows."""
+    kinds = own_columns()
+    if not kinds:
+        return {}
+    own = declared()
+    rows = [own.row_values(row) for row in table.select([*_EVENT]).to_pylist()]
+    types = {"string": pa.string(), "double": pa.float64(), "boolean": pa.bool_()}
+    made = {
+        name: pa.array([row[name] for row in rows], types[kind])
+        for name, kind in kinds.items()
+        if name != "attributes"
+    }
+    return {"attributes": table.column("attributes").combine_chunks().cast(pa.string()), **made}
 
 
 def entity_table(transactions: pa.Table) -> pa.Table:
     """Entity rows of `transactions` (lake columns): id, time, keys and request fields."""
     columns = {name: transactions.column(name) for name in (*ORDER, *_CARRIED)}
-    return pa.table({**columns, **_request(transactions)})
+    return pa.table({**columns, **_request(transactions), **_own(transactions)})
 
 
 def thinning(
@@ -135,6 +175,7 @@ def _with_request_fields(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Recor
     for batch in batches:
         columns = {name: batch.column(name) for name in (*ORDER, *_CARRIED)}
         columns |= _request(pa.Table.from_batches([batch]))
+        columns |= _own(pa.Table.from_batches([batch]))
         columns |= {name: batch.column(name) for name in LABEL_COLUMNS}
         yield pa.RecordBatch.from_pydict(columns)
 

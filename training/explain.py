@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from matplotlib.axes import Axes
 
-from fraud.features.feature_list import VECTOR
+from stores.declared import served_vector
 from stores.settings import settings
 from training.card_plots import ACCENT, QUIET, SECOND, draw
 from training.catalogue import Entry, champion_version, entries
@@ -94,7 +94,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     entry = next((entry for entry in entries() if entry.name == options.name), None)
     if entry is None:
-        near = difflib.get_close_matches(options.name, VECTOR, n=3)
+        near = difflib.get_close_matches(options.name, served_vector(), n=3)
         hint = f"did you mean {', '.join(near)}?" if near else "see docs/features.md"
         print(f"explain: there is no feature {options.name}; {hint}", file=sys.stderr)
         return 1

@@ -96,7 +96,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def feature_names(manifest: dict[str, Any], available: list[str]) -> tuple[str, ...]:
-    """The model's inputs in their one order: the manifest's list, else `VECTOR`."""
+    """The model's inputs in their one order: the manifest's list, else the standard ones."""
     listed = manifest.get("features")
     names = tuple(f["name"] if isinstance(f, dict) else f for f in listed) if listed else ()
     if not names:

@@ -18,6 +18,7 @@ from typing import Final
 
 import numpy as np
 
+from bentos.features.declared_rows import DeclaredPart
 from bentos.features.row_loops import AGAIN, Floats, fill_profile, fill_rows
 from bentos.wire.redis_connection import pack
 from bentos.wire.replies import Ints, Replies
@@ -83,13 +84,13 @@ def table_plan(project: str) -> FeaturePlan:
 class OnlineRows:
     """What a batch read brought, one row per transaction.
 
-    The packed state of the entity at place p (in ENTITIES) of row r is
-    `words[ends[i] : ends[i + 1]]` with i = p * rows + r, without a word where there is none to use;
-    `profiles` is rows x profile features in the vector's order, NaN where null, and
-    `inputs` those of its columns that request-time features read. `status` and `timestamps`
-    (microseconds since 1970 UTC, as stored) are per row and view, by view name; rows may share a status.
-    `unanswered` counts the reads that got no reply, or none that can be used. `again` are the rows and
-    places of profiles to be read value by value; they count as timed out until then.
+    The packed state of the entity at place p (in ENTITIES) of row r is `words[ends[i] : ends[i + 1]]` with i
+    = p * rows + r, without a word where there is none to use; `profiles` is rows x profile features in the
+    vector's order, NaN where null, and `inputs` those of its columns that request-time features read.
+    `status` and `timestamps` (microseconds since 1970 UTC, as stored) are per row and view, by view name;
+    rows may share a status. `own` is what own features are made of, where any are declared. `unanswered`
+    counts the reads that got no reply, or none that can be used. `again` are the rows and places of profiles
+    to be read value by value; they count as timed out until then.
     """
 
     words: Ints
@@ -100,6 +101,7 @@ class OnlineRows:
     timestamps: list[dict[str, int]]
     unanswered: int = 0
     again: Sequence[tuple[int, int]] = ()
+    own: DeclaredPart | None = None
 
     @property
     def states(self) -> list[list[bytes | None]]:
@@ -107,6 +109,14 @@ class OnlineRows:
         flat = split(self.words, self.ends)
         rows = len(self.status)
         return [flat[first : first + rows] for first in range(0, len(flat), rows)]
+
+    def add(self, own: DeclaredPart) -> None:
+        """Take up what own features are made of, and their views' status and timestamps."""
+        self.own = own
+        both = zip(self.status, own.status, strict=True)
+        self.status = [dict(sorted((standard | more).items())) for standard, more in both]
+        moments = zip(self.timestamps, own.timestamps, strict=True)
+        self.timestamps = [dict(sorted((standard | more).items())) for standard, more in moments]
 
     def take(self, rows: Sequence[int]) -> OnlineRows:
         """Only these rows."""
@@ -120,6 +130,7 @@ class OnlineRows:
             [self.status[row] for row in chosen],
             [self.timestamps[row] for row in chosen],
             self.unanswered,
+            own=None if self.own is None else self.own.take(chosen),
         )
 
 

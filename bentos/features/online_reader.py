@@ -15,12 +15,14 @@ from typing import Final
 
 from bentos.base.metrics import Metrics
 from bentos.base.work import Work
+from bentos.features.declared_rows import DeclaredPart, DeclaredRows
 from bentos.features.feature_plan import PlanRoom
 from bentos.features.online_features import OnlineFeatures, OnlineRows
 from bentos.wire.breaker import CircuitBreaker
 from bentos.wire.redis_cluster import connection_to
 from bentos.wire.redis_connection import RedisUnavailable
 from bentos.wire.replies import NO_REPLIES, Replies
+from stores.declared import declared
 from stores.settings import Settings
 
 #: A second question is given at least so long, whatever the first one took.
@@ -48,6 +50,9 @@ class OnlineReader:
         self._deadline = chosen.serve.feature_deadline_ms / 1000
         self._metrics = metrics
         self._connection = connection_to(chosen.redis.url)
+        own = declared(chosen)
+        #: Reads features of a team's own; None where none are declared.
+        self.own = DeclaredRows(own, chosen.feast.project) if own.declarations.order else None
         self.plans = PlanRoom(chosen)
         self.breaker = CircuitBreaker(failures=3)
 
@@ -56,8 +61,15 @@ class OnlineReader:
         features, until = self.plans.features, self._until()  # one plan for the question and its answer
         commands = first or []
         before = len(commands)
-        replies, shortfall = await self._ask(batch, features, commands)
+        part: DeclaredPart | None = None
+        behind: list[bytes] = []
+        if self.own is not None:
+            behind, part = self.own.begin(batch)
+        replies, shortfall = await self._ask(batch, features, commands, behind)
         online, shortfall = await self._rows(batch, features, replies, before, shortfall, until)
+        if self.own is not None and part is not None:
+            self.own.fill(part, [work.event_us for work in batch], replies, len(commands) - len(behind))
+            online.add(part)
         return Read(online, shortfall, replies, partial(self._ask_again, until=until))
 
     def _until(self) -> float:
@@ -65,12 +77,14 @@ class OnlineReader:
         return asyncio.get_running_loop().time() + self._deadline
 
     async def _ask(
-        self, batch: Sequence[Work], features: OnlineFeatures, commands: list[bytes]
+        self, batch: Sequence[Work], features: OnlineFeatures, commands: list[bytes], behind: list[bytes]
     ) -> tuple[Replies, str | None]:
-        """The replies to `commands` and to the feature reads of `batch`, as far as they came."""
+        """The replies to `commands`, to the feature reads of `batch`, which become part of them, and to those
+        of its own features, `behind` them, as far as they came."""
+        commands += features.commands([work.transaction for work in batch])
+        commands += behind
         if not self.breaker.allows():
             return NO_REPLIES, "features:breaker_open"
-        commands += features.commands([work.transaction for work in batch])
         try:
             replies = await self._connection.ask(commands, self._deadline)
         except RedisUnavailable:

@@ -39,13 +39,13 @@ from stores.decisions import (
     journal_folder,
     parquet_schema,
 )
+from stores.declared import served_vector
 from stores.files import written_whole
 from stores.settings import settings
 from stores.spool import orphaned
 
-_SCHEMA: Final = parquet_schema()
 _REPEATING: Final = [
-    field.name for field in _SCHEMA if pa.types.is_string(field.type) and field.name != "transaction_id"
+    field.name for field in parquet_schema() if pa.types.is_string(field.type) and field.name != "transaction_id"
 ]
 _HOUR_US: Final = 3_600_000_000
 #: Closed segments wait so long for an idle processor: what they take is missing to requests.
@@ -57,12 +57,19 @@ _decode = msgspec.msgpack.Decoder(list[Any]).decode
 
 
 def _table(codes: Sequence[bytes], rows: Sequence[list[Any]]) -> pa.Table:
-    """Entries of the journal as rows of `_SCHEMA`; raises ValueError for a vector of another length."""
+    """Entries of the journal as rows of `parquet_schema` of their features.
+
+    Own features were only ever added at the end: a vector of fewer was served before the last of them were
+    declared. Raises ValueError for a vector that is none of these.
+    """
     columns = dict(zip(RECORD, zip(*rows, strict=True), strict=True))
+    served = served_vector()
+    width = len(columns[VECTOR_COLUMN][0]) // 8
     vectors = np.frombuffer(b"".join(columns.pop(VECTOR_COLUMN)), "<f8")
-    if len(vectors) != len(rows) * len(VECTOR):
-        raise ValueError(f"vectors do not hold {len(VECTOR)} features; were they written by another version?")
-    features = dict(zip(VECTOR, np.ascontiguousarray(vectors.reshape(len(rows), -1).T), strict=True))
+    if len(vectors) != len(rows) * width or not len(VECTOR) <= width <= len(served):
+        raise ValueError(f"vectors do not hold {len(served)} features; were they written by another version?")
+    schema = parquet_schema(served[:width])
+    features = dict(zip(served[:width], np.ascontiguousarray(vectors.reshape(len(rows), -1).T), strict=True))
     for name in MAPS:
         columns[name] = tuple([tuple(pair) for pair in pairs] for pairs in columns[name])
     columns[HASH] = tuple(codes)
@@ -71,14 +78,14 @@ def _table(codes: Sequence[bytes], rows: Sequence[list[Any]]) -> pa.Table:
             pa.array(features[field.name])
             if field.name in features
             else pa.array(columns[field.name], field.type)
-            for field in _SCHEMA
+            for field in schema
         ],
-        schema=_SCHEMA,
+        schema=schema,
     )
 
 
 class _Hour:
-    """The decisions of one hour, made rows of `_SCHEMA` a piece at a time.
+    """The decisions of one hour, made rows a piece at a time.
 
     Of a whole segment, what is decoded would be millions of small objects, too many for the processor's
     caches.

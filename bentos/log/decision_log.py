@@ -27,6 +27,7 @@ import numpy.typing as npt
 from bentos.base.work import Work
 from bentos.log.heads import Heads
 from fraud.contract.answer import Answer
+from stores.attributes import attributes_text
 from stores.decisions import journal_folder
 from stores.files import new_series
 from stores.keys import CODE_BYTES, Seal
@@ -158,7 +159,8 @@ def log_row(
         transaction.merchant_id, transaction.terminal_id, transaction.device_id, transaction.ip,
         work.amount_minor, transaction.currency, work.amount_reference, transaction.channel,
         transaction.merchant_category, transaction.country, transaction.latitude, transaction.longitude,
-        row.tobytes(), answer.fraud_score, answer.decision, answer.variant, answer.model_version,
+        attributes_text(transaction.attributes), row.tobytes(),
+        answer.fraud_score, answer.decision, answer.variant, answer.model_version,
         answer.rules, rules_version, list(answer.feature_status.items()),
         list(timestamps.items()), answer.degraded,
         sorted(shadows.items()), answer.latency_ms, wall_us,

@@ -24,7 +24,7 @@ from bentos.models.admission import RETRY_SECONDS, Admission, Unfinished
 from bentos.models.model import Model
 from bentos.models.risk_factors import PathAttribution
 from fraud.decision.experiment import Experiment, Variant
-from fraud.features.feature_list import VECTOR
+from stores.declared import served_vector
 from stores.deployment import FILE, Deployment, DeploymentError, in_service
 from stores.files import marks
 from stores.keys import Keys
@@ -32,7 +32,6 @@ from stores.model_signature import SIGNATURE
 from stores.models import Floats, ModelError, model_folder, read_model_files, store_folder
 
 _log = logging.getLogger("tollgate.deployment")
-_PLACE: Final = {name: index for index, name in enumerate(VECTOR)}
 
 
 class Scoring:
@@ -41,14 +40,16 @@ class Scoring:
     def __init__(self, model: Model, text: bytes) -> None:
         self.model = model
         self.version = model.version
-        places = [_PLACE[name] for name in model.manifest.features]
+        served = served_vector()
+        place = {name: index for index, name in enumerate(served)}
+        places = [place[name] for name in model.manifest.features]
         self.attribution = PathAttribution(model, text)
         self._columns: npt.NDArray[np.intp] | None = (
-            None if places == list(range(len(VECTOR))) else np.array(places, dtype=np.intp)
+            None if places == list(range(len(served))) else np.array(places, dtype=np.intp)
         )
 
     def rows(self, matrix: Floats) -> Floats:
-        """The model's own columns of rows in VECTOR order."""
+        """The model's own columns of served rows."""
         return matrix if self._columns is None else matrix[:, self._columns]
 
     def score(self, matrix: Floats) -> Floats:
@@ -117,7 +118,8 @@ def line_up(home: Path, deployment: Deployment, admission: Admission) -> LineUp:
 def load_model(folder: Path, admission: Admission) -> Scoring:
     """Load a model that was tried as it is loaded; raise `ModelError`."""
     files = read_model_files(folder)
-    unknown = [name for name in files.manifest.features if name not in _PLACE]
+    served = set(served_vector())
+    unknown = [name for name in files.manifest.features if name not in served]
     if unknown:
         raise ModelError(f"{folder.name}: wants features that are not served: {', '.join(unknown[:5])[:200]}")
     admission.admit(files)

@@ -17,6 +17,7 @@ import numpy as np
 from bentos.models.model import Model
 from fraud.features.feature_list import TRANSACTION_FEATURES
 from fraud.features.profiles import PROFILE_FEATURES
+from stores.declared import declared
 from stores.model_text import ModelTextError, Tree, read_trees
 from stores.models import Floats, ModelError
 
@@ -105,7 +106,8 @@ def in_words(names: tuple[str, ...], values: Floats, credits: Floats, most: int 
 
 
 def _meaning(name: str) -> str:
-    return str(_MEANING.get(name, name)).replace("in reference cents", "in the reference currency")
+    known = _MEANING.get(name) or declared().meanings.get(name, name)
+    return str(known).replace("in reference cents", "in the reference currency")
 
 
 def _readable(name: str, value: float) -> str:

@@ -22,7 +22,7 @@ import yaml
 from bentos.base.guarded import EXITS
 from fraud.contract.transaction import FIELDS, Transaction
 from fraud.decision.rules import ACTIONS, Action, Rule
-from fraud.features.feature_list import VECTOR
+from stores.declared import Declared, declared
 
 DEFAULT_RULES: Final = Path(__file__).with_name("rules.yaml")
 #: Bounds of a file, of its rules and of one condition.
@@ -32,10 +32,10 @@ _LONGEST: Final = 4_096
 _KEYS: Final = frozenset({"name", "when", "action", "reason", "adjust"})
 _REASON: Final = re.compile(r"[A-Z][A-Z0-9_]{1,47}")
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{1,63}")
-_FEATURE_AT: Final = {name: index for index, name in enumerate(VECTOR)}
 #: Fields of a transaction that rules may read; `amount` is in reference cents.
 _TEXT_FIELDS: Final = frozenset(FIELDS) - {"amount", "event_time", "latitude", "longitude"}
 _NUMBER_FIELDS: Final = frozenset({"amount", "latitude", "longitude"})
+_FIELDS: Final = _TEXT_FIELDS | _NUMBER_FIELDS
 _KNOWN_FUNCTIONS: Final = frozenset(
     {"size", "contains", "startsWith", "endsWith", "matches", "double", "int", "string"}
 )
@@ -81,14 +81,35 @@ def _necessary(when: str) -> tuple[tuple[str, Callable[[Any, Any], bool], float]
     return tuple(found)
 
 
-class RuleSet:
-    """Compiled rules of one file. `version` is the file's digest."""
+@dataclass(frozen=True)
+class _Names:
+    """What rules may read: fields of a transaction, a team's own attributes, and the served features."""
 
-    def __init__(self, rules: Sequence[Rule], version: str) -> None:
+    features: dict[str, int]
+    texts: frozenset[str]
+    numbers: frozenset[str]
+    flags: frozenset[str]
+
+    @classmethod
+    def of(cls, own: Declared) -> _Names:
+        kinds = {name: each.kind for name, each in own.attributes.items()}
+        return cls(
+            {name: place for place, name in enumerate(own.vector)},
+            _TEXT_FIELDS.union(name for name, kind in kinds.items() if kind in ("text", "category")),
+            _NUMBER_FIELDS.union(name for name, kind in kinds.items() if kind == "number"),
+            frozenset(name for name, kind in kinds.items() if kind == "flag"),
+        )
+
+
+class RuleSet:
+    """Compiled rules of one file. `version` is the file's digest; `own` is what is declared here."""
+
+    def __init__(self, rules: Sequence[Rule], version: str, own: Declared | None = None) -> None:
         problems: list[str] = []
         compiled = []
+        known = _Names.of(own or declared())
         for rule in rules:
-            one = _compile(rule, problems)
+            one = _compile(rule, problems, known)
             if one is not None:
                 compiled.append(one)
         if problems:
@@ -97,10 +118,15 @@ class RuleSet:
         self.rules = tuple(rules)
         self._compiled = tuple(compiled)
         names = sorted({name for one in compiled for name in one.variables})
+        self._attributes = tuple(
+            name
+            for name in names
+            if name in known.texts | known.numbers | known.flags and name not in _FIELDS
+        )
         self._texts = tuple(name for name in names if name in _TEXT_FIELDS)
         self._numbers = tuple(name for name in names if name in _NUMBER_FIELDS)
-        self._features = tuple(name for name in names if name in _FEATURE_AT)
-        self._columns = np.array([_FEATURE_AT[name] for name in self._features], dtype=np.intp)
+        self._features = tuple(name for name in names if name in known.features)
+        self._columns = np.array([known.features[name] for name in self._features], dtype=np.intp)
         self.errors = 0
 
     def hits(
@@ -112,7 +138,7 @@ class RuleSet:
     ) -> list[Rule]:
         """The rules that hold, in the file's order. A rule that fails to evaluate does not hold.
 
-        `vector` is one row in `VECTOR` order.
+        `vector` is one served row.
         """
         if not self._compiled:
             return []
@@ -121,6 +147,9 @@ class RuleSet:
             values[name] = getattr(transaction, name)
         for name in self._numbers:
             values[name] = float(amount_reference) if name == "amount" else getattr(transaction, name)
+        if self._attributes:
+            given = transaction.attributes or {}
+            values |= {name: given.get(name) for name in self._attributes}
         for name, number in zip(self._features, vector[self._columns].tolist(), strict=True):
             values[name] = number if number == number else None
         found = []
@@ -145,7 +174,7 @@ def _possible(one: _Compiled, values: dict[str, Any]) -> bool:
     return all(values[name] is not None for name in one.needs)
 
 
-def _compile(rule: Rule, problems: list[str]) -> _Compiled | None:
+def _compile(rule: Rule, problems: list[str], names: _Names) -> _Compiled | None:
     where = f"line {rule.line}: rule {rule.name}"
     if len(rule.when) > _LONGEST:
         problems.append(f"{where}: when is longer than {_LONGEST} characters")
@@ -156,7 +185,7 @@ def _compile(rule: Rule, problems: list[str]) -> _Compiled | None:
         reason = str(error).partition("ERROR: ")[2].splitlines()
         problems.append(f"{where}: {reason[0] if reason else 'cannot be parsed'}")
         return None
-    known = _TEXT_FIELDS | _NUMBER_FIELDS | _FEATURE_AT.keys() | {"score"}
+    known = names.texts | names.numbers | names.flags | names.features.keys() | {"score"}
     unknown = [name for name in program.variables() if name not in known]
     strange = [
         name
@@ -170,13 +199,14 @@ def _compile(rule: Rule, problems: list[str]) -> _Compiled | None:
     # A rule that tests for null sees missing values; any other is passed over when one is missing.
     needs = () if re.search(r"\bnull\b", rule.when) else tuple(program.variables())
     variables = tuple(program.variables())
-    numeric = _NUMBER_FIELDS | _FEATURE_AT.keys() | {"score"}
+    numeric = names.numbers | names.features.keys() | {"score"}
     conditions = tuple(condition for condition in _necessary(rule.when) if condition[0] in numeric)
     compiled = _Compiled(rule, program.execute, variables, needs, conditions)
     # A dry run with plausible values finds type errors now and not at three in the morning.
-    sample: dict[str, Any] = dict.fromkeys(_TEXT_FIELDS, "x") | dict.fromkeys(
-        [*_NUMBER_FIELDS, *_FEATURE_AT], 1.0
+    sample: dict[str, Any] = dict.fromkeys(names.texts, "x") | dict.fromkeys(
+        [*names.numbers, *names.features], 1.0
     )
+    sample |= dict.fromkeys(names.flags, True)
     sample["score"] = 0.5
     try:
         result = program.execute({name: sample[name] for name in program.variables()})

@@ -25,6 +25,7 @@ from fraud.contract.transaction import ContractError, Transaction, parse_measure
 from machine.beside import start_beside
 from machine.garbage import settle
 from machine.processors import OwnProcessor, own_processor
+from stores.declared import declared
 from stores.run_folder import open_run_folder
 from stores.settings import Settings
 
@@ -53,6 +54,7 @@ class Engine:
     ) -> None:
         self.settings = chosen
         self.metrics = scorer.metrics
+        self._declared = declared(chosen)
         self.scorer = scorer
         self._every_second = every_second
         self.labels = LabelStore(chosen.home)
@@ -132,6 +134,11 @@ class Engine:
         joins the first one. `tell` is called with the future once it is done, perhaps before this
         returns; if this raises, it is not. `measures` as in `Work`.
         """
+        if transaction.attributes is not None:
+            try:
+                self._declared.admit(transaction)
+            except ContractError as error:
+                raise refused(error) from None
         work = Work(transaction, asyncio.get_running_loop().create_future(), arrived, measures, caller)
         work.tell = tell
         stages = self.scorer.stages

@@ -26,6 +26,7 @@ from bentos.base.stages import Stages, Watch
 from bentos.base.work import Work
 from bentos.effects.event_sinks import Sink, open_sinks
 from bentos.effects.outbox import Effect
+from bentos.features.declared_rows import DeclaredRows
 from bentos.features.online_features import OnlineRows
 from bentos.features.online_reader import OnlineReader, Read
 from bentos.features.warm_up import warm_up
@@ -74,6 +75,8 @@ class Scorer:
 
     async def start(self) -> None:
         warm_up()
+        if self.reader.own is not None:
+            self.reader.own.warm_up()
         self.rules.refresh()
         await self.scores.room.refresh()
         for sink in self.sinks:
@@ -109,7 +112,7 @@ class Scorer:
             return
 
         shortfalls = [found.shortfall] if found.shortfall else []
-        matrix = vector(kept, online)
+        matrix = vector(kept, online, self.reader.own)
         watch.passed("vector")
         remote = await self.scores.ask(matrix, shortfalls)
         with await self.once.turn(claimed) as turn:
@@ -286,10 +289,13 @@ class Scorer:
         await self.stages.close()
 
 
-def vector(batch: Sequence[Work], online: OnlineRows) -> Floats:
-    """The rows of `batch` in VECTOR order."""
+def vector(batch: Sequence[Work], online: OnlineRows, declared: DeclaredRows | None = None) -> Floats:
+    """The rows of `batch` in the order of the served vector."""
     requests = [
         request_values(work.transaction, work.event_us // 1000, work.amount_reference) for work in batch
     ]
     own = packed_rows(online.words, online.ends, requests, online.inputs)
-    return np.concatenate((online.profiles, own), axis=1)
+    standard = np.concatenate((online.profiles, own), axis=1)
+    if declared is None or online.own is None:
+        return standard
+    return np.concatenate((standard, declared.columns(online.own, standard)), axis=1)

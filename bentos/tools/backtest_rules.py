@@ -23,8 +23,9 @@ from bentos.rules.ruleset import DEFAULT_RULES, RuleError, RuleSet, load_rules
 from fraud.contract.money import decimal_amount
 from fraud.contract.transaction import Transaction
 from fraud.decision.decide import Thresholds, decide
-from fraud.features.feature_list import VECTOR
+from stores.attributes import attributes_of
 from stores.decisions import TRANSACTION_FIELDS, decisions_folder
+from stores.declared import served_vector
 from stores.deployment import in_service
 from stores.lake import read_labels
 from stores.lake_files import parquet_files
@@ -59,6 +60,7 @@ class Backtest:
 
 def _rows(table: pa.Table) -> Iterator[tuple[Transaction, int, float | None, str | None]]:
     columns = {name: table.column(name).to_pylist() for name in TRANSACTION_FIELDS}
+    attributes = table.column("attributes").to_pylist()
     extra = [
         table.column(name).to_pylist()
         for name in ("event_timestamp", "amount_minor", "amount_reference", "score", "model_version")
@@ -66,15 +68,22 @@ def _rows(table: pa.Table) -> Iterator[tuple[Transaction, int, float | None, str
     for row, (event, minor, reference, score, version) in enumerate(zip(*extra, strict=True)):
         values = {name: columns[name][row] for name in TRANSACTION_FIELDS}
         amount = decimal_amount(minor, values["currency"])
-        yield Transaction(event_time=event, amount=amount, **values), reference, score, version
+        given = attributes_of(attributes[row])
+        yield (
+            Transaction(event_time=event, amount=amount, attributes=given, **values),
+            reference,
+            score,
+            version,
+        )
 
 
 def _vectors(table: pa.Table) -> npt.NDArray[np.float64]:
-    """The rows in VECTOR order; a feature that a version before did not have is missing."""
+    """The served rows; a feature that a version before did not have is missing."""
     nothing = np.full(table.num_rows, np.nan)
     known = set(table.column_names)
     columns = [
-        table.column(name).to_numpy(zero_copy_only=False) if name in known else nothing for name in VECTOR
+        table.column(name).to_numpy(zero_copy_only=False) if name in known else nothing
+        for name in served_vector()
     ]
     return np.stack(columns, axis=1)
 

@@ -56,6 +56,7 @@ def transaction_columns(world: World, rows: Rows, prefix: str, rng: np.random.Ge
         "latitude": pa.array(np.round(rows.latitude, 5), from_pandas=True),
         "longitude": pa.array(np.round(rows.longitude, 5), from_pandas=True),
         "ingest_seq": pa.array(np.arange(count)),
+        "attributes": pa.nulls(count, pa.string()),
     }
     return pa.table([columns[name] for name in TRANSACTION_SCHEMA.names], schema=TRANSACTION_SCHEMA)
 

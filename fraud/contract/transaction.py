@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import product
+from math import isfinite
 from string import ascii_uppercase
 from typing import Annotated, Any, Final, Literal, get_args
 
@@ -47,6 +48,11 @@ Identifier = Annotated[str, Meta(min_length=1, max_length=64)]
 TransactionId = Annotated[str, Meta(min_length=1, max_length=128)]
 #: What may be absent may be empty as well, which means the same.
 Optional = Annotated[str, Meta(max_length=64)] | None
+#: A field that a team declares (`fraud.declared.declaration.Attribute`), by its name.
+Attributes = dict[str, str | bool | float | None]
+#: Most attributes of one transaction, and longest text of one.
+MOST_ATTRIBUTES: Final = 32
+LONGEST_ATTRIBUTE: Final = 256
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
@@ -87,6 +93,9 @@ class Transaction(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
     country: Optional = None
     latitude: Annotated[float, Meta(ge=-90, le=90)] | None = None
     longitude: Annotated[float, Meta(ge=-180, le=180)] | None = None
+    #: Declared fields of a team's own. The doors of the platform hold them to their declaration; whoever
+    #: reads a log or the lake takes what it knows of them.
+    attributes: Attributes | None = None
 
     @property
     def event_ms(self) -> int:
@@ -138,12 +147,13 @@ assert len(FIELDS) == _REQUIRED + len(_OPTIONAL_TEXT) + 2
 #: The fields that are searched for card numbers.
 _searched: tuple[str, ...] = _TEXT_FIELDS
 
+_ATTRIBUTE = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _PATH = re.compile(r"`\$\.?([^`]*)`\s*$")
 _FIELD_IN_MESSAGE = re.compile(r"field `(.*?)`", re.DOTALL)
 
 _decode: Final[Callable[[bytes], Transaction]] = msgspec.json.Decoder(Transaction).decode
 encode_transaction: Final[Callable[[Transaction], bytes]] = msgspec.json.Encoder(
-    decimal_format="string"
+    decimal_format="string", order="deterministic"
 ).encode
 
 
@@ -200,7 +210,7 @@ def parse_measured(raw: bytes, *, now_ms: int | None = None) -> tuple[Transactio
     try:
         transaction = _decode(cut_fraction(raw) if may_be_finer(seen) else raw)
         values = astuple(transaction)
-        optional = values[_REQUIRED:]
+        optional = values[_REQUIRED:-1]  # `attributes` stand last, and cost the second look
         # Each field but the first has a comma before it. One that is null, or a comma in a text, only
         # costs the second look.
         if not plain or seen.count(b",") != _COMMAS - optional.count(None):
@@ -211,7 +221,7 @@ def parse_measured(raw: bytes, *, now_ms: int | None = None) -> tuple[Transactio
         raise ContractError("(body)", "is not valid JSON") from None
     altered = (not plain or (b" " in raw and _blank_in(values))) and _clean_texts(transaction)
     if altered:
-        optional = astuple(transaction)[_REQUIRED:]
+        optional = astuple(transaction)[_REQUIRED:-1]
     terminal, device, ip, category, country, latitude, longitude = optional
     if "" in (terminal, device, ip, category, country):
         altered = True
@@ -251,6 +261,8 @@ def check(transaction: Transaction, *, suspicious: bool = True, now_ms: int | No
             value = getattr(transaction, field)
             if value is not None and looks_like_card_number(value):
                 raise ContractError(field, "looks like a card number; send a token instead")
+    if transaction.attributes is not None:
+        _check_attributes(transaction.attributes, suspicious)
     minor = _minor_amount(transaction)
     event_ms = (transaction.event_time - _EPOCH) // _MILLISECOND
     if event_ms < _EARLIEST_MS:
@@ -325,6 +337,24 @@ def _set_place(transaction: Transaction, latitude: float | None, longitude: floa
         force_setattr(transaction, "longitude", None if nowhere else longitude + 0.0)
 
 
+def _check_attributes(attributes: Attributes, suspicious: bool) -> None:
+    if len(attributes) > MOST_ATTRIBUTES:
+        raise ContractError("attributes", f"should have at most {MOST_ATTRIBUTES} fields")
+    for name, value in attributes.items():
+        if not _ATTRIBUTE.fullmatch(name):
+            raise ContractError("attributes", "should have names of small letters, digits and _, at most 63")
+        if isinstance(value, str):
+            if len(value) > LONGEST_ATTRIBUTE:
+                raise ContractError(f"attributes.{name}", f"is longer than {LONGEST_ATTRIBUTE} characters")
+            if suspicious and len(value) > 12 and looks_like_card_number(value):
+                raise ContractError(f"attributes.{name}", "looks like a card number; send a token instead")
+        elif isinstance(value, float):
+            if not isfinite(value):
+                raise ContractError(f"attributes.{name}", "should be a finite number")
+            if suspicious and abs(value) >= 1e11 and looks_like_card_number(f"{value:.0f}"):
+                raise ContractError(f"attributes.{name}", "looks like a card number; send a token instead")
+
+
 def contract_error(error: msgspec.ValidationError) -> ContractError:
     """The `ContractError` for what msgspec refused, free of any input but the field's name."""
     message = str(error)
@@ -336,6 +366,8 @@ def contract_error(error: msgspec.ValidationError) -> ContractError:
         return ContractError(redact(named.group(1))[:64], "is not a field of the contract")
     path = _PATH.search(message)
     field = re.split(r"[.\[]", path.group(1))[0] if path else ""
+    if field == "attributes":
+        return ContractError(field, "should be an object of strings, numbers and booleans")
     if field in EXPECTED:
         return ContractError(field, f"should be {EXPECTED[field]}")
     return ContractError("(body)", "should be a JSON object that holds one transaction")

@@ -28,10 +28,10 @@ def entity_of(path: Path) -> str | None:
 
 def expected_schema(gate: str, entity: str | None) -> dict[str, pa.DataType]:
     """Columns, and their types, that a batch of `gate` must have."""
-    from stores.lake import LABEL_SCHEMA, TRANSACTION_SCHEMA
+    from stores.lake import LABEL_SCHEMA, LATER_COLUMNS, TRANSACTION_SCHEMA
 
     if gate == "raw":
-        return {field.name: field.type for field in TRANSACTION_SCHEMA}
+        return {field.name: field.type for field in TRANSACTION_SCHEMA if field.name not in LATER_COLUMNS}
     if gate == "labels":
         return {field.name: field.type for field in LABEL_SCHEMA}
     times = {"event_timestamp": TIME}

@@ -171,6 +171,7 @@ def views_of_features() -> dict[str, tuple[str, ...]]:
     from fraud.features.entities import ENTITY_BY_NAME
     from fraud.features.feature_list import TRANSACTION_FEATURES
     from fraud.features.profiles import SERVED_PROFILES
+    from stores.declared import declared
 
     views: dict[str, tuple[str, ...]] = {}
     for name, columns in SERVED_PROFILES.items():
@@ -182,6 +183,8 @@ def views_of_features() -> dict[str, tuple[str, ...]]:
         entity = ENTITY_BY_NAME[feature.entity]
         against_profile = "30d" in feature.name
         views[feature.name] = (entity.velocity_view, *([entity.profile_view] if against_profile else []))
+    own = dict(declared().declarations.features())
+    views.update({name: (view,) if view else () for name, view in own.items()})
     return views
 
 
@@ -305,7 +308,7 @@ def to_prometheus(report: ParityReport) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the comparison over the decision log; see the module's text."""
-    from fraud.features.feature_list import VECTOR
+    from stores.declared import served_vector
     from training.dataset import rebuild
 
     parser = argparse.ArgumentParser(
@@ -327,7 +330,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         served = read_decisions(chosen.decisions, start=chosen.start, end=chosen.end)
         served = served.slice(max(len(served) - chosen.limit, 0))
-        report = compare(served, rebuild(served), VECTOR)
+        report = compare(served, rebuild(served), served_vector())
     except (DecisionLogError, ParityError) as error:
         print(f"parity: {error}", file=sys.stderr)
         return 2

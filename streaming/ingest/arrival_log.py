@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 
 from fraud.contract.transaction import parse_measured, parse_transaction
 from fraud.state.observation import observe_measured
+from stores.attributes import attributes_text
 from stores.lake import TIMESTAMP, TRANSACTION_SCHEMA, TRANSACTIONS
 from streaming.ingest.ingest import Arrivals
 from streaming.states.disk import Disk
@@ -35,6 +36,8 @@ _TEXT: Final = (
     "channel", "merchant_category", "country", "latitude", "longitude",
 )  # fmt: skip
 _texts: Final = attrgetter(*_TEXT)
+#: What a payload with attributes holds, whatever else it does.
+_ATTRIBUTES: Final = b'"attributes"'
 _TEXT_SCHEMA: Final = pa.schema([TRANSACTION_SCHEMA.field(name) for name in _TEXT])
 _AS_IN_THE_LOG: Final = pj.ParseOptions(
     explicit_schema=_TEXT_SCHEMA, newlines_in_values=True, unexpected_field_behavior="ignore"
@@ -182,6 +185,10 @@ def arrival_table(rows: Arrivals) -> pa.Table:
     columns["amount_minor"] = minor
     columns["amount_reference"] = [row.amount for row in seen]
     columns["ingest_seq"] = sequences
+    columns["attributes"] = [
+        attributes_text(parse_transaction(payload).attributes) if _ATTRIBUTES in payload else None
+        for payload in payloads
+    ]
     return pa.table({name: columns[name] for name in TRANSACTION_SCHEMA.names}, schema=TRANSACTION_SCHEMA)
 
 

@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 from msgspec import Struct
 
 from fraud.contract.transaction import FUTURE_TOLERANCE_MS, ContractError
-from fraud.features.entities import ENTITIES, ENTITY_BY_NAME
-from fraud.state.velocity import StateError, VelocityState
+from fraud.state.layout import StateError
 from stores.keys import Seal
 from streaming import metrics
+from streaming.states.tracks import STANDARD, Track
 
 #: How a control record begins; no transaction does.
 PREFIX: Final = b'{"seed":'
-_PLACES: Final = {entity.name: place for place, entity in enumerate(ENTITIES)}
 _FIELD: Final = "(seed)"
 
 
@@ -44,8 +44,10 @@ def encode_seed(seal: Seal, entity: str, key: str, state: bytes) -> bytes:
     return msgspec.json.encode(Seed(entity, key, _text(state), _text(signature)))
 
 
-def read_seed(seal: Seal, payload: bytes, now_ms: int) -> tuple[int, str, bytes]:
-    """Place of the entity in `ENTITIES`, key and packed state; raise `ContractError`.
+def read_seed(
+    seal: Seal, payload: bytes, now_ms: int, tracks: Sequence[Track] = STANDARD
+) -> tuple[int, str, bytes]:
+    """Place of the entity or declared view in `tracks`, key and packed state; raise `ContractError`.
 
     `now_ms` is the reader's clock: a state that is newer than `FUTURE_TOLERANCE_MS` from now would keep
     honest events out for as long.
@@ -59,18 +61,18 @@ def read_seed(seal: Seal, payload: bytes, now_ms: int) -> tuple[int, str, bytes]
     if not seal.verifies(_signed(seed.seed, seed.key, state), signature):
         metrics.UNVERIFIED.labels("seed").inc()
         raise ContractError(_FIELD, "is signed by no key in force: whoever sent it may not seed states")
-    entity = ENTITY_BY_NAME.get(seed.seed)
-    if entity is None:
+    place = next((place for place, track in enumerate(tracks) if track.name == seed.seed), None)
+    if place is None:
         raise ContractError(_FIELD, "is of an entity that this program does not know")
     try:
-        found = VelocityState.unpack(entity, state)
-        VelocityState(entity).merge(found)  # what does not merge here would end the flow at its shard
+        found = tracks[place].unpack(state)
+        tracks[place].new().merge(found)  # what does not merge here would end the flow at its shard
     except (StateError, OverflowError, ValueError, IndexError):
         raise ContractError(_FIELD, "holds no state of this version") from None
     latest = now_ms + FUTURE_TOLERANCE_MS
     if found.newest_ms > latest or found.version > latest * 1000:
         raise ContractError(_FIELD, "holds a state that is more than 5 minutes in the future")
-    return _PLACES[entity.name], seed.key, state
+    return place, seed.key, state
 
 
 def _signed(entity: str, key: str, state: bytes) -> bytes:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import time
 from typing import Final, NamedTuple
 
-from fraud.contract.transaction import ContractError, encode_transaction, parse_measured
+from fraud.contract.transaction import ContractError, Transaction, encode_transaction, parse_measured
 from fraud.state.observation import Observation, observe_measured
+from stores.declared import NOTHING, Declared
 from stores.keys import Seal
 from streaming import metrics
 from streaming.ingest.control import PREFIX as CONTROL_PREFIX
@@ -18,7 +19,8 @@ from streaming.ingest.control import read_seed
 from streaming.ingest.dead_letters import DeadLetter, dead_letter
 from streaming.ingest.recent_ids import IdSegments, RecentIds, SegmentSnapshot
 from streaming.log.batch import Batch
-from streaming.states.shard_batch import SHARD_KEYS, SHARDS, ShardBatch, shard_of
+from streaming.states.shard_batch import SHARDS, ShardBatch, shard_of
+from streaming.states.tracks import tracks_of
 
 #: An event this far behind its partition's clock counts as late (milliseconds of event time).
 LATE_MS: Final = 1_000
@@ -68,10 +70,13 @@ class Ingest:
 
     def __init__(
         self, partition: int, limit: int, horizon_ms: int, resume: IngestSnapshot | None = None,
-        segments: IdSegments | None = None, control: Seal | None = None,
+        segments: IdSegments | None = None, control: Seal | None = None, declared: Declared = NOTHING,
     ) -> None:  # fmt: skip
         self._control = control
         clock, sequence, recent = resume or IngestSnapshot(0, 0, ())
+        self._declared = declared
+        self._observers = declared.observers
+        self._tracks = tracks_of(declared)
         self._partition = partition
         self._label = str(partition)
         self._clock = clock
@@ -131,9 +136,31 @@ class Ingest:
                     else:
                         group.values.append(value)
                         group.seen.append(seen)
+            if self._observers:
+                self._observe_declared(transaction, seen, groups, oldest, more)
         self._clock, self._sequence = clock, sequence
         self._count(len(arrivals.sequences), duplicates, late, len(letters))
         return Ingested(list(groups.values()), arrivals, letters)
+
+    def _observe_declared(
+        self,
+        transaction: Transaction,
+        seen: Observation,
+        groups: dict[int, ShardBatch],
+        oldest: int,
+        more: bool,
+    ) -> None:
+        """Tell the shards of declared views what `transaction` adds to them."""
+        values = self._declared.event_values(transaction, seen.amount)
+        for observer in self._observers:
+            key = observer.key(values)
+            if key is not None:
+                shard = observer.place * SHARDS + shard_of(key)
+                group = groups.get(shard)
+                if group is None:
+                    groups[shard] = group = ShardBatch(shard, [], [], [], oldest, self._partition, more=more)
+                group.values.append(key)
+                group.seen.append(observer.seen(seen.event_ms, seen.transaction_key, values))
 
     def replayed(self, more: bool) -> Ingested:
         """Tell every shard that this partition has come to where its log ended at the start; `more` as in
@@ -147,7 +174,7 @@ class Ingest:
     def _to_every_shard(self, *, replayed: bool, more: bool) -> Ingested:
         batches = [
             ShardBatch(shard, [], [], [], 0, self._partition, replayed, more)
-            for shard in range(len(SHARD_KEYS))
+            for shard in range(len(self._tracks) * SHARDS)
         ]
         return Ingested(batches, Arrivals.none(), [])
 
@@ -155,7 +182,7 @@ class Ingest:
         """Route a seed to its shard; raise `ContractError` where it may not be used."""
         if self._control is None:
             raise ContractError("(seed)", "is not taken here")
-        place, key, state = read_seed(self._control, payload, now_ms)
+        place, key, state = read_seed(self._control, payload, now_ms, self._tracks)
         shard = place * SHARDS + shard_of(key)
         groups.setdefault(shard, ShardBatch(shard, [], [], [], appended, self._partition)).seeds.append(
             (key, state)

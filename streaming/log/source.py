@@ -16,6 +16,7 @@ from typing import Any, Final
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 
 from machine.timers import wake_on_time
+from stores.declared import declared
 from stores.keys import Keys, open_keys
 from stores.settings import Settings
 from streaming import metrics
@@ -87,7 +88,7 @@ class IngestPartition(StatefulSourcePartition[Ingested, tuple[Any, ...]]):
         self._ingest = Ingest(
             partition, configured.stream.dedupe_ids, int(configured.stream.dedupe_hours * 3_600_000),
             ingested, IdSegments(configured.home / "stream" / "ids" / f"{partition:03d}", disk),
-            keys.seal("control"),
+            keys.seal("control"), declared(configured),
         )  # fmt: skip
         self._arrivals = ArrivalLog(configured.lake, partition, disk, unwritten) if keep_log else None
         self._letters = LetterBox(letters_folder(configured) / f"{partition:03d}")

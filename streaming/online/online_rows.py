@@ -6,19 +6,20 @@ remembered. A test holds the joined parts to the whole.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
-from fraud.features.entities import ENTITIES
 from stores.redis_layout import encode_bytes, encode_timestamp, entity_key
 
 _MICROSECONDS = 1_000_000
 
 
 class KeyEncoder:
-    """Redis keys of the entity values of one project."""
+    """Redis keys of the entity values of one project; `keys` are the join keys by place."""
 
-    def __init__(self, project: str) -> None:
+    def __init__(self, project: str, keys: Sequence[str]) -> None:
         self._project = project
+        self._join_keys = keys
         self._tail = project.encode()
         self._heads: dict[tuple[int, int], bytes] = {}
 
@@ -28,7 +29,7 @@ class KeyEncoder:
         size = len(text)
         head = self._heads.get((place, size))
         if head is None:
-            whole = entity_key(self._project, ENTITIES[place].key, "x" * size)
+            whole = entity_key(self._project, self._join_keys[place], "x" * size)
             head = self._heads[place, size] = whole[: -(size + len(self._tail))]
         return head + text + self._tail
 

@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, Final, NamedTuple
 
@@ -15,7 +15,6 @@ import hiredis
 import redis
 from bytewax.outputs import DynamicSink, StatelessSinkPartition
 
-from fraud.features.entities import ENTITIES
 from stores.redis_clients import AWAY, connect
 from stores.redis_layout import (
     NEWEST_WINS,
@@ -31,6 +30,7 @@ from streaming.online.cluster_link import ClusterLink
 from streaming.online.online_rows import KeyEncoder, timestamp
 from streaming.online.online_rows import value as value_bytes
 from streaming.states.shard_batch import SHARDS, Writes
+from streaming.states.tracks import STANDARD, Track
 
 #: Most keys in one script call: long calls would hold up the scoring service's reads.
 MOST_KEYS: Final = 256
@@ -61,7 +61,7 @@ class Call(NamedTuple):
 class OnlineWriter:
     """Writes packed states of any entity; remembers nothing but its connection."""
 
-    def __init__(self, url: str, project: str) -> None:
+    def __init__(self, url: str, project: str, tracks: Sequence[Track] = STANDARD) -> None:
         self._cluster = ClusterLink(url) if is_cluster(url) else None
         self._client = None if self._cluster else connect(url)
         self._connection: Any = None
@@ -70,12 +70,10 @@ class OnlineWriter:
         self._unread: deque[Call] = deque()
         self._unknown: list[Call] = []
         self._written = 0
-        self._key = KeyEncoder(project).key
-        self._keys: list[dict[str, bytes]] = [{} for _ in ENTITIES]
-        self._fixed = [
-            (ts_field(entity.velocity_view), b"1", field(entity.velocity_view, entity.state_feature))
-            for entity in ENTITIES
-        ]
+        self._key = KeyEncoder(project, [track.key for track in tracks]).key
+        self._keys: list[dict[str, bytes]] = [{} for _ in tracks]
+        self._views = [track.view for track in tracks]
+        self._fixed = [(ts_field(track.view), b"1", field(track.view, track.feature)) for track in tracks]
 
     def write(self, writes: list[Writes]) -> int:
         """Write every state; return how many were newer than what was stored.
@@ -237,7 +235,7 @@ class OnlineWriter:
 
     def versions(self, place: int, values: list[str]) -> list[int]:
         """The stored version (microseconds, 0 if none) of each of `values` of an entity."""
-        name, found = ts_field(ENTITIES[place].velocity_view), []
+        name, found = ts_field(self._views[place]), []
         for at in range(0, len(values), _MOST_READS):
             keys = self._encoded(place, values[at : at + _MOST_READS])
             found.extend([decode_timestamp(stored) if stored else 0 for stored in self._stored(keys, name)])
@@ -262,10 +260,10 @@ class OnlineWriter:
 
 
 def stored_version_reader(
-    configured: Settings, stopping: threading.Event
+    configured: Settings, stopping: threading.Event, tracks: Sequence[Track] = STANDARD
 ) -> Callable[[int, list[str]], list[int]]:
     """`OnlineWriter.versions`, waiting within bounds for a Redis that is away."""
-    writer = OnlineWriter(configured.redis.url, configured.feast.project)
+    writer = OnlineWriter(configured.redis.url, configured.feast.project, tracks)
 
     def read(place: int, values: list[str]) -> list[int]:
         backoff = Backoff(configured.stream.patience_seconds, "the online store")
@@ -286,8 +284,10 @@ class OnlineStorePartition(StatelessSinkPartition[tuple[str, Writes]]):
     read, and at a snapshot if it was sent a while ago: until then the flow works while Redis does.
     """
 
-    def __init__(self, configured: Settings, stopping: threading.Event) -> None:
-        self._writer = OnlineWriter(configured.redis.url, configured.feast.project)
+    def __init__(
+        self, configured: Settings, stopping: threading.Event, tracks: Sequence[Track] = STANDARD
+    ) -> None:
+        self._writer = OnlineWriter(configured.redis.url, configured.feast.project, tracks)
         self._backoff = Backoff(configured.stream.patience_seconds, "the online store")
         self._stopping = stopping
         self._unsettled: list[Writes] = []
@@ -359,13 +359,16 @@ class OnlineStorePartition(StatelessSinkPartition[tuple[str, Writes]]):
 class OnlineStoreSink(DynamicSink[tuple[str, Writes]]):
     """One writer per worker, of which a process has one."""
 
-    def __init__(self, configured: Settings, stopping: threading.Event) -> None:
+    def __init__(
+        self, configured: Settings, stopping: threading.Event, tracks: Sequence[Track] = STANDARD
+    ) -> None:
+        self._tracks = tracks
         self._configured = configured
         self._stopping = stopping
         self._built: list[OnlineStorePartition] = []
 
     def build(self, step_id: str, worker_index: int, worker_count: int) -> OnlineStorePartition:
-        self._built.append(OnlineStorePartition(self._configured, self._stopping))
+        self._built.append(OnlineStorePartition(self._configured, self._stopping, self._tracks))
         return self._built[-1]
 
     def settle(self) -> None:

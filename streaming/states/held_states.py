@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
-from typing import Final
-
-from fraud.state.velocity import VelocityState
+from typing import Any, Final
 
 #: States are held no longer than this, nor than so large a part of what their oldest event has waited
 #: by then: they become little older than they are. (Both are looked at when events come; should they
@@ -25,7 +23,7 @@ class HeldStates:
     __slots__ = ("_since", "appended_ms", "first", "states")
 
     def __init__(self) -> None:
-        self.states: dict[str, VelocityState] = {}
+        self.states: dict[str, Any] = {}
         self.appended_ms = 0
         self.first = 0
         self._since = 0.0
@@ -49,7 +47,7 @@ class HeldStates:
         held = time.monotonic() - self._since
         return held < min(MOST_HELD.total_seconds(), _SHARE * waited)
 
-    def take(self) -> dict[str, VelocityState]:
+    def take(self) -> dict[str, Any]:
         """What was held; nothing is held any more."""
         taken, self.states = self.states, {}
         return taken

@@ -11,12 +11,14 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fraud.features.entities import ENTITY_BY_NAME
-from fraud.state.velocity import VelocityState
+from fraud.declared.layout import SINCE
+from fraud.declared.state import DeclaredState
+from fraud.features.entities import ENTITIES
+from stores.declared import declared
 from stores.event_log import partition_of
 from stores.keys import open_keys
 from stores.redis_clients import connect_any
@@ -24,6 +26,10 @@ from stores.redis_layout import decode_timestamp, entity_key, ts_field
 from stores.settings import Settings, settings
 from streaming.ingest.control import encode_seed
 from streaming.log.publish import open_writer
+from streaming.states.tracks import KnownFrom, tracks_of
+
+if TYPE_CHECKING:
+    from feature_repo.velocity_replay import Logged
 
 _CHUNK = 2000
 
@@ -42,18 +48,19 @@ def seed_states(
     """
     waiting: list[tuple[bytes, bytes, int]] = []
     count = 0
+    tracks = {track.name: track for track in tracks_of(declared(configured))}
     seal = open_keys(configured).seal("control")
     with open_writer(configured) as writer:
         for name, key, state in states:
-            entity = ENTITY_BY_NAME[name]
+            track = tracks[name]
             writer.publish_raw(
                 partition_of(key, configured.event_log.partitions), encode_seed(seal, name, key, state)
             )
             count += 1
             if wait_seconds is not None:
-                version = VelocityState.unpack(entity, state).version
-                redis_key = entity_key(configured.feast.project, entity.key, key)
-                waiting.append((redis_key, ts_field(entity.velocity_view), version))
+                version = track.unpack(state).version
+                redis_key = entity_key(configured.feast.project, track.key, key)
+                waiting.append((redis_key, ts_field(track.view), version))
     if wait_seconds is not None:
         _wait(connect_any(configured.redis.url), waiting, time.monotonic() + wait_seconds)
     return count
@@ -80,23 +87,63 @@ def _wait(client: Any, waiting: list[tuple[bytes, bytes, int]], deadline: float)
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m streaming.states.seed", description=__doc__)
     parser.add_argument(
-        "--before", type=datetime.fromisoformat, required=True, help="newest states known before this time"
-    )
+        "--before", type=datetime.fromisoformat,
+        help="newest states known before this time (of --views: when the stream took them up, if not given)",
+    )  # fmt: skip
+    parser.add_argument("--views", nargs="+", help="only these declared stream views, whose warming ends so")
     parser.add_argument("--wait-seconds", type=float, default=300)
     chosen = parser.parse_args(arguments)
-    from feature_repo.velocity_log import newest_states
-
-    states = (
-        (entity.name, key, state)
-        for entity in ENTITY_BY_NAME.values()
-        for key, state in newest_states(entity, chosen.before)
-    )
+    if chosen.before is None and not chosen.views:
+        parser.error("--before is needed, or --views that the stream has taken up")
     try:
-        print(f"{seed_states(settings(), states, wait_seconds=chosen.wait_seconds):,} states seeded")
-    except SeedError as error:
+        if chosen.views:
+            seeded = seed_views(settings(), chosen.views, chosen.before, wait_seconds=chosen.wait_seconds)
+        else:
+            seeded = seed_states(settings(), _newest(chosen.before), wait_seconds=chosen.wait_seconds)
+    except (SeedError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    print(f"{seeded:,} states seeded")
     return 0
+
+
+def _newest(before: datetime) -> Iterator[tuple[str, str, bytes]]:
+    """The newest states of every entity and declared view known before a time."""
+    from feature_repo.declared_log import logged_views
+    from feature_repo.velocity_log import newest_states
+
+    chosen: list[Logged] = [*ENTITIES, *logged_views(declared())]
+    for logged in chosen:
+        for key, state in newest_states(logged, before):
+            yield logged.name, key, state
+
+
+def seed_views(
+    configured: Settings, views: Sequence[str], before: datetime | None, *, wait_seconds: float | None = None
+) -> int:
+    """Send the rebuilt history of declared views to the running stream; end their warming; return how many
+    states were sent. Without `before`, history ends when the stream took each view up."""
+    from feature_repo.declared_log import logged_views
+    from feature_repo.velocity_log import newest_states
+
+    own = declared(configured)
+    folder = configured.home / "stream"
+    seeded = 0
+    for layout, logged in zip(own.layouts, logged_views(own), strict=True):
+        if logged.name not in views:
+            continue
+        known = KnownFrom(layout, folder)
+        found = newest_states(logged, before or known.taken_up)
+        rebuilt = [
+            (logged.name, key, state)
+            for key, state in found
+            if int.from_bytes(state[:8], "little", signed=True) == layout.kind
+        ]
+        seeded += seed_states(configured, rebuilt, wait_seconds=wait_seconds)
+        since = [DeclaredState.unpack(layout, state).header[SINCE] for _, _, state in rebuilt]
+        if since:
+            known.complete(max(since))
+    return seeded
 
 
 if __name__ == "__main__":

@@ -9,8 +9,9 @@ from zlib import crc32
 import msgspec
 from msgspec import Struct
 
+from fraud.declared.seen import declared_records
 from fraud.features.entities import ENTITIES
-from fraud.state.observation import Observation, read_records
+from fraud.state.observation import read_records
 
 #: Shards per entity: the unit of routing and of snapshots. Changing it orphans snapshots.
 SHARDS: Final = 8
@@ -27,16 +28,17 @@ def shard_of(value: str) -> int:
 class ShardBatch(Struct, gc=False):
     """Updates for one shard from one read: `values[i]` gets `seen[i]`, in order.
 
-    `shard` is its index in `SHARD_KEYS`, `seeds` are packed states to merge first, `appended_ms` when the
-    oldest event entered the log (wall clock, 0 if unknown), `source` the partition that was read, `replayed`
-    whether it has just come to where its log ended when the flow started, `more` whether the log held more
-    events than were read: a backlog, of which the next read comes at once. A batch that came from another
-    process still has the bytes that it came as, `packed`.
+    `shard` is place * SHARDS + its number; what is seen are observations of `fraud.state.observation` for
+    entities, of `fraud.declared.state` for declared views. `seeds` are packed states to merge first,
+    `appended_ms` when the oldest event entered the log (wall clock, 0 if unknown), `source` the partition
+    that was read, `replayed` whether it has just come to where its log ended when the flow started, `more`
+    whether the log held more events than were read: a backlog, of which the next read comes at once. A batch
+    that came from another process still has the bytes that it came as, `packed`.
     """
 
     shard: int
     values: list[str]
-    seen: list[Observation]
+    seen: list[Any]
     seeds: list[tuple[str, bytes]]
     appended_ms: int
     source: int = 0
@@ -58,7 +60,12 @@ class ShardBatch(Struct, gc=False):
     def unpack(data: bytes, source: int = 0, more: bool = False) -> ShardBatch:
         """The batch that `pack` packed; its observations are good for `VelocityState.add` here only."""
         shard, values, records, seeds, appended_ms, replayed = _decode(data)
-        seen = list(read_records(shard // SHARDS, records))
+        place = shard // SHARDS
+        seen: list[Any] = (
+            list(read_records(place, records))
+            if place < len(ENTITIES)
+            else declared_records(records, len(values))
+        )
         if known := replayed != _NONE:
             source = replayed
         return ShardBatch(shard, values, seen, seeds, appended_ms, source, known, more, data)
@@ -74,7 +81,7 @@ _decode: Final = msgspec.msgpack.Decoder(tuple[int, list[str], bytes, _Seeds, in
 class Writes(NamedTuple):
     """Newest states of one shard's touched entities, to be written to the online store.
 
-    `shard` is its index in `SHARD_KEYS`; no value is listed twice.
+    `shard` is place * SHARDS + its number; no value is listed twice.
     """
 
     shard: int

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from itertools import compress, repeat
@@ -13,21 +14,20 @@ from typing import Any, Final, cast
 
 from bytewax.operators import StatefulBatchLogic
 
-from fraud.features.entities import ENTITIES, VELOCITY_TTL
 from fraud.state.layout import STATE_VERSION, VERSION
-from fraud.state.observation import Observation
-from fraud.state.velocity import VelocityState
 from stores.settings import Settings
 from streaming import metrics
 from streaming.online.redis_sink import REWRITE_S, stored_version_reader
 from streaming.states.disk import Disk
 from streaming.states.held_states import MOST_HELD, HeldStates
 from streaming.states.redo_files import Piece, PieceRef, RedoFiles
-from streaming.states.shard_batch import SHARD_KEYS, SHARDS, ShardBatch, Writes
+from streaming.states.shard_batch import SHARDS, ShardBatch, Writes
 from streaming.states.snapshots import SNAPSHOT_VERSION, SnapshotError, check_version
 from streaming.states.state_bases import StateBases
+from streaming.states.tracks import STANDARD, State, Track
 
-_TTL_MS: Final = int(VELOCITY_TTL.total_seconds()) * 1000
+_log = logging.getLogger(__name__)
+
 #: Event time between two searches for idle entities.
 _SWEEP_MS: Final = 3_600_000
 #: States kept unpacked per shard; the others live as packed bytes and are unpacked on touch.
@@ -42,7 +42,6 @@ _KEPT_SNAPSHOTS: Final = 4
 
 #: Updates that are packed at once for `redo`, at least.
 _PIECE: Final = 32
-_add: Final = VelocityState.add
 
 #: Versions (microseconds, 0 if none) that the online store holds for values of an entity place.
 StoredVersions = Callable[[int, list[str]], list[int]]
@@ -77,8 +76,11 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
         files: RedoFiles,
         settle: Callable[[], None],
         resume: tuple[Any, ...] | None = None,
+        tracks: Sequence[Track] = STANDARD,
     ) -> None:
         self._shard = -1
+        self._tracks = tracks
+        self._retired = resume
         self._stored_versions = stored_versions
         self._bases = bases
         self._files = files
@@ -90,7 +92,7 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
         self._in_base = 0  # entries of `redo` that the base under way makes superfluous
         self._updates = 0
         self._recent_values: list[str] = []
-        self._recent_seen: list[Observation] = []
+        self._recent_seen: list[Any] = []
         self._fresh: list[Redo] = []
         self._unsure: deque[tuple[float, list[Redo]]] = deque()
         #: Of the last snapshots, the base that the oldest piece in each was made after.
@@ -100,36 +102,59 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
         self._behind: set[int] = set()
         self._replayed: set[str] = set()
         self._packed: dict[str, bytes] = {}
-        self._live: dict[str, VelocityState] = {}
+        self._live: dict[str, State] = {}
         self._held = HeldStates()
         self._clock = self._swept = 0
         if resume is not None:
             check_version("shard", resume[0])
-            if resume[1] != STATE_VERSION:
+            if not self._resume_as(resume[2], resume[1]):
+                return
+            self._clock = self._swept = resume[3]
+            self._base = resume[4]
+            if self._base:
+                self._packed = bases.read(self._shard_name, self._base)
+            self._redo = [self._again(entry) for entry in resume[5]]
+            self._replayed = set(resume[6]).union(*[self._values(entry) for entry in resume[7]])
+
+    def _resume_as(self, name: str, version: int) -> bool:
+        """Become the shard `name` of a snapshot whose states have `version`; whether they can be continued.
+
+        A declared view whose layout has changed starts anew and warms up; one that is declared no longer gets
+        no updates. Standard states of another version are refused: nothing else would tell.
+        """
+        view, _, number = name.rpartition(":")
+        for place, track in enumerate(self._tracks):
+            if track.name == view:
+                self._name(place * SHARDS + int(number))
+                if version == track.version:
+                    return True
+                if not track.standard:
+                    _log.warning("%s has another layout than its states, which start anew", view)
+                    return False
                 raise SnapshotError(
-                    f"a shard's snapshot holds velocity states of version {resume[1]}, this program reads "
+                    f"a shard's snapshot holds velocity states of version {version}, this program reads "
                     f"version {STATE_VERSION}: start the program that wrote them, or move the stream/ folder "
                     "of TOLLGATE_HOME away, rebuild the states by the velocity backfill and send them with "
                     "`python -m streaming.states.seed`"
                 )
-            self._name(resume[2])
-            self._clock = self._swept = resume[3]
-            self._base = resume[4]
-            if self._base:
-                self._packed = bases.read(SHARD_KEYS[self._shard], self._base)
-            self._redo = [self._again(entry) for entry in resume[5]]
-            self._replayed = set(resume[6]).union(*[self._values(entry) for entry in resume[7]])
+        _log.warning("%s is declared no longer, its states are dropped", view)
+        return False
 
     @classmethod
     def builder(
-        cls, configured: Settings, stopping: threading.Event, disk: Disk, settle: Callable[[], None]
+        cls,
+        configured: Settings,
+        stopping: threading.Event,
+        disk: Disk,
+        settle: Callable[[], None],
+        tracks: Sequence[Track] = STANDARD,
     ) -> Callable[[tuple[Any, ...] | None], ShardLogic]:
         """What Bytewax calls for each shard, with the shard's snapshot if there is one."""
-        stored_versions = stored_version_reader(configured, stopping)
+        stored_versions = stored_version_reader(configured, stopping, tracks)
         bases = StateBases(configured.home / "stream" / "states", disk)
         files = RedoFiles(configured.home / "stream" / "redo", disk)
         return lambda resume: cls(
-            configured.event_log.partitions, stored_versions, bases, files, settle, resume
+            configured.event_log.partitions, stored_versions, bases, files, settle, resume, tracks
         )
 
     def on_batch(self, values: list[ShardBatch]) -> tuple[list[Writes], bool]:
@@ -144,11 +169,11 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
             held.note(batch.appended_ms)
             for value, packed in batch.seeds:
                 state = self._state(value)
-                if state.merge(VelocityState.unpack(self._entity, packed)):
+                if state.merge(self._track.unpack(packed)):
                     touched[value] = state
                     only_updates = False
             states = [live.get(value) or self._state(value) for value in batch.values]
-            added = list(map(_add, states, batch.seen, repeat(place)))
+            added = list(map(self._track.add, states, batch.seen, repeat(place)))
             if False in added:
                 touched.update(compress(zip(batch.values, states, strict=True), added))
             else:
@@ -217,6 +242,8 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
         return [writes], StatefulBatchLogic.RETAIN
 
     def snapshot(self) -> tuple[Any, ...]:
+        if self._shard < 0 and self._retired is not None:
+            return self._retired
         self._settle()
         self._close_recent()
         self._renew_base()
@@ -233,8 +260,8 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
         self._oldest.append(min(generations, default=self._base))
         return (
             SNAPSHOT_VERSION,
-            STATE_VERSION,
-            self._shard,
+            self._track.version,
+            self._shard_name,
             self._clock,
             self._base,
             _snapshots(self._redo),
@@ -253,12 +280,12 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
             self._base_under_way.result()
             self._base_under_way = None
             self._base += 1
-            self._bases.drop(SHARD_KEYS[self._shard], self._base)
-            self._files.drop(SHARD_KEYS[self._shard], min(self._oldest, default=0))
+            self._bases.drop(self._shard_name, self._base)
+            self._files.drop(self._shard_name, min(self._oldest, default=0))
             del self._redo[: self._in_base]
         if self._since_base >= _BASE_EVERY and self._updates > _BASE_SHARE * len(self._packed):
             self._pack_held()
-            self._base_under_way = self._bases.write(SHARD_KEYS[self._shard], self._base + 1, self._packed)
+            self._base_under_way = self._bases.write(self._shard_name, self._base + 1, self._packed)
             self._in_base, self._updates, self._since_base = len(self._redo), 0, 0
 
     def _close_recent(self) -> None:
@@ -269,7 +296,7 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
             self._recent_values, self._recent_seen = [], []
 
     def _add_piece(self, data: bytes, updates: int) -> None:
-        self._remember(self._files.add(SHARD_KEYS[self._shard], self._base, data), updates)
+        self._remember(self._files.add(self._shard_name, self._base, data), updates)
 
     def _remember(self, entry: Redo, updates: int) -> None:
         self._redo.append(entry)
@@ -287,10 +314,10 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
             return given
         batch = self._batch(entry)
         self._updates += len(batch.values)
-        touched: dict[str, VelocityState] = {}
+        touched: dict[str, State] = {}
         for value, seen in zip(batch.values, batch.seen, strict=True):
             touched[value] = state = self._state(value)
-            state.add(seen, self._place)
+            self._track.add(state, seen, self._place)
         self._packed.update({value: state.pack() for value, state in touched.items()})
         return Piece(self._base, entry) if isinstance(entry, bytes) else Piece.on_disk(cast(PieceRef, entry))
 
@@ -301,10 +328,10 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
 
     def _batch(self, entry: RedoSnapshot) -> ShardBatch:
         if not isinstance(entry, bytes):
-            entry = self._files.read(SHARD_KEYS[self._shard], cast(PieceRef, entry))
+            entry = self._files.read(self._shard_name, cast(PieceRef, entry))
         return ShardBatch.unpack(entry)
 
-    def _catch_up(self, touched: dict[str, VelocityState]) -> None:
+    def _catch_up(self, touched: dict[str, State]) -> None:
         """Add to `touched` what the online store holds in another version than we do.
 
         An older one is from before a crash that cut a write off. A newer one was stored by the
@@ -325,24 +352,25 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
         """Become the shard that the first batch or the snapshot names: Bytewax gives no key."""
         self._shard = shard
         self._place = shard // SHARDS
-        self._entity = ENTITIES[self._place]
-        self._labels = (self._entity.name, str(shard % SHARDS))
+        self._track = self._tracks[self._place]
+        self._shard_name = self._track.shard_name(shard % SHARDS)
+        self._labels = (self._track.name, str(shard % SHARDS))
         self._since_base = shard % _BASE_EVERY  # so that bases of all shards do not fall together
 
-    def _state(self, value: str) -> VelocityState:
+    def _state(self, value: str) -> State:
         state = self._live.get(value)
         if state is None:
             packed = self._packed.get(value)
-            state = VelocityState.unpack(self._entity, packed) if packed else VelocityState(self._entity)
+            state = self._track.unpack(packed) if packed else self._track.new()
             self._live[value] = state
         return state
 
     def _sweep(self) -> None:
         """Forget entities that nothing has touched for VELOCITY_TTL."""
         self._swept = self._clock
-        oldest = self._clock - _TTL_MS
+        oldest = self._clock - self._track.ttl_ms
         for value, packed in list(self._packed.items()):
-            if VelocityState.unpack(self._entity, packed).newest_ms < oldest:
+            if self._track.unpack(packed).newest_ms < oldest:
                 del self._packed[value]
                 self._live.pop(value, None)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 #: Raised whenever the layout of a snapshot changes.
-SNAPSHOT_VERSION: Final = 6
+SNAPSHOT_VERSION: Final = 7
 
 
 def recovery_folder(folder: Path) -> Path:

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from pathlib import Path
@@ -63,13 +63,13 @@ def transaction(**changes: Any) -> Transaction:
 
 def save_model(
     home: Path, version: str, *, seed: int = 0, trees: int = 20, review: float = 0.5, block: float = 0.8,
-    calibration: dict[str, Any] | None = None,
+    calibration: dict[str, Any] | None = None, features: Sequence[str] = VECTOR,
 ) -> Path:  # fmt: skip
     """Train a tiny model on noise around the amount and put it into the store's layout."""
     random = np.random.default_rng(seed)
-    rows = random.lognormal(2, 1, size=(1500, len(VECTOR)))
+    rows = random.lognormal(2, 1, size=(1500, len(features)))
     rows[random.random(rows.shape) < 0.2] = np.nan
-    amount = VECTOR.index("txn_amount")
+    amount = list(features).index("txn_amount")
     rows[:, amount] = random.lognormal(8, 1.5, len(rows))
     label = (rows[:, amount] > 30_000).astype(int)
     parameters = {"objective": "binary", "verbose": -1, "num_threads": 1, "min_data_in_leaf": 5, "seed": seed}
@@ -79,7 +79,7 @@ def save_model(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.txt").write_bytes(text)
     manifest = {
-        "version": version, "digest": hashlib.sha256(text).hexdigest(), "features": list(VECTOR),
+        "version": version, "digest": hashlib.sha256(text).hexdigest(), "features": list(features),
         "thresholds": {"review": review, "block": block}, "calibration": calibration, "metrics": {},
     }  # fmt: skip
     (folder / "manifest.json").write_text(json.dumps(manifest))

@@ -202,11 +202,11 @@ def test_an_interrupted_build_says_how_far_it_is_and_goes_on_with_what_it_lacks(
     whole = dataset._build_chunk
     done: list[datetime] = []
 
-    def build_chunk(spark: Any, span: Any, thin: Any, folder: Path) -> None:
+    def build_chunk(spark: Any, span: Any, thin: Any, folder: Path, service: str) -> None:
         if done:
             raise KeyboardInterrupt
         done.append(span[0])
-        whole(spark, span, thin, folder)
+        whole(spark, span, thin, folder, service)
 
     monkeypatch.setattr(dataset, "_build_chunk", build_chunk)
     out = world.home / "interrupted"
@@ -214,9 +214,9 @@ def test_an_interrupted_build_says_how_far_it_is_and_goes_on_with_what_it_lacks(
         build_dataset(FROM, TO, as_of=AS_OF, out=out, spark=world.spark)
     assert "joined (1 of 2)" in capsys.readouterr().err and not (out / "manifest.json").exists()
 
-    def go_on(spark: Any, span: Any, thin: Any, folder: Path) -> None:
+    def go_on(spark: Any, span: Any, thin: Any, folder: Path, service: str) -> None:
         done.append(span[0])
-        whole(spark, span, thin, folder)
+        whole(spark, span, thin, folder, service)
 
     monkeypatch.setattr(dataset, "_build_chunk", go_on)
     built = build_dataset(FROM, TO, as_of=AS_OF, out=out, spark=world.spark)

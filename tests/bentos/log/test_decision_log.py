@@ -364,7 +364,7 @@ def test_decisions_of_a_version_with_other_features_pass_the_audit_and_hold_up_n
     log.append([row("oldest")])
     log.close()
     first, _ = sorted(journal_folder(tmp_path).glob("*.ready"))
-    monkeypatch.setattr("bentos.log.decision_files.VECTOR", VECTOR[1:])
+    monkeypatch.setattr("bentos.log.decision_files.served_vector", lambda: VECTOR[1:])
     aside = first.rename(tmp_path / first.name)
     assert convert_all(tmp_path) == 0
     assert "stays in the journal" in capsys.readouterr().err

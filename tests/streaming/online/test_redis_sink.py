@@ -135,6 +135,8 @@ def test_patience_ends_with_what_will_happen_next(
 def test_the_joined_parts_are_the_bytes_of_the_layout(
     name: str, place: int, version: int, state: bytes
 ) -> None:
-    assert KeyEncoder("tollgate").key(place, name) == entity_key("tollgate", ENTITIES[place].key, name)
+    assert KeyEncoder("tollgate", [entity.key for entity in ENTITIES]).key(place, name) == entity_key(
+        "tollgate", ENTITIES[place].key, name
+    )
     assert timestamp(version) == encode_timestamp(version)
     assert value_bytes(state) == encode_bytes(state)
