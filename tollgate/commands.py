@@ -66,6 +66,8 @@ GROUPS: Final[dict[str, tuple[Command, ...]]] = {
         Command("training-set", "training.dataset", "Build a point-in-time training set through Feast.",
                 "tollgate training-set --from 2026-01-13T00:00:00Z --to 2026-02-05T00:00:00Z "
                 "--as-of 2026-02-12T00:00:00Z --out .tollgate/training/set", "`tollgate train`"),
+        Command("plan", "feature_repo.plan", "Say what `feast apply` would change, before it does.",
+                "tollgate plan", "`tollgate feast apply`"),
         Command("feature", "training.explain", "Explain one feature: what it is, and what the model does with it.",
                 "tollgate feature customer_txn_count_1h", "`tollgate catalogue`"),
         Command("catalogue", "training.catalogue", "Write docs/features.md, every feature on one page.",

@@ -5,6 +5,7 @@ The file is the tutorial's. Everything runs: the flow, Spark, Feast's materializ
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -18,6 +19,7 @@ from typing import Any
 
 import httpx
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import redis
@@ -86,6 +88,18 @@ def kyc(lake: Path, name: str, days: Sequence[tuple[int, int, float]]) -> None:
     pq.write_table(pa.Table.from_pylist(rows), lake / "kyc" / name)
 
 
+_probe = itertools.count()
+
+
+def versions_in_service(client: httpx.Client) -> set[str | None]:
+    """The models that decide on payments of some customers."""
+    found = set()
+    for customer in range(12):
+        body = transaction_json(transaction_id=f"probe-{next(_probe)}", customer_id=f"probe-{customer}")
+        found.add(client.post("/v1/score", json=body).json()["model_version"])
+    return found
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer) -> Iterator[World]:
     root = tmp_path_factory.mktemp("own")
@@ -135,6 +149,8 @@ def world(tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer) -
         later = START + timedelta(days=DAYS, minutes=1)
         scored = [event(draw, 10_000 + number, later + timedelta(seconds=number)) for number in range(60)]
         with httpx.Client(base_url=service.url, timeout=30) as client:
+            # Models are tried in processes of their own before they serve.
+            assert wait_for(lambda: {"v1", "v2"} <= versions_in_service(client), 120)
             answers = [client.post("/v1/score", json=one).json() for one in scored]
         yield World(home, spark, service, sent, scored, answers)
         service.stop()
@@ -146,11 +162,14 @@ def world(tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer) -
 def served(world: World) -> pa.Table:
     folder = world.home / "decisions"
 
-    def whole() -> bool:
-        return sum(pq.read_metadata(path).num_rows for path in folder.rglob("*.parquet")) == len(world.scored)
+    wanted = {one["transaction_id"] for one in world.scored}
 
-    assert wait_for(whole, 120)
-    return read_decisions(folder)
+    def decided() -> pa.Table:
+        files = list(folder.rglob("[!.]*.parquet"))
+        return read_decisions(folder) if files else pa.table({"transaction_id": pa.array([], pa.string())})
+
+    assert wait_for(lambda: wanted <= set(decided()["transaction_id"].to_pylist()), 120)
+    return decided().filter(pc.is_in(decided()["transaction_id"], pa.array(sorted(wanted))))
 
 
 def cents(one: dict[str, Any]) -> float:

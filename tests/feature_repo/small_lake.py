@@ -64,6 +64,7 @@ def small_transactions(rows: int = 3000, days: int = 60, seed: int = 7) -> pa.Ta
         "latitude": np.where(located, random.random(rows) - 18, np.nan),
         "longitude": np.where(located, (random.random(rows) + 359.5) % 360 - 180, np.nan),
         "ingest_seq": np.arange(rows),
+        "attributes": pa.nulls(rows, pa.string()),
     }
     for name in ("latitude", "longitude"):
         columns[name] = pa.array(columns[name], from_pandas=True)

@@ -42,6 +42,7 @@ def rows(day: datetime = DAY, count: int = 3_000, seed: int = 0) -> dict[str, li
         "latitude": [None] * count,
         "longitude": [None] * count,
         "ingest_seq": list(range(count)),
+        "attributes": [None] * count,
     }
 
 
