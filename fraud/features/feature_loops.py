@@ -29,6 +29,8 @@ from fraud.state.window_loops import (
     new_figures,
     read_state,
     seconds_since,
+    table_is_full,
+    used_within,
 )
 from machine.compiled import compiled
 
@@ -63,6 +65,28 @@ _COUNTERPARTIES: Final = tuple(len(entity.counterparties) for entity in ENTITIES
 _TABLES: Final = tuple(len(entity.tracked) for entity in ENTITIES)
 _WIDTHS: Final = tuple(len(entity_features(entity)) for entity in ENTITIES)
 _WINDOWS: Final = len(WINDOWS)
+_PLACES: Final = {entity.name: place for place, entity in enumerate(ENTITIES)}
+#: By entity and counterparty, the place of the entity on the other side of the pair, and its table of this
+#: one; -1 where it keeps none.
+_PARTNERS: Final = tuple(
+    tuple(
+        _PLACES[name] if entity.name in ENTITIES[_PLACES[name]].tracked else -1
+        for name in (*entity.counterparties, *[entity.name] * (TABLE_COUNT - len(entity.counterparties)))
+    )
+    for entity in ENTITIES
+)
+_PARTNER_TABLES: Final = tuple(
+    tuple(ENTITIES[other].tracked.index(entity.name) if other >= 0 else -1 for other in _PARTNERS[place])
+    for place, entity in enumerate(ENTITIES)
+)
+#: By entity, the column of the hash of its own value; and where its novelty begins among its features.
+_HASHES: Final = tuple(
+    _FIELDS.index(f"{entity.name}_hash") if entity.name in TRACKED_FIELDS else -1 for entity in ENTITIES
+)
+_NEW_AT: Final = tuple(
+    [feature.name.startswith(f"{entity.name}_new_") for feature in entity_features(entity)].index(True)
+    for entity in ENTITIES
+)
 
 assert tuple(TRACKED_FIELDS) == tuple(
     name.removesuffix("_hash") for name in _FIELDS if name.endswith("_hash")
@@ -98,6 +122,7 @@ def fill_features(words: Ints, ends: Ints, requests: Ints, profiles: Floats, mat
             )
             if found == PRESENT:
                 _entity(place, request, asked, figures, last, first, where, located, out, column)
+                _ask_partners(words, ends, row, rows, place, request, asked, out, column)
                 counts[place, 0] = figures.counts[HOUR_AT]
                 counts[place, 1] = figures.counts[DAY_AT]
             else:
@@ -105,6 +130,30 @@ def fill_features(words: Ints, ends: Ints, requests: Ints, profiles: Floats, mat
                 counts[place] = nan
             column += _WIDTHS[place]
         _against(request, known, counts, out, column)
+
+
+@compiled
+def _ask_partners(
+    words: Ints, ends: Ints, row: int, rows: int, place: int, request: Ints, asked: Ints, out: Floats,
+    column: int,
+) -> None:  # fmt: skip
+    """Ask the other side of a pair whose own table is full: that this card is new to this merchant and that
+    this merchant is new to this card are one fact, and of the two the one with few partners remembers it."""
+    start = ends[place * rows + row]
+    for table in range(_COUNTERPARTIES[place]):
+        partner = _PARTNERS[place][table]
+        if partner < 0 or asked[table] == 0 or not table_is_full(words, start, place, table):
+            continue
+        novelty = column + _NEW_AT[place] + table
+        if out[novelty] == 1.0:
+            begin = ends[partner * rows + row]
+            size = ends[partner * rows + row + 1] - begin
+            own = request[_HASHES[place]]
+            used = used_within(
+                words, begin, size, partner, _PARTNER_TABLES[place][table], own, request[_AT], DAY_MS
+            )
+            if used == 1:
+                out[novelty] = 0.0
 
 
 @compiled

@@ -26,6 +26,7 @@ from fraud.state.layout import (
     EVENTS_MASK,
     EVENTS_SHIFT,
     FIRST,
+    HABIT_LIMIT,
     HABIT_RETENTION_MS,
     HEADER_WORDS,
     KIND,
@@ -52,6 +53,13 @@ NOVELTY: Final = tuple(
     tuple(
         LENGTHS[-1] if index < len(entity.counterparties) else HABIT_RETENTION_MS
         for index in range(TABLE_COUNT)
+    )
+    for entity in ENTITIES
+)
+#: Entries from which on a table may have forgotten some.
+TABLE_FULL: Final = tuple(
+    tuple(
+        DISTINCT_LIMIT if index < len(entity.counterparties) else HABIT_LIMIT for index in range(TABLE_COUNT)
     )
     for entity in ENTITIES
 )
@@ -237,6 +245,42 @@ def _read_tables(words: Ints, at: int, kind: int, place: int, at_ms: int, asked:
                 distinct[window] += distinct[window - 1]
         for window in range(len(LENGTHS)):
             distinct[window] = min(distinct[window], DISTINCT_LIMIT)
+
+
+@compiled
+def used_within(
+    words: Ints, start: int, size: int, place: int, table: int, wanted: int, at_ms: int, window: int
+) -> int:
+    """Whether a table of the state in `words[start : start + size]`, the entity at `place`'s, says that the
+    value with the hash `wanted` was used in the window: 1, 0, or -1 if it cannot know (no state, or a table
+    that holds no more).
+    """
+    if size < LEAST_WORDS or words[start + KIND] & 0xFFFF != STATE_VERSION | place << 8:
+        return -1
+    kind = words[start + KIND]
+    uses = 0
+    for other in range(table, TABLE_COUNT):
+        uses += kind >> TABLES_SHIFT + TABLE_BITS * other & TABLE_MASK
+    at = start + size - 2 * uses
+    entries = kind >> TABLES_SHIFT + TABLE_BITS * table & TABLE_MASK
+    for _ in range(entries):
+        key, use = words[at], words[at + 1]
+        at += 2
+        if key << _KEY_REST == wanted & _KEY_HASH:
+            last = use >> _KEY_REST
+            age = at_ms - last
+            if age <= 0:  # the use before the last one (`fraud.state.last_seen`)
+                apart = (last - ((key >> 48 & 0xFFFF) | (use & 0xFFFF) << 16)) & SPAN_MS - 1
+                age = at_ms - (last - apart if apart else NEVER)
+            return 1 if 0 < age <= window else 0
+    return -1 if entries >= TABLE_FULL[place][table] else 0
+
+
+@compiled
+def table_is_full(words: Ints, start: int, place: int, table: int) -> bool:
+    """Whether a table of a state holds no more: what it lacks may then have been used all the same."""
+    kind = words[start + KIND]
+    return bool(kind >> TABLES_SHIFT + TABLE_BITS * table & TABLE_MASK >= TABLE_FULL[place][table])
 
 
 @compiled
