@@ -52,7 +52,8 @@ def start() -> Iterator[Callable[..., FlowProcess]]:
 
     yield begin
     for each in running:
-        each.kill()
+        if each.process.poll() is None:
+            each.kill()
 
 
 @pytest.fixture(scope="module")

@@ -138,7 +138,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer) -
         save_model(home, "v1")
         save_model(home, "v2", features=features_of(SERVICE))
         (home / "deployment.json").write_text(
-            json.dumps({"champion": "v1", "challenger": "v2", "split": 0.5})
+            json.dumps({"champion": "v1", "challenger": "v2", "share": 0.5})
         )
         rules = root / "rules.yaml"
         rules.write_text(

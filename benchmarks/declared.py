@@ -1,0 +1,229 @@
+"""What declared features cost, how exact they are, and whether the standard ones are what they were.
+
+    make bench-declared BASE=path      # a checkout of the commit to compare with, installed
+
+Writes results/bench/declared.json: `default` holds standard features here against those of BASE, value by
+value, and their cost as ratios, in turns; `own` prices the tutorial's features; `accuracy` holds every
+function to its stated bound over bursts of events.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from feature_repo.collect import declarations_of, read_own
+from fraud.contract.transaction import Transaction
+from fraud.declared.declaration import Aggregate, Declarations, Function, StreamView
+from fraud.declared.layout import DISTINCT, ERROR, EXACT, STEP, layout_of
+from fraud.declared.loops import read_states
+from fraud.declared.seen import DeclaredSeen
+from fraud.declared.state import DeclaredState
+from fraud.state.observation import observe
+from stores.declared import Declared
+from stores.settings import REPOSITORY, settings
+from streaming.log.load import Load, events
+
+EVENTS: Final = 24_000
+TURNS: Final = 3
+BURSTS: Final = (10, 1_000, 100_000)
+HOUR, DAY = 3_600_000, 86_400_000
+START: Final = 1_760_000_000_000
+
+
+def standard(base: Path | None) -> dict[str, Any]:
+    """Standard features of one load here and in `base`."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "events.jsonl"
+        load = Load(EVENTS, customers=2_000, merchants=60, late=0.01, step_ms=4_000)
+        path.write_bytes(b"\n".join(event.payload for event in events(load, 1)))
+        here, there = [], []
+        for _ in range(TURNS):  # in turns: the machine has other work
+            here.append(_values(REPOSITORY, path, Path(folder) / "here.npz"))
+            if base is not None:
+                there.append(_values(base, path, Path(folder) / "there.npz"))
+    found = here[0]
+    report: dict[str, Any] = {
+        "features": int(found["values"].shape[1]), "rows": int(found["values"].shape[0]),
+        "add_us": float(min(each["add_us"] for each in here)),
+        "read_us": float(min(each["read_us"] for each in here)),
+        "state_bytes": round(float(found["state_bytes"])),
+    }  # fmt: skip
+    if there:
+        names = found["names"].tolist()
+        old, new = there[0]["values"], found["values"]
+        other = ~((old == new) | (np.isnan(old) & np.isnan(new)))
+        # A full table called a partner new that was not: the other side of the pair knows better.
+        mended = other & (old == 1.0) & (new == 0.0)
+        mended &= np.array([bool(re.search(r"_new_\w+_24h$", name)) for name in names])
+        report |= {
+            "values_compared": int(old.size), "different": int((other & ~mended).sum()),
+            "pairs_no_longer_called_new": int(mended.sum()),
+            "ratio_add": round(report["add_us"] / float(min(each["add_us"] for each in there)), 3),
+            "ratio_read": round(report["read_us"] / float(min(each["read_us"] for each in there)), 3),
+            "ratio_state_bytes": round(float(found["state_bytes"] / there[0]["state_bytes"]), 3),
+        }  # fmt: skip
+    return report
+
+
+def _values(checkout: Path, path: Path, out: Path) -> dict[str, Any]:
+    script = REPOSITORY / "benchmarks" / "declared_values.py"
+    python = checkout / ".venv" / "bin" / "python"
+    subprocess.run(
+        [str(python if python.exists() else sys.executable), "-P", str(script), str(path), str(out)],
+        cwd=checkout, env={**os.environ, "PYTHONPATH": str(checkout)}, check=True,
+    )  # fmt: skip
+    with np.load(out) as found:
+        return {name: found[name] for name in found.files}
+
+
+def own_features() -> dict[str, Any]:
+    """What the tutorial's features cost in the stream, beside the standard ones."""
+    page = (REPOSITORY / "docs" / "your-own-feature.md").read_text(encoding="utf-8")
+    found = re.search(r"```python\n(.*?)```", page, re.DOTALL)
+    assert found is not None
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "cards.py").write_text(found.group(1), encoding="utf-8")
+        declared = Declared(declarations_of(read_own(Path(folder)), Declarations(), 0))
+    transactions = [
+        event.transaction
+        for event in events(Load(6_000, customers=200, step_ms=60_000), 1)
+        if event.transaction
+    ]
+    states: dict[tuple[int, str], DeclaredState] = {}
+    begun = time.process_time()
+    for one in transactions:
+        _tell(declared, one, states)
+    add_us = 1e6 * (time.process_time() - begun) / len(transactions)
+    sizes: dict[str, list[int]] = {}
+    for (place, _), state in states.items():
+        sizes.setdefault(declared.observers[place].layout.view, []).append(len(state.pack()))
+    return {
+        "lines": len(found.group(1).splitlines()), "files_touched": 1,
+        "features": len(declared.declarations.order),
+        "event_us": round(add_us, 1),
+        "state_bytes": {view: round(sum(each) / len(each)) for view, each in sizes.items()},
+    }  # fmt: skip
+
+
+def _tell(declared: Declared, one: Transaction, states: dict[tuple[int, str], DeclaredState]) -> None:
+    seen = observe(one)
+    values = declared.event_values(one, seen.amount)
+    for place, observer in enumerate(declared.observers):
+        key = observer.key(values)
+        if key is not None:
+            state = states.get((place, key))
+            if state is None:
+                state = states[place, key] = DeclaredState(observer.layout)
+            state.add(observer.seen(seen.event_ms, seen.transaction_key, values))
+
+
+def accuracy() -> list[dict[str, Any]]:
+    """The worst error of every function and window over bursts, beside its bound (relative)."""
+    wanted: list[tuple[Function, str]] = [
+        ("count", ""), ("count_if", "flagged"), ("sum", "amount"), ("mean", "amount"), ("std", "amount"),
+        ("max", "amount"), ("min", "amount"), ("last", "amount"), ("count_distinct", "other"),
+    ]  # fmt: skip
+    windows = (60_000, HOUR, DAY, 7 * DAY, 30 * DAY)
+    aggregates = [
+        Aggregate(f"{function}_{column}_{window}", function, column, window)
+        for function, column in wanted
+        for window in windows
+    ]
+    layout = layout_of(StreamView("priced", "card", "card_id", 30 * DAY, tuple(aggregates)))
+    report = []
+    for burst in BURSTS:
+        draw = np.random.default_rng(burst)
+        times = START + np.sort(draw.integers(0, 3 * DAY, burst))
+        amounts, flags = np.round(draw.lognormal(7, 1.5, burst)), draw.random(burst) < 0.05
+        others = np.arange(burst)  # as many different counterparties
+        state = DeclaredState(layout)
+        for number in range(burst):
+            word = number << 33 | int(flags[number])
+            key = int(others[number] + 1).to_bytes(6, "little")
+            record = layout.record.pack(
+                int(times[number]), word, *[amounts[number]] * len(layout.values), key
+            )
+            state.add(DeclaredSeen(int(times[number]), record))
+        worst = dict.fromkeys([each.name for each in aggregates], 0.0)
+        for later in (0, 1, 50_000, HOUR // 2, DAY // 2, 5 * DAY):
+            at = int(times[-1]) + later
+            found = _read(layout, state.pack(), at)
+            for each in aggregates:
+                error = _error(each, found[each.name], at, times, amounts, flags)
+                worst[each.name] = max(worst[each.name], error)
+        report += [
+            {"function": each.function, "window": each.window_ms // 1000, "events": burst,
+             "worst_error": round(worst[each.name], 5), "bound": _bound(each, burst)}
+            for each in aggregates
+        ]  # fmt: skip
+    return report
+
+
+def _read(layout: Any, data: bytes, at: int) -> dict[str, float]:
+    matrix = np.empty((1, len(layout.names)))
+    read_states(
+        np.frombuffer(data, dtype=np.int64), np.array([0, len(data) // 8]), layout.shape, layout.operations,
+        np.array([at]), layout.ttl_ms, np.zeros((1, len(layout.tables)), dtype=np.int64),
+        np.zeros((1, len(layout.values))), matrix,
+    )  # fmt: skip
+    return dict(zip(layout.names, matrix[0].tolist(), strict=True))
+
+
+def _error(each: Aggregate, got: float, at: int, times: Any, amounts: Any, flags: Any) -> float:
+    """The relative error of one aggregate; of distinct counts beyond what is reported there is none."""
+    inside = (times >= at - each.window_ms) & (times < at)
+    values = amounts[inside]
+    count = int(inside.sum())
+    truth = {
+        "count": float(count), "count_if": float(flags[inside].sum()), "sum": float(values.sum()),
+        "count_distinct": float(min(count, DISTINCT)),
+    }.get(each.function)  # fmt: skip
+    if truth is None:
+        if not count:
+            return 0.0 if np.isnan(got) else 1.0
+        truth = float(
+            {"mean": values.mean(), "std": values.std(), "max": values.max(), "min": values.min(),
+             "last": values[-1]}[each.function]
+        )  # fmt: skip
+    return abs(got - truth) / abs(truth) if truth else abs(got)
+
+
+def _bound(each: Aggregate, burst: int) -> float:
+    if each.function in ("last", "count_distinct") or burst <= EXACT:
+        return 0.0
+    return {"max": STEP, "min": STEP, "mean": 2 * ERROR, "std": 4 * ERROR}.get(each.function, ERROR)
+
+
+def main() -> int:
+    """Write the report; 1 if a standard value differs or a bound is broken."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.declared", description=__doc__)
+    parser.add_argument("--base", type=Path, help="an installed checkout of the commit to compare with")
+    chosen = parser.parse_args()
+    report = {
+        "default": standard(chosen.base.resolve() if chosen.base else None),
+        "own": own_features(),
+        "accuracy": accuracy(),
+    }
+    path = settings().results / "bench" / "declared.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=1) + "\n")
+    broken = [each for each in report["accuracy"] if each["worst_error"] > each["bound"] + 1e-6]  # type: ignore[index]
+    for each in broken:
+        print(f"beyond its bound: {each}", file=sys.stderr)
+    print(json.dumps({"default": report["default"], "own": report["own"]}, indent=1))
+    return 1 if broken or report["default"].get("different") else 0  # type: ignore[attr-defined]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
