@@ -45,7 +45,9 @@ from stores.settings import settings
 from stores.spool import orphaned
 
 _REPEATING: Final = [
-    field.name for field in parquet_schema() if pa.types.is_string(field.type) and field.name != "transaction_id"
+    field.name
+    for field in parquet_schema()
+    if pa.types.is_string(field.type) and field.name != "transaction_id"
 ]
 _HOUR_US: Final = 3_600_000_000
 #: Closed segments wait so long for an idle processor: what they take is missing to requests.
