@@ -26,6 +26,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from stores.files import mark
 from stores.key_file import (
     ID_BYTES,
     Key,
@@ -117,7 +118,7 @@ class Keys:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._seen = self._looked_at()
+        self._seen = mark(path)  # through the links by which orchestrators exchange a mounted secret
         self._ring = read_ring(path)
         self._signing: Key | None = None
         self._seals: list[Seal] = []
@@ -146,7 +147,7 @@ class Keys:
 
     def refresh(self) -> None:
         """Read the file again if it changed, and sign with the key whose time has come."""
-        seen = self._looked_at()
+        seen = mark(self.path)
         if seen != self._seen:
             self._seen = seen
             try:
@@ -173,13 +174,6 @@ class Keys:
             self._signing = newest
             for seal in self._seals:
                 seal.take(self._ring, newest)
-
-    def _looked_at(self) -> tuple[int, int, int] | None:
-        try:
-            found = self.path.stat()  # through the links by which orchestrators exchange a mounted secret
-        except OSError:
-            return None
-        return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def key_file(chosen: Settings) -> Path:

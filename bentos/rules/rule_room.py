@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bentos.rules.ruleset import DEFAULT_RULES, RuleError, RuleSet, load_rules
 from fraud.decision.rules import DeclineBreaker
+from stores.files import Mark, mark
 
 _log = logging.getLogger("tollgate.rules")
 
@@ -16,20 +17,15 @@ class RuleRoom:
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path or DEFAULT_RULES
-        self._seen: tuple[int, int] | None = None
+        self._seen: Mark = None
         self.current = RuleSet((), "none")
         self.breaker = DeclineBreaker()
         self.error: str | None = None
 
     def refresh(self) -> None:
         """Load the file if it changed since the last look."""
-        try:
-            stat = self._path.stat()
-        except OSError as error:
-            self._refuse(f"{self._path.name}: {error.strerror}")
-            return
-        seen = (stat.st_mtime_ns, stat.st_size)
-        if seen == self._seen:
+        seen = mark(self._path)
+        if seen is not None and seen == self._seen:
             return
         self._seen = seen
         try:

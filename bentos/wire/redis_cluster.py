@@ -8,7 +8,7 @@ and after a few failures its own breaker spares callers the wait for it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from bentos.wire.breaker import CircuitBreaker
@@ -165,14 +165,15 @@ class ClusterConnection:
               for node, mine in shares.items())
         )  # fmt: skip
         replies = [b""] * len(commands)
-        whole, anything, moved = True, False, []
-        for mine, answer in zip(shares.values(), answers, strict=True):
+        whole, anything = True, False
+        moved: dict[int, str] = {}  # places, and the hosts that sent them elsewhere
+        for (node, mine), answer in zip(shares.items(), answers, strict=True):
             whole = whole and len(answer) == len(mine)
             anything = anything or bool(answer)
             for number, place in enumerate(mine[: len(answer)]):
                 replies[place] = answer.raw(number)
                 if replies[place].startswith((b"-MOVED ", b"-ASK ")):
-                    moved.append(place)
+                    moved[place] = node.connection.address.nodes[0][0]
         if moved:
             self._map_soon()
             await self._follow(commands, replies, moved, until)
@@ -183,13 +184,13 @@ class ClusterConnection:
         return Replies.of(replies, gaps=not whole)
 
     async def _follow(
-        self, commands: Sequence[bytes], replies: list[bytes], moved: Sequence[int], until: float
+        self, commands: Sequence[bytes], replies: list[bytes], moved: Mapping[int, str], until: float
     ) -> None:
         """Ask redirected commands where they were sent to, once."""
         loop = asyncio.get_running_loop()
         shares: dict[Place, list[int]] = {}
-        for place in moved:
-            where = redirected_to(replies[place].decode(), self.address.nodes[0][0])
+        for place, asked in moved.items():
+            where = redirected_to(replies[place].decode(), asked)
             shares.setdefault(where, []).append(place)
 
         async def ask(where: Place, mine: Sequence[int]) -> None:
