@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -29,6 +29,7 @@ from jobs.materialize import newest_cut
 from monitoring import gauges
 from monitoring.decisions import week_name
 from stores.files import write_whole
+from stores.job_states import CRON, JobState, overdue, read_states, schedule_folder
 from stores.settings import settings
 
 #: Longest that a run may take before it is ended.
@@ -62,37 +63,25 @@ def _compact(due: datetime) -> list[str]:
 
 
 JOBS: Final = (
-    Job("profiles", {"hour": "0,6,12,18", "minute": "20"}, _profiles),
-    Job("parity", {"hour": "0,6,12,18", "minute": "45"}, _parity),
-    Job("drift", {"day_of_week": "mon", "hour": "4", "minute": "10"}, _drift),
-    Job("compact", {"hour": "*", "minute": "5"}, _compact),
+    Job("profiles", CRON["profiles"], _profiles),
+    Job("parity", CRON["parity"], _parity),
+    Job("drift", CRON["drift"], _drift),
+    Job("compact", CRON["compact"], _compact),
 )
-
-
-@dataclass(slots=True)
-class JobState:
-    """What a job did last. Times are seconds since 1970 UTC, 0 for never."""
-
-    last_start: float = 0.0
-    last_success: float = 0.0
-    last_seconds: float = 0.0
-    failures: int = 0
-    last_code: int = 0
-    command: list[str] = field(default_factory=list)
 
 
 class State:
     """The states of all jobs, in one file."""
 
     def __init__(self, home: Path) -> None:
-        self.folder = home / "schedule"
+        self._home = home
+        self.folder = schedule_folder(home)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._path = self.folder / "state.json"
 
     def read(self) -> dict[str, JobState]:
         """The state of every job that ever ran here."""
-        content = json.loads(self._path.read_text()) if self._path.exists() else {}
-        return {name: JobState(**values) for name, values in content.items()}
+        return read_states(self._home)
 
     def write(self, name: str, state: JobState) -> None:
         """Replace one job's state, and the gauges made from all of them."""
@@ -176,20 +165,6 @@ def run_job(job: Job, state: State, *, due: datetime, say: Callable[[str], None]
         return code
 
 
-def overdue(job: Job, state: JobState | None, now: datetime) -> bool:
-    """Whether a run was due between the last success and `now`.
-
-    A job that never ran is not overdue: its first run comes when it is due.
-    """
-    from apscheduler.triggers.cron import CronTrigger
-
-    if state is None or not state.last_success:
-        return False
-    last = datetime.fromtimestamp(state.last_success, UTC)
-    following = CronTrigger(timezone=UTC, **job.cron).get_next_fire_time(None, last + timedelta(seconds=1))
-    return following is not None and following <= now
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run until interrupted, or one job with `--once`."""
     parser = argparse.ArgumentParser(
@@ -233,7 +208,7 @@ def _run(state: State) -> None:
     known = state.read()
     now = datetime.now(UTC)
     for job in JOBS:
-        late = overdue(job, known.get(job.name), now)
+        late = overdue(job.cron, known.get(job.name), now)
         options = {"next_run_time": now} if late else {}
         scheduler.add_job(
             lambda job=job: run_job(job, state, due=datetime.now(UTC)),

@@ -10,9 +10,9 @@ from html import escape
 from pathlib import Path
 from typing import Final
 
-from jobs.schedule import JOBS, State, overdue
 from monitoring import page
 from monitoring.status.health import Part, parts
+from stores.job_states import CRON, overdue, read_states
 from stores.settings import Settings, settings
 
 _COLOURS: Final = {"good": "#1d7a52", "watch": "#a86508", "bad": "#b42a22", "quiet": "#8791a1"}
@@ -71,21 +71,21 @@ def _corner(place: tuple[int, int]) -> tuple[float, float]:
 
 def runs(config: Settings) -> list[list[str]]:
     """One row for each scheduled run."""
-    states = State(config.home).read()
+    states = read_states(config.home)
     now = datetime.now(UTC)
     rows = []
-    for job in JOBS:
-        state = states.get(job.name)
-        when = " ".join(f"{key.replace('_', ' ')} {value}" for key, value in job.cron.items())
+    for name, cron in CRON.items():
+        state = states.get(name)
+        when = " ".join(f"{key.replace('_', ' ')} {value}" for key, value in cron.items())
         if state is None:
-            rows.append([job.name, when, "never", "–", page.tag("quiet", "not yet")])
+            rows.append([name, when, "never", "–", page.tag("quiet", "not yet")])
             continue
         last = (
             f"{datetime.fromtimestamp(state.last_success, UTC):%Y-%m-%d %H:%M} UTC"
             if state.last_success
             else "never"
         )
-        late = overdue(job, state, now)
+        late = overdue(cron, state, now)
         tag = (
             page.tag("bad", f"code {state.last_code}")
             if state.last_code
@@ -93,7 +93,7 @@ def runs(config: Settings) -> list[list[str]]:
             if late
             else page.tag("good", "done")
         )
-        rows.append([job.name, escape(when), last, f"{state.last_seconds:.0f} s", tag])
+        rows.append([name, escape(when), last, f"{state.last_seconds:.0f} s", tag])
     return rows
 
 

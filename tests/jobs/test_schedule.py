@@ -7,8 +7,9 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from jobs.materialize import newest_cut
-from jobs.schedule import JOBS, Job, JobState, State, overdue, run_job
+from jobs.schedule import JOBS, Job, State, run_job
 from monitoring import gauges
+from stores.job_states import JobState, overdue
 
 MONDAY = datetime(2026, 3, 2, 7, 0, tzinfo=UTC)
 
@@ -55,11 +56,11 @@ def test_a_run_never_overlaps_itself_even_from_another_process(home: Path) -> No
 )
 def test_a_missed_run_is_caught_up(ago: timedelta, expected: bool) -> None:
     # 06:20 |------ 07:00 now      a success at 06:30 is enough, one at 05:00 is not
-    assert overdue(JOBS[0], JobState(last_success=(MONDAY - ago).timestamp()), MONDAY) is expected
+    assert overdue(JOBS[0].cron, JobState(last_success=(MONDAY - ago).timestamp()), MONDAY) is expected
 
 
 def test_a_job_that_never_ran_waits_for_its_time() -> None:
-    assert not overdue(JOBS[2], None, MONDAY)
+    assert not overdue(JOBS[2].cron, None, MONDAY)
 
 
 def test_the_weekly_report_is_of_the_week_before() -> None:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from prometheus_client import REGISTRY
 
-from jobs.schedule import JobState, exposition
+from jobs.schedule import exposition
 from monitoring.dashboards.__main__ import FOLDER, main
 from monitoring.dashboards.boards import BOARDS
 from monitoring.drift.page import to_prometheus
@@ -21,6 +21,7 @@ from monitoring.gates.run import publish_state
 from monitoring.gauges import folder
 from monitoring.parity.report import ParityReport
 from monitoring.parity.report import to_prometheus as parity_gauges
+from stores.job_states import JobState
 from stores.settings import REPOSITORY
 
 METRIC = re.compile(r"\btollgate_[a-z0-9_]+")
