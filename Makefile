@@ -74,7 +74,7 @@ schedule: install ## run the 6-hour and weekly jobs on this machine
 	@$(TOLLGATE) schedule
 
 ##@ Operator
-.PHONY: serve stream backtest-rules audit bench-serving bench-serving-stages bench-streaming bench-machine chaos-serving chaos-streaming
+.PHONY: serve stream backtest-rules audit bench-serving bench-serving-stages bench-streaming bench-declared bench-machine chaos-serving chaos-streaming
 serve: install ## the scoring service alone
 	@$(TOLLGATE) serve
 stream: install ## the velocity flow alone
@@ -91,6 +91,8 @@ bench-serving-stages: install ## where a transaction's time goes, and docs/servi
 	@$(PY) -m benchmarks.serving_document
 bench-streaming: install ## results/bench/streaming.json (DATA= and MAPPING= for the backfill's history)
 	@$(PY) -m benchmarks.streaming $(if $(DATA),--data "$(DATA)") $(if $(MAPPING),--mapping "$(MAPPING)")
+bench-declared: install ## own features: cost, bounds, and (BASE=, a checkout before) that standard ones are what they were
+	@$(PY) -m benchmarks.declared $(if $(BASE),--base "$(BASE)")
 bench-machine: install ## what each part of machine/ is worth alone: results/bench/machine.json
 	@$(PY) -m benchmarks.machine
 chaos-serving: install ## results/chaos/serving.json

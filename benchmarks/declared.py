@@ -68,6 +68,11 @@ def standard(base: Path | None) -> dict[str, Any]:
         mended &= np.array([bool(re.search(r"_new_\w+_24h$", name)) for name in names])
         report |= {
             "values_compared": int(old.size), "different": int((other & ~mended).sum()),
+            "different_by_feature": {
+                name: int(count)
+                for name, count in zip(names, (other & ~mended).sum(axis=0), strict=True)
+                if count
+            },
             "pairs_no_longer_called_new": int(mended.sum()),
             "ratio_add": round(report["add_us"] / float(min(each["add_us"] for each in there)), 3),
             "ratio_read": round(report["read_us"] / float(min(each["read_us"] for each in there)), 3),

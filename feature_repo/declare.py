@@ -13,6 +13,7 @@ It holds Feast's objects, as any Feast repository does, and these:
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -237,7 +238,18 @@ def stream_view(
         _note(one.name)
     key = entity.join_key
     log = lake_source(f"{name}_log", f"velocity/{name}", BY_DATE, "every state, from when it was visible")
-    view = StreamFeatureView(
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # "experimental", on every construction
+        view = _stream_view(name, entity, key, aggregations, ttl, log, meanings or {}, description)
+    # A service that lists the whole view serves its aggregates, not the bytes they come from.
+    return cast("StreamFeatureView", view[[one.name for one in aggregations]])
+
+
+def _stream_view(
+    name: str, entity: Entity, key: str, aggregations: Sequence[Aggregation], ttl: timedelta, log: LakeSource,
+    meanings: dict[str, str], description: str,
+) -> StreamFeatureView:  # fmt: skip
+    return StreamFeatureView(
         name=name,
         entities=[entity],
         ttl=ttl,
@@ -252,15 +264,13 @@ def stream_view(
         ],
         aggregations=list(aggregations),
         timestamp_field=EVENT,
-        tags={STREAM_TAG: key, **{f"{MEANINGS}{name}": text for name, text in (meanings or {}).items()}},
+        tags={STREAM_TAG: key, **{f"{MEANINGS}{name}": text for name, text in meanings.items()}},
         description=description or f"aggregates of transactions by {entity.name}",
     )
-    # A service that lists the whole view serves its aggregates, not the bytes they come from.
-    return cast("StreamFeatureView", view[[one.name for one in aggregations]])
 
 
-def _meaning(one: Aggregation, meanings: dict[str, str] | None) -> str:
-    known = (meanings or {}).get(one.name)
+def _meaning(one: Aggregation, meanings: dict[str, str]) -> str:
+    known = meanings.get(one.name)
     return known or f"{one.function} of {one.column or 'transactions'} over {one.time_window}"
 
 
@@ -280,15 +290,18 @@ def table_view(
     for one in schema:
         _note(one.name)
     folder = Path(path) if Path(path).is_absolute() else settings().lake / path
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # "experimental", on every construction
+        source = LakeSource(
+            name=f"{name}_table", path=str(folder), file_format="parquet", timestamp_field=EVENT,
+            created_timestamp_column=KNOWN, description=description,
+        )  # fmt: skip
     return FeatureView(
         name=name,
         entities=[entity],
         ttl=ttl,
         schema=[Field(name=entity.join_key, dtype=String), *schema],
-        source=LakeSource(
-            name=f"{name}_table", path=str(folder), file_format="parquet", timestamp_field=EVENT,
-            created_timestamp_column=KNOWN, description=description,
-        ),
+        source=source,
         description=description,
     )  # fmt: skip
 

@@ -133,12 +133,19 @@ class AsOfSparkOfflineStore(SparkOfflineStore):
         columns += [created_timestamp_column] if created_timestamp_column else []
         if isinstance(data_source, SparkSource) and _is_empty(data_source):
             return LatestRetrievalJob(spark, _no_rows(columns), config)
+        stored = _stored_columns(data_source, feature_name_columns)
         with _quiet():
             job = SparkOfflineStore.pull_latest_from_table_or_query(
-                config, data_source, join_key_columns, feature_name_columns, timestamp_field,
-                created_timestamp_column, start_date, end_date,
+                config, data_source, join_key_columns, stored, timestamp_field, created_timestamp_column,
+                start_date, end_date,
             )  # fmt: skip
-        return LatestRetrievalJob(spark, cast(SparkRetrievalJob, job).query, config)
+        query = cast(SparkRetrievalJob, job).query
+        if stored != feature_name_columns:
+            made = [
+                f"CAST(NULL AS DOUBLE) AS `{name}`" for name in feature_name_columns if name not in stored
+            ]
+            query = f"SELECT *, {', '.join(made)} FROM ({query})"
+        return LatestRetrievalJob(spark, query, config)
 
     @staticmethod
     def pull_all_from_table_or_query(*args: Any, **kwargs: Any) -> RetrievalJob:
@@ -146,6 +153,15 @@ class AsOfSparkOfflineStore(SparkOfflineStore):
         spark_session()
         with _quiet():
             return SparkOfflineStore.pull_all_from_table_or_query(*args, **kwargs)
+
+
+def _stored_columns(source: DataSource, features: list[str]) -> list[str]:
+    """Those of a view's features that its files have: of a declared stream view its states alone, which its
+    aggregates are made from whenever they are read."""
+    views = {layout.view for layout in declared().layouts}
+    stored = [name for name in features if name.removesuffix("_state") in views]
+    is_log = isinstance(source, SparkSource) and Path(source.path or "").name in views
+    return stored if is_log and stored else features
 
 
 @contextlib.contextmanager

@@ -313,7 +313,7 @@ def merged_buckets(packed: Ints, flags: int, moments: int, newer: Floats, slack:
                     else:
                         value, part = (measure - 1 - flags) // 2, (measure - 1 - flags) % 2
                         held = abs(results[kept, 3 + flags + 3 * value + part])
-                    if load[measure] > 0 and held + load[measure] > slack * ahead[measure]:
+                    if held + load[measure] > slack * ahead[measure]:
                         joins = False
                         break
         if joins:

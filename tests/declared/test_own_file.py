@@ -172,6 +172,12 @@ def served(world: World) -> pa.Table:
     return decided().filter(pc.is_in(decided()["transaction_id"], pa.array(sorted(wanted))))
 
 
+@pytest.fixture(scope="module")
+def logged(world: World) -> dict[str, int]:
+    """The log of every state, rebuilt from the lake: rows by entity and view."""
+    return build_velocity_log(START, START + timedelta(days=DAYS + 1), world.spark)
+
+
 def cents(one: dict[str, Any]) -> float:
     return float(parse_transaction(json.dumps(one).encode()).amount_reference)
 
@@ -265,13 +271,16 @@ def test_what_is_not_declared_is_refused_by_name(world: World) -> None:
         assert refused.status_code == 422 and refused.json()["error"]["field"] == wrong
 
 
-def test_a_rebuild_gives_every_served_value_again(world: World, served: pa.Table) -> None:
-    build_velocity_log(START, START + timedelta(days=DAYS + 1), world.spark)
+def test_a_rebuild_gives_every_served_value_again(
+    world: World, served: pa.Table, logged: dict[str, int]
+) -> None:
+    assert logged["card_risk"] == len(world.sent) > logged["email_velocity"] > 0
     report = compare(served, rebuild(served, world.spark), served_vector())
     assert report.rows == len(world.scored) and report.features == len(VECTOR) + 13
     assert report.mismatched_rows == 0, report.examples[:3]
 
 
+@pytest.mark.usefixtures("logged")
 def test_a_training_set_of_the_own_service_has_its_features_as_they_were_known(world: World) -> None:
     first, last = START + timedelta(days=5), START + timedelta(days=6)
     built = build_dataset(
@@ -321,3 +330,27 @@ def test_feasts_own_door_serves_aggregates_by_name_and_nothing_of_a_state_past_i
     assert found["card_small_count_5m"] == [float(reference < 200), None]
     assert found["card_new_entry_mode_30d"] == [None, None]  # of no transaction
     assert found["credit_limit"] == [901.0, 901.0]
+
+
+@pytest.mark.usefixtures("logged")
+def test_plain_materialize_brings_every_view_back_byte_for_byte(world: World) -> None:
+    client = world.service.redis
+
+    def states() -> dict[tuple[bytes, str], bytes]:
+        found = {}
+        for key in client.scan_iter(match=b"*_id*tollgate"):
+            for view in ("card_risk", "card_velocity", "customer_velocity"):
+                name = f"{view.removesuffix('_velocity')}_state" if "velocity" in view else f"{view}_state"
+                stored = client.hget(key, field(view, name))
+                if stored is not None:
+                    found[key, view] = stored
+        return found
+
+    sent = {one["card_id"] for one in world.sent}
+    before = {name: data for name, data in states().items() if any(card.encode() in name[0] for card in sent)}
+    assert len(before) > 20
+    for key in {key for key, _ in before}:
+        client.delete(key)
+    open_store().materialize(START - timedelta(days=1), START + timedelta(days=DAYS, hours=1))
+    after = states()
+    assert {name: after.get(name) for name in before} == before
