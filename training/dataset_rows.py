@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pyarrow as pa
 
-from fraud.declared.declaration import EVENT_TEXTS
+from feature_repo.declared_columns import declared_of
+from fraud.declared.declaration import EVENT_TEXTS, Declarations, encode
 from fraud.features.entities import ENTITIES
 from fraud.features.request import REQUEST_FIELDS, request_columns
-from stores.declared import declared, event_columns
+from stores.declared import Declared, declared, event_columns
 from stores.expressions import Expression
 from stores.labels import strength
 from stores.lake_files import files_of_date
@@ -59,22 +60,22 @@ def entity_rows(
     rows = rows.withColumn("weight", F.when(F.col("is_fraud"), 1.0).otherwise(1.0 / keep))
     kinds = {"event_timestamp": "timestamp", "transaction_id": "string"}
     described = [f"{name} {kinds.get(name, 'string')}" for name in (*ORDER, *_CARRIED)]
-    own = [f"{name} {kind}" for name, kind in own_columns().items()]
+    declarations = declared().declarations
+    own = [f"{name} {kind}" for name, kind in own_columns(declarations).items()]
     schema = ", ".join([*described, *[f"{name} bigint" for name in REQUEST_FIELDS], *own, _LABELLED])
-    return rows.mapInArrow(_with_request_fields, schema)
+    return rows.mapInArrow(_with_request_fields(encode(declarations)), schema)
 
 
-def own_columns() -> dict[str, str]:
+def own_columns(declarations: Declarations) -> dict[str, str]:
     """Columns of the event that own features look at, beside those that every entity row has, with their
     Spark types; none where nothing is declared."""
-    own = declared()
-    if not own.declarations.order:
+    if not declarations.order:
         return {}
-    names = {name for each in own.declarations.expressions for name in Expression(each.expression).variables}
-    names |= {each.name for each in own.declarations.attributes if each.kind != "text"}
-    names |= {view.key for view in own.declarations.streams} | {view.key for view in own.declarations.tables}
-    numbers, texts = event_columns(own.declarations)
-    flags = {each.name for each in own.declarations.attributes if each.kind == "flag"}
+    names = {name for each in declarations.expressions for name in Expression(each.expression).variables}
+    names |= {each.name for each in declarations.attributes if each.kind != "text"}
+    names |= {view.key for view in declarations.streams} | {view.key for view in declarations.tables}
+    numbers, texts = event_columns(declarations)
+    flags = {each.name for each in declarations.attributes if each.kind == "flag"}
     kinds = {"attributes": "string", "latitude": "double", "longitude": "double"}
     for name in sorted(names - kinds.keys() - {*ORDER, *_CARRIED, *REQUEST_FIELDS}):
         if name in numbers | texts | flags:
@@ -82,12 +83,11 @@ def own_columns() -> dict[str, str]:
     return kinds
 
 
-def _own(table: pa.Table) -> dict[str, pa.Array]:
+def _own(table: pa.Table, own: Declared) -> dict[str, pa.Array]:
     """The `own_columns` of lake rows."""
-    kinds = own_columns()
+    kinds = own_columns(own.declarations)
     if not kinds:
         return {}
-    own = declared()
     rows = [own.row_values(row) for row in table.select([*_EVENT]).to_pylist()]
     types = {"string": pa.string(), "double": pa.float64(), "boolean": pa.bool_()}
     made = {
@@ -101,7 +101,7 @@ def _own(table: pa.Table) -> dict[str, pa.Array]:
 def entity_table(transactions: pa.Table) -> pa.Table:
     """Entity rows of `transactions` (lake columns): id, time, keys and request fields."""
     columns = {name: transactions.column(name) for name in (*ORDER, *_CARRIED)}
-    return pa.table({**columns, **_request(transactions), **_own(transactions)})
+    return pa.table({**columns, **_request(transactions), **_own(transactions, declared())})
 
 
 def thinning(
@@ -171,11 +171,22 @@ def _read(spark: SparkSession, kind: str, schema: str, start: datetime | None, e
     return spark.read.schema(schema).parquet(*files) if files else spark.createDataFrame([], schema)
 
 
-def _with_request_fields(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _with_request_fields(
+    document: bytes,
+) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    """What Spark's workers add to rows; the declarations go with it, since a worker has no home."""
+
+    def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        return _completed(batches, document)
+
+    return work
+
+
+def _completed(batches: Iterator[pa.RecordBatch], document: bytes) -> Iterator[pa.RecordBatch]:
     for batch in batches:
         columns = {name: batch.column(name) for name in (*ORDER, *_CARRIED)}
         columns |= _request(pa.Table.from_batches([batch]))
-        columns |= _own(pa.Table.from_batches([batch]))
+        columns |= _own(pa.Table.from_batches([batch]), declared_of(document))
         columns |= {name: batch.column(name) for name in LABEL_COLUMNS}
         yield pa.RecordBatch.from_pydict(columns)
 
