@@ -95,4 +95,5 @@ def refuse_repeated_keys(raw: bytes) -> None:
             seen[name] = value
         return seen
 
-    json.loads(raw, object_pairs_hook=once)
+    # Numbers stay text: Python refuses to convert long ones, which are the contract's to judge.
+    json.loads(raw, object_pairs_hook=once, parse_int=str, parse_float=str)

@@ -12,13 +12,14 @@ import base64
 import re
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import msgspec
 from msgspec import Struct
 
-from fraud.contract.cards import card_numbers, looks_like_card_number
+from fraud.contract.cards import looks_like_card_number, with_card_numbers
 from fraud.contract.transaction import ContractError
 from stores.files import write_whole
 from stores.settings import Settings, settings
@@ -54,9 +55,7 @@ def dead_letter(partition: int, position: str, error: ContractError, payload: by
 def mask_card_numbers(payload: bytes) -> bytes:
     """`payload` with every digit of every card number in it replaced by ``*``."""
     text = payload.decode(errors="surrogateescape")
-    for start, end in card_numbers(text):
-        text = f"{text[:start]}{_DIGIT.sub('*', text[start:end])}{text[end:]}"
-    kept = text.encode(errors="surrogateescape")
+    kept = with_card_numbers(text, partial(_DIGIT.sub, "*")).encode(errors="surrogateescape")
     # Numbers that escapes hide: what is left in doubt loses every digit.
     plain = _ESCAPE.sub(lambda match: chr(int(match.group(1), 16)), kept.decode(errors="replace"))
     return _DIGIT.sub("*", plain).encode(errors="replace") if looks_like_card_number(plain) else kept

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fraud.contract.transaction import (
@@ -205,6 +205,27 @@ def test_a_body_is_refused_exactly_if_it_names_a_field_twice(
     except ContractError:
         refused = True
     assert refused == bool(more)
+
+
+@pytest.mark.finding("H3", "high", "a number of 4,301 digits beside a field that is null ended the flow")
+@given(
+    st.sampled_from(["amount", "merchant_category", "latitude", "attributes"]),
+    st.integers(1, 6_000),
+    st.sampled_from(["", ".0", "e0", "e-6000", "e99999", "e-99999999999999999999"]),
+    st.sampled_from([b"}", b',"ip":null}']),
+)
+@example("amount", 4_301, "", b',"ip":null}')  # the shortest number that Python does not convert
+def test_a_number_of_any_length_is_taken_or_refused_by_its_field(
+    field: str, digits: int, ends: str, end: bytes
+) -> None:
+    known = {name: json.dumps(value) for name, value in (BASE | PLACE).items()}
+    number = "1" + "0" * (digits - 1) + ends
+    known[field] = f'{{"own":{number}}}' if field == "attributes" else number
+    raw = ("{" + ",".join(f'"{name}":{value}' for name, value in known.items())).encode() + end
+    try:
+        parse_transaction(raw)
+    except ContractError as error:
+        assert error.field in (field, "(body)")
 
 
 CONTROL = ["\x00", "\n", "\t", "\x1b[31m", "\x7f", "\x85", "\u2028", "\u202e", "\u200b", "\ufeff"]

@@ -110,6 +110,18 @@ def test_an_event_with_a_field_given_twice_becomes_a_dead_letter() -> None:
     assert [(letter.field, letter.reason) for letter in ingested.letters] == [("card_id", "is given twice")]
 
 
+@pytest.mark.finding("H3", "high", "a number of 4,301 digits beside a field that is null ended the flow")
+def test_an_event_with_a_number_that_python_does_not_convert_stops_nobody_behind_it() -> None:
+    first, last = (event.payload for event in events(Load(2), 1))
+    fields = json.loads(first) | {"transaction_id": "long", "amount": 0, "ip": None}
+    long = json.dumps(fields).encode().replace(b'"amount": 0', b'"amount": 1' + b"0" * 4_300)
+    ingested = Ingest(0, 10_000, 10**9).take(
+        Batch([first, long, last], ["1-0", "1-1", "1-2"], [1, 1, 1]),
+    )
+    assert ingested.arrivals.payloads == [first, last]
+    assert [(letter.position, letter.field) for letter in ingested.letters] == [("1-1", "amount")]
+
+
 def test_rows_written_beyond_the_snapshot_are_replaced_by_the_replay(tmp_path: Path, disk: Disk) -> None:
     batches = ingested(60)
     crashed = ArrivalLog(tmp_path, 0, disk)
