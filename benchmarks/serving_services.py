@@ -87,7 +87,7 @@ def start(
     port = port or free_port()
     environment = os.environ | {
         "TOLLGATE_HOME": str(home), "TOLLGATE_REDIS_URL": redis_url, "TOLLGATE_LOG_LEVEL": "WARNING",
-        "TZ": "UTC",
+        "TOLLGATE_SERVE_REPLAY": "true", "TZ": "UTC",
         "BENTOML_HOME": str(home / "bentoml"), "BENTOML_DO_NOT_TRACK": "True",
     } | more  # fmt: skip
     if name == "tollgate":

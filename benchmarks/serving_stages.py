@@ -28,7 +28,7 @@ from typing import Any, Final
 import numpy as np
 import uvloop
 
-from benchmarks.serving_data import bodies, build_model, fill_store, transactions
+from benchmarks.serving_data import CALLER, bodies, build_model, fill_store, transactions
 from embedded.processes import stop_on_sigterm
 from embedded.redis_server import start_redis
 from stores.settings import load_settings, settings
@@ -145,11 +145,8 @@ async def _measure(size: int, batches: int) -> dict[str, Any]:
         wall, cpu = perf_counter(), thread_time()
         for first in range(0, len(raws), size):
             now = perf_counter()
-            parsed = [engine.parse(raw) for raw in raws[first : first + size]]
-            answers = [
-                engine.submit(transaction, now, engine.bulk, measures=measures)
-                for transaction, measures in parsed
-            ]
+            parsed = [engine.parse(raw, CALLER) for raw in raws[first : first + size]]
+            answers = [engine.submit(asked, now, engine.bulk) for asked in parsed]
             await asyncio.gather(*answers)
         return perf_counter() - wall, thread_time() - cpu
 
@@ -176,7 +173,7 @@ async def _cache_best_case(url: str, project: str, turns: int) -> list[dict[str,
     """Microseconds a transaction of the whole online read, and of one that finds every profile in
     a local cache and asks Redis for velocity states alone: the most that a cache could save."""
     from bentos.features.online_features import OnlineFeatures, table_plan
-    from bentos.features.row_loops import fill_rows
+    from bentos.features.row_loops import Layout, Rows, fill_rows
     from bentos.wire.redis_connection import RedisConnection, pack
     from fraud.features.entities import ENTITIES
     from stores.redis_layout import field as hash_field
@@ -214,11 +211,14 @@ async def _cache_best_case(url: str, project: str, turns: int) -> list[dict[str,
             views = (size, 2 * len(entities))
             fill_rows(
                 np.frombuffer(replies.data, np.uint8), replies.begins, 0,
-                np.frombuffer(b"\1" * len(keys), np.uint8).reshape(size, len(entities)), np.array(at),
-                none, ttl_us, np.arange(len(ttl_us)), none[:0], np.empty((size, 0)), np.empty((size, 0)),
-                np.empty(len(replies.data) >> 3, dtype=np.int64),
-                np.empty(len(keys) + 1, dtype=np.int64), np.empty(views, dtype=np.uint8),
-                np.empty(views, dtype=np.int64),
+                np.frombuffer(b"\1" * len(keys), np.uint8).reshape(size, len(entities)),
+                Layout(none, ttl_us, np.arange(len(ttl_us)), none[:0]),
+                Rows(
+                    np.empty((size, 0)), np.empty((size, 0)),
+                    np.empty(len(replies.data) >> 3, dtype=np.int64),
+                    np.empty(len(keys) + 1, dtype=np.int64), np.empty(views, dtype=np.uint8),
+                    np.empty(views, dtype=np.int64), np.array(at),
+                ),
             )  # fmt: skip
             np.concatenate([cached[key] for key in keys]).reshape(size, -1)
             whole.append(between - begun)

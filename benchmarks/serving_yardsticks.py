@@ -19,8 +19,8 @@ import msgspec
 import numpy as np
 import uvicorn
 
+from benchmarks.serving_data import CALLER
 from bentos.api.api_models import ScoreAnswer, ScoreRequest
-from bentos.base.caller import LOCAL, Asked
 from fraud.contract.answer import Decision
 from fraud.contract.transaction import Transaction
 from stores.settings import settings
@@ -60,9 +60,9 @@ def floor() -> Any:
             body = await body_of(receive)
             try:
                 if scope["path"] == "/v1/score":
-                    answer = await engine.score(body, perf_counter())
+                    answer = await engine.score(body, perf_counter(), CALLER)
                 else:
-                    items = [Asked(engine.parse(bytes(raw))[0], LOCAL) for raw in split(body)]
+                    items = [(bytes(raw), CALLER) for raw in split(body)]
                     answer = b"[" + b",".join(await engine.score_many(items)) + b"]"
                 status = 200
             except Problem as problem:

@@ -15,6 +15,8 @@ import random
 import time
 from collections.abc import Iterator
 from datetime import datetime
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, Final
 
 import pyarrow as pa
@@ -101,22 +103,23 @@ def prove(raw: pa.Table, start: datetime, end: datetime, rows: int) -> dict[str,
 
 
 def told(raw: pa.Table, asked: set[str]) -> Iterator[tuple[str, dict[str, float]]]:
-    """What the oracle says of each transaction in `asked`: id and features."""
-    oracles: dict[tuple[int, str], Oracle] = {}
-    for transaction in transactions_from_table(raw):
-        seen = observe(transaction)
-        watched = [
-            (place, oracles.setdefault((place, value), Oracle(place)) if value is not None else None)
-            for place, value in enumerate(seen.ids)
-        ]
-        if transaction.transaction_id in asked:
-            features: dict[str, float] = {}
-            for place, oracle in watched:
-                features |= _features(place, oracle, seen)
-            yield transaction.transaction_id, features
-        for _, oracle in watched:
-            if oracle is not None:
-                oracle.add(seen)
+    """What the oracle says of each transaction in `asked`: id and features.
+
+    History knows no order within a millisecond: those of one do not see each other.
+    """
+    oracles: dict[tuple[int, str | None], Oracle] = {}
+    for _, moment in groupby(transactions_from_table(raw), key=attrgetter("event_ms")):
+        together = [(transaction.transaction_id, observe(transaction)) for transaction in moment]
+        for name, seen in together:
+            if name in asked:
+                features: dict[str, float] = {}
+                for place, value in enumerate(seen.ids):
+                    features |= _features(place, oracles.get((place, value)), seen)
+                yield name, features
+        for _, seen in together:
+            for place, value in enumerate(seen.ids):
+                if value is not None:
+                    oracles.setdefault((place, value), Oracle(place)).add(seen)
 
 
 def _features(place: int, oracle: Oracle | None, seen: Observation) -> dict[str, float]:

@@ -36,7 +36,7 @@ from bentos.api.exchange import App
 from bentos.api.explain import explain
 from bentos.api.metrics_page import open_port
 from bentos.api.score_lane import ScoreLane, install
-from bentos.base.caller import Asked
+from bentos.base.caller import Caller
 from bentos.base.logs import configure_logs
 from bentos.base.metrics import Metrics
 from bentos.base.problem import Problem
@@ -141,21 +141,19 @@ class FraudScorer:
         engine = self.bento_service.engine
         return engine is not None and engine.ready
 
-    @property
-    def _admitting(self) -> Engine:
-        """The engine, for a call that the edge has let in."""
-        require_admitted()
-        engine = self.bento_service.engine
+    def _admit(self) -> tuple[Engine, Caller]:
+        """The engine, for a call that the edge has let in, and whose it is."""
+        caller, engine = require_admitted(), self.bento_service.engine
         if engine is None:
             raise Problem(503, "(service)", "is starting", retry_after=1)
-        return engine
+        return engine, caller
 
     @bentoml.api(route="/v1/score")
     async def score(self, transaction: ScoreRequest, /) -> ScoreAnswer:
         """Decide one transaction. The same id and body gives the same answer for 24 hours."""
         raw = transaction.model_dump_json(exclude_none=True).encode()
-        engine, caller = self._admitting, require_admitted()
-        return ScoreAnswer.model_validate_json(await engine.score(raw, perf_counter(), caller=caller))
+        engine, caller = self._admit()
+        return ScoreAnswer.model_validate_json(await engine.score(raw, perf_counter(), caller))
 
     @bentoml.api(
         route=BULK_PATH,
@@ -165,7 +163,7 @@ class FraudScorer:
         input_spec=BulkRequest,
         output_spec=BulkAnswer,
     )
-    async def score_batch(self, transactions: list[Asked | Problem]) -> list[bytes]:
+    async def score_batch(self, transactions: list[tuple[bytes, Caller]]) -> list[bytes]:
         """Decide up to 1,024 transactions; each gets its own answer or its own error."""
         engine = self.bento_service.engine
         assert engine is not None  # `BulkRequest` was let in
@@ -175,11 +173,11 @@ class FraudScorer:
     async def labels(self, label: LabelRequest, /) -> LabelAnswer:
         """Report a chargeback or an analyst's verdict. Answered with 202 once it is on disk."""
         raw = label.model_dump_json(exclude_none=True).encode()
-        engine, caller = self._admitting, require_admitted()
+        engine, caller = self._admit()
         return LabelAnswer(accepted=await engine.take_labels(raw, Reporter(caller.name, ids=caller.ids)))
 
     @bentoml.api(route="/v1/explain")
     async def explain(self, transaction: ScoreRequest, /) -> dict[str, Any]:
         """Exact SHAP values of one transaction; decides and logs nothing."""
         raw = transaction.model_dump_json(exclude_none=True).encode()
-        return await explain(self._admitting, raw)
+        return await explain(*self._admit(), raw)

@@ -45,6 +45,7 @@ class Demo:
         # are read, and inherited by every child process.
         os.environ["TOLLGATE_REDIS_URL"] = f"redis://127.0.0.1:{free_port()}/0"
         os.environ["TOLLGATE_SERVE_PORT"] = str(free_port())
+        os.environ["TOLLGATE_SERVE_REPLAY"] = "true"  # it scores days of the past, at their own times
         settings.cache_clear()
         self.options = options
         self.config: Settings = settings()

@@ -69,18 +69,26 @@ def shard_worker(staging: str) -> Callable[[tuple[Any, ...], pa.Table], pa.Table
 
 
 def replay_shard(place: int, shard: int, table: pa.Table, staging: Path) -> pa.Table:
-    """Replay one shard of one entity in arrival order; write its log files, report what they are.
+    """Replay one shard of one entity in the order in which payments were known; write its log files, report
+    what they are.
 
     A file holds the states that arrived on one day and carry versions of one date. Its rows
-    are ordered by key and arrival, so equal input gives equal bytes.
+    are ordered by key and known-at, so equal input gives equal bytes. (Two workers may append to the
+    event log the other way round: a payment sees those that were known before it, not appended.)
     """
     entity = ENTITIES[place]
     table = table.sort_by(
-        [("key", "ascending"), ("ingest_seq", "ascending"), ("transaction_id", "ascending")]
+        [
+            ("key", "ascending"),
+            ("created_us", "ascending"),
+            ("ingest_seq", "ascending"),
+            ("transaction_id", "ascending"),
+        ]
     )
     rows, versions, states = _replay(entity, place, table)
     at = pa.array(rows, pa.int64())
-    known = np.maximum(versions, table.column("created_us").take(at).to_numpy())
+    # The transaction itself, which was decided with what was known by then, does not see its own update.
+    known = np.maximum(versions, table.column("created_us").take(at).to_numpy() + 1)
     log = pa.table(
         [
             table.column("key").take(at).cast(pa.string()),

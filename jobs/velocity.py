@@ -82,10 +82,11 @@ def skew(
     from stores.declared import served_vector
     from training.dataset import rebuild
 
-    served = sampled(read_decisions(decisions_folder(settings().home), start=start, end=end), most)
+    decisions = read_decisions(decisions_folder(settings().home), start=start, end=end)
+    served = sampled(decisions, most)
     if not served.num_rows:
         return None
-    report = compare(served, rebuild(served, spark), served_vector())
+    report = compare(served, rebuild(served, spark), served_vector(), arrivals=decisions)
     write_report(report, settings().results / "parity")
     gauges.publish("parity", to_prometheus(report))
     return report

@@ -21,12 +21,16 @@ if TYPE_CHECKING:
 
 VECTOR_COLUMN: Final = "vector"
 
-#: Each column and what it holds, in the order of a record. `event_timestamp` is when the payment
-#: happened, `created_timestamp` when it became known, `decided_at` when it was answered.
+#: Each column and what it holds, in the order of a record. `event_timestamp` is when the payment counts,
+#: `lateness_ms` how much later that is than it happened, `stated_timestamp` when its caller says it happened,
+#: `created_timestamp` when it was known (what was known by then had been seen), `decided_at` when it was
+#: answered. `replayed` says that the past was replayed, `overlaid` when those payments were known that were
+#: laid over the states that the row was computed from.
 COLUMNS: Final[dict[str, str]] = {
     "series": "text", "sequence": "whole", "transaction_id": "text", "client": "text",
     "event_timestamp": "time",
-    "created_timestamp": "time", "customer_id": "text", "card_id": "text", "merchant_id": "text",
+    "created_timestamp": "time", "stated_timestamp": "time", "lateness_ms": "whole", "replayed": "flag",
+    "overlaid": "times", "customer_id": "text", "card_id": "text", "merchant_id": "text",
     "terminal_id": "text", "device_id": "text", "ip": "text", "amount_minor": "whole", "currency": "text",
     "amount_reference": "whole", "channel": "text", "merchant_category": "text", "country": "text",
     "latitude": "number", "longitude": "number", "attributes": "text", VECTOR_COLUMN: "vector",
@@ -59,6 +63,7 @@ def parquet_schema(features: tuple[str, ...] = VECTOR) -> pa.Schema:
     text, number, time = pa.string(), pa.float64(), pa.timestamp("us", tz="UTC")
     types: dict[str, pa.DataType] = {
         "text": text, "whole": pa.int64(), "number": number, "time": time, "texts": pa.list_(text),
+        "flag": pa.bool_(), "times": pa.list_(time),
         "texts by name": pa.map_(text, text), "times by name": pa.map_(text, time),
         "numbers by name": pa.map_(text, number), "hash": pa.binary(32),
     }  # fmt: skip

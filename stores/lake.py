@@ -29,7 +29,10 @@ from stores.lake_files import files_of_date, write_parquet
 TIMESTAMP: Final = pa.timestamp("us", tz="UTC")
 
 #: A transaction in the lake. `event_timestamp` is the event time (whole milliseconds),
-#: `created_timestamp` when the platform knew of it, `ingest_seq` its place in arrival order;
+#: `created_timestamp` when the platform knew of it: what was known by then had been seen when it was decided;
+#: `stated_timestamp` is the event time that its caller stated, null where it is the one that counts, and
+#: `lateness_ms` how much later it counts than it happened, null for not at all; `ingest_seq` is its place in
+#: arrival order;
 #: `amount_minor` counts minor units of `currency`, `amount_reference` reference cents. `attributes` are a
 #: team's own fields as one JSON object, so that declaring another one leaves older files as they are.
 TRANSACTION_SCHEMA: Final = pa.schema(
@@ -53,6 +56,8 @@ TRANSACTION_SCHEMA: Final = pa.schema(
         ("longitude", pa.float64()),
         ("ingest_seq", pa.int64()),
         ("attributes", pa.string()),
+        ("stated_timestamp", TIMESTAMP),
+        ("lateness_ms", pa.int64()),
     ]
 )
 
@@ -72,10 +77,21 @@ _CLIENT: Final = pa.field("client", pa.string())
 
 #: Columns that may hold nulls, because the contract's field is optional.
 OPTIONAL_COLUMNS: Final = frozenset(
-    {"terminal_id", "device_id", "ip", "merchant_category", "country", "latitude", "longitude", "attributes"}
+    {
+        "terminal_id",
+        "device_id",
+        "ip",
+        "merchant_category",
+        "country",
+        "latitude",
+        "longitude",
+        "stated_timestamp",
+        "lateness_ms",
+        "attributes",
+    }
 )
-#: Columns that files written before them lack: null there.
-LATER_COLUMNS: Final = frozenset({"attributes"})
+#: Columns that a table may lack: null there.
+LATER_COLUMNS: Final = frozenset({"attributes", "stated_timestamp", "lateness_ms"})
 TRANSACTIONS: Final = "transactions"
 LABELS: Final = "labels"
 
@@ -131,6 +147,7 @@ def transaction_table(
     columns["attributes"] = [attributes_text(row.attributes) for row in rows]
     columns["event_timestamp"] = times
     columns["created_timestamp"] = times if created is None else [microseconds(created)] * len(rows)
+    columns |= {name: [None] * len(rows) for name in LATER_COLUMNS}
     columns["ingest_seq"] = list(range(first_seq, first_seq + len(rows)))
     return pa.table(
         [

@@ -230,6 +230,24 @@ class ServeSettings(Group):
     in_flight: int = Field(
         2, alias="TOLLGATE_SERVE_IN_FLIGHT", ge=1, le=16, description="micro-batches that one worker has under way at once"
     )  # fmt: skip
+    late_seconds: float = Field(
+        900.0, alias="TOLLGATE_SERVE_LATE_SECONDS", ge=1, le=7200,
+        description="how old an event may be when it is received and still count at its own time",
+    )  # fmt: skip
+    off_clock: Literal["receipt", "refuse"] = Field(
+        "receipt", alias="TOLLGATE_SERVE_OFF_CLOCK",
+        description="what becomes of an event that is older, or more than 5 minutes ahead: it counts when it was received, and its "
+        "answer says so in `degraded`; or it is refused with 422",
+    )  # fmt: skip
+    burst_seconds: int = Field(
+        30, alias="TOLLGATE_SERVE_BURST_SECONDS", ge=0, le=600,
+        description="how long a decided payment counts for the next ones of its card while the stream has not counted it; 0 turns it off",
+    )  # fmt: skip
+    replay: bool = Field(
+        False, alias="TOLLGATE_SERVE_REPLAY",
+        description="local callers, where there are no tokens, replay the past: the event times that they state count, however old "
+        "(with tokens the scope replay says who does)",
+    )  # fmt: skip
     tracing: bool = Field(
         False, alias="TOLLGATE_SERVE_TRACING", description="make OpenTelemetry spans of scoring requests"
     )

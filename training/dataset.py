@@ -89,7 +89,7 @@ def build_dataset(
     spark: SparkSession | None = None,
     service: str = FEATURE_SERVICE,
 ) -> TrainingSet:
-    """Build the set of transactions with event time in ``[start, end)`` as known at `as_of`.
+    """Build the set of transactions that were decided in ``[start, end)``, as known at `as_of`.
 
     A row is fraud if its latest label known at `as_of` says so, and `label_mature` once
     `label_maturity_days` have passed since the transaction. With `negatives`, all known frauds

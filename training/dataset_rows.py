@@ -1,4 +1,9 @@
-"""Which rows a training set has: transactions of the lake with their labels and request fields."""
+"""Which rows a training set has: transactions of the lake with their labels and request fields.
+
+A row's `event_timestamp`, by which rows are chosen and at which features are joined, is when the
+transaction was decided: its `created_timestamp` in the lake. The time that counts, at which windows
+end, is a request field.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from feature_repo.declared_columns import declared_of
+from feature_repo.velocity_log import LATEST_ARRIVAL
 from fraud.declared.declaration import EVENT_TEXTS, Declarations, encode
 from fraud.features.entities import ENTITIES
 from fraud.features.request import REQUEST_FIELDS, request_columns
@@ -28,13 +34,15 @@ ORDER: Final = ("event_timestamp", "transaction_id")
 KEYS: Final = tuple([entity.key for entity in ENTITIES])
 #: Columns for slices, alerts and money, beside the features.
 DESCRIPTIVE: Final = (*KEYS, "channel", "merchant_category", "country", "currency", "amount_reference")
+#: Columns of entity rows that have another name in the lake.
+_AS_OF: Final = {"event_timestamp": "created_timestamp"}
 #: The entity rows have their own name for it: it is a request field of the on-demand view too.
 _CARRIED: Final = tuple([name for name in DESCRIPTIVE if name not in REQUEST_FIELDS])
 _TRANSACTIONS: Final = (
     "transaction_id string, event_timestamp timestamp, created_timestamp timestamp, "
     + ", ".join(f"{key} string" for key in KEYS)
     + ", amount_reference bigint, currency string, channel string, merchant_category string, country string, "
-    "latitude double, longitude double, ingest_seq bigint, attributes string"
+    "latitude double, longitude double, ingest_seq bigint, attributes string, lateness_ms bigint"
 )
 _LABELS: Final = "transaction_id string, created_timestamp timestamp, is_fraud boolean, source string"
 _LABELLED: Final = "is_fraud boolean, label_mature boolean, weight double"
@@ -46,7 +54,7 @@ LABEL_COLUMNS: Final = ("is_fraud", "label_mature", "weight")
 def entity_rows(
     spark: SparkSession, start: datetime, end: datetime, as_of: datetime, keep: float, seed: int
 ) -> DataFrame:
-    """Entity rows with event time in ``[start, end)``: keys, request fields, label, weight.
+    """Entity rows decided in ``[start, end)``: keys, request fields, label, weight.
 
     Genuine rows stay with probability `keep`, decided by a hash of `seed` and the id.
     """
@@ -100,7 +108,7 @@ def _own(table: pa.Table, own: Declared) -> dict[str, pa.Array]:
 
 def entity_table(transactions: pa.Table) -> pa.Table:
     """Entity rows of `transactions` (lake columns): id, time, keys and request fields."""
-    columns = {name: transactions.column(name) for name in (*ORDER, *_CARRIED)}
+    columns = {name: transactions.column(_AS_OF.get(name, name)) for name in (*ORDER, *_CARRIED)}
     return pa.table({**columns, **_request(transactions), **_own(transactions, declared())})
 
 
@@ -115,7 +123,8 @@ def thinning(
 
 
 def labelled(spark: SparkSession, start: datetime, end: datetime, as_of: datetime) -> DataFrame:
-    """Transactions known at `as_of`, once each, with `is_fraud` and `label_mature` as known then.
+    """Transactions decided in ``[start, end)``, once each, with `is_fraud` and `label_mature` as known at
+    `as_of`.
 
     Of a transaction delivered twice the first arrival stands; of several labels the latest,
     (`stores.labels`: the newest verdict of the strongest source).
@@ -123,11 +132,9 @@ def labelled(spark: SparkSession, start: datetime, end: datetime, as_of: datetim
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
-    rows = _read(spark, "transactions", _TRANSACTIONS, start, end)
-    time = F.col("event_timestamp")
-    rows = rows.where(
-        (time >= F.lit(start)) & (time < F.lit(end)) & (F.col("created_timestamp") <= F.lit(as_of))
-    )
+    rows = _read(spark, "transactions", _TRANSACTIONS, start - LATEST_ARRIVAL, end)
+    time = F.col("created_timestamp")
+    rows = rows.where((time >= F.lit(start)) & (time < F.lit(end)) & (time <= F.lit(as_of)))
     first = Window.partitionBy("transaction_id").orderBy("created_timestamp", "ingest_seq")
     rows = rows.withColumn("arrival", F.row_number().over(first)).where("arrival = 1")
     known = _read(spark, "labels", _LABELS, None, as_of + timedelta(days=1))
@@ -150,8 +157,8 @@ def labelled(spark: SparkSession, start: datetime, end: datetime, as_of: datetim
 
 
 def transaction_folders(start: datetime, end: datetime) -> list[str]:
-    """Date folders of the lake with transactions whose event time may be in ``[start, end)``."""
-    return _folders("transactions", start, end)
+    """Date folders of the lake with transactions that may have been decided in ``[start, end)``."""
+    return _folders("transactions", start - LATEST_ARRIVAL, end)
 
 
 def _folders(kind: str, start: datetime | None, end: datetime) -> list[str]:
@@ -184,7 +191,7 @@ def _with_request_fields(
 
 def _completed(batches: Iterator[pa.RecordBatch], document: bytes) -> Iterator[pa.RecordBatch]:
     for batch in batches:
-        columns = {name: batch.column(name) for name in (*ORDER, *_CARRIED)}
+        columns = {name: batch.column(_AS_OF.get(name, name)) for name in (*ORDER, *_CARRIED)}
         columns |= _request(pa.Table.from_batches([batch]))
         columns |= _own(pa.Table.from_batches([batch]), declared_of(document))
         columns |= {name: batch.column(name) for name in LABEL_COLUMNS}
@@ -197,6 +204,7 @@ def _request(table: pa.Table) -> dict[str, pa.Array]:
     lists = {name: table.column(name).to_pylist() for name in names}
     times = table.column("event_timestamp").cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
     arrays = {
+        "lateness_ms": table.column("lateness_ms").to_pylist(),
         "event_timestamp": times.to_numpy(),
         "amount_reference": table.column("amount_reference").to_numpy(),
     }

@@ -34,7 +34,8 @@ from bentos.log.labels import Reporter, Source
 from stores.settings import Settings
 
 _log = logging.getLogger("tollgate.access")
-Scope = Literal["score", "label", "admin", "metrics"]
+#: `replay` lets a client that may score state times of the past (`fraud.contract.times`).
+Scope = Literal["score", "replay", "label", "admin", "metrics"]
 #: What a route asks for: a scope, or no more than a token of some client.
 Need = Scope | Literal["any"]
 
@@ -55,7 +56,8 @@ class _Client(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def caller(self) -> Caller:
         """The client as the engine knows it."""
-        return Caller(self.name, "" if self.ids == EVERY_SPACE else self.ids or self.name)
+        ids = "" if self.ids == EVERY_SPACE else self.ids or self.name
+        return Caller(self.name, ids, "replay" in self.scopes)
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -96,8 +98,11 @@ class Access:
         rate: int,
         clock: Callable[[], float] = time.monotonic,
         local: LocalCallers | None = None,
+        *,
+        local_replays: bool = False,
     ) -> None:
         self._path = path
+        self._local_caller = LOCAL._replace(replays=local_replays)
         self._local = local or LocalCallers()
         self._rate = rate
         self._clock = clock
@@ -142,7 +147,7 @@ class Access:
         """The caller who may do `needed`; raise `Problem` 401 or 403."""
         if self._path is None:
             self._local.check(headers, peer)
-            return LOCAL
+            return self._local_caller
         token = b""
         for name, value in headers:
             if name == b"authorization":
@@ -203,4 +208,6 @@ class Access:
 def open_access(chosen: Settings) -> Access:
     """The clients of the settings."""
     local = LocalCallers(listed(chosen.http.hosts), listed(chosen.http.origins))
-    return Access(chosen.serve.tokens_file, chosen.serve.client_rate, local=local)
+    return Access(
+        chosen.serve.tokens_file, chosen.serve.client_rate, local=local, local_replays=chosen.serve.replay
+    )

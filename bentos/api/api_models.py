@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import datetime
 from decimal import Decimal
-from time import time_ns
 from typing import Annotated, Any, Literal, cast
 
 from _bentoml_sdk.io_models import IORootModel
@@ -14,9 +13,7 @@ from starlette.responses import Response
 
 from bentos.api.admitted import require_admitted
 from bentos.api.edge import split_bulk
-from bentos.base.caller import Asked
-from bentos.base.problem import Problem, refused
-from fraud.contract.transaction import Channel, ContractError, parse_transaction
+from fraud.contract.transaction import Channel
 
 
 class ScoreRequest(BaseModel):
@@ -99,18 +96,12 @@ class BulkRequest(IORootModel[list[ScoreRequest]]):  # type: ignore[misc]
 
     @classmethod
     async def from_http_request(cls, request: Request, serde: Any) -> BulkRequest:
-        """Transactions, and a `Problem` in the place of each item that breaks the contract.
+        """Each transaction's JSON, with who sends it.
 
         Here and not in the method, which runs in the batcher's task: that knows no request.
         """
         caller = require_admitted()
-        now_ms = time_ns() // 1_000_000
-        items: list[Asked | Problem] = []
-        for raw in split_bulk(await request.body()):
-            try:
-                items.append(Asked(parse_transaction(bytes(raw), now_ms=now_ms), caller))
-            except ContractError as error:
-                items.append(refused(error))
+        items = [(bytes(raw), caller) for raw in split_bulk(await request.body())]
         return cast("BulkRequest", cls.model_construct(root=items))
 
 

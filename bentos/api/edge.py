@@ -238,7 +238,7 @@ class Edge:
         self, engine: Engine, client: Caller, raw: bytes, arrived: float, tell: Tell | None = None
     ) -> Awaitable[bytes]:
         self._access.spend(client.name)
-        return engine.score(raw, arrived, tell, client)
+        return engine.score(raw, arrived, client, tell)
 
     @property
     def busy(self) -> bool:
@@ -278,7 +278,7 @@ class Edge:
 
     async def _explain(self, call: Call) -> None:
         self._access.spend(call.client.name)
-        answer = await explain(call.engine, call.raw)
+        answer = await explain(call.engine, call.client, call.raw)
         call.engine.metrics.count("requests_total", "/v1/explain", "200")
         await respond(call.send, 200, _encode(answer))
 

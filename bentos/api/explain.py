@@ -12,17 +12,21 @@ from typing import Any
 
 import numpy as np
 
+from bentos.base.caller import Caller
 from bentos.base.problem import Problem
 from bentos.base.work import Work
 from bentos.scoring.engine import Engine
 from bentos.scoring.scorer import vector
 
 
-async def explain(engine: Engine, raw: bytes) -> dict[str, Any]:
-    """Score, base value and every feature's SHAP value (log-odds), largest first."""
-    transaction, measures = engine.parse(raw)
-    scorer = engine.scorer
-    work = Work(transaction, asyncio.get_running_loop().create_future(), perf_counter(), measures)
+async def explain(engine: Engine, caller: Caller, raw: bytes) -> dict[str, Any]:
+    """Score, base value and every feature's SHAP value (log-odds), largest first.
+
+    The stated time counts, however old: a transaction is explained after it was decided.
+    """
+    asked = engine.parse(raw, caller._replace(replays=True))
+    transaction, scorer = asked.transaction, engine.scorer
+    work = Work.of(asked, asyncio.get_running_loop().create_future(), perf_counter())
     read = await scorer.reader.read([work])
     online, shortfall = read.online, read.shortfall
     line = scorer.scores.room.current
@@ -37,7 +41,7 @@ async def explain(engine: Engine, raw: bytes) -> dict[str, Any]:
     order = np.argsort(-np.abs(contributions[:-1]))
     names = scoring.model.manifest.features
     return {
-        "transaction_id": transaction.transaction_id,
+        "transaction_id": work.own_id,
         "fraud_score": float(scoring.model.score(rows)[0]),
         "model_version": scoring.version,
         "variant": variant,

@@ -16,6 +16,7 @@ SECONDS: Final = (
     0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.008, 0.015, 0.03, 0.05, 0.1, 0.25, 1.0,
 )  # fmt: skip
 SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+LATENESS: Final = (-300.0, -60.0, -5.0, 0.0, 1.0, 5.0, 60.0, 300.0, 900.0, 3600.0)
 SCORES: Final = tuple(step / 20 for step in range(1, 21))
 
 #: name: (help, label names). Names get the prefix tollgate_.
@@ -59,6 +60,11 @@ HISTOGRAMS: Final[dict[str, tuple[str, tuple[str, ...], Sequence[float]]]] = {
     "stage_seconds": ("Latency of scoring by stage (wall time)", ("stage",), SECONDS),
     "batch_size": ("Transactions in a micro-batch", (), SIZES),
     "score": ("Distribution of fraud scores", ("variant",), SCORES),
+    "event_lateness_seconds": (
+        "Seconds from the stated event time to its receipt, by client; below 0 its clock runs ahead",
+        ("client",),
+        LATENESS,
+    ),
 }
 
 Labels = tuple[str, ...]

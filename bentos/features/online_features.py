@@ -6,7 +6,7 @@ entity that each transaction names, all in one pipelined write: for the profile'
 timestamp, and the state, whose timestamp is in it. A profile that was written without its numbers side by
 side, by another program than `feature_repo.online_store`, is read value by value in a second round trip. A
 batch is decoded at once by compiled code (`bentos.features.row_loops`). Freshness is judged by each view's
-timestamp against the *transaction's event time*, never against the wall clock; a value past
+timestamp against *when the transaction was known*, which in a replay is its event time; a value past
 its ttl is served as null, exactly as a point-in-time join would.
 """
 
@@ -19,7 +19,7 @@ from typing import Final
 import numpy as np
 
 from bentos.features.declared_rows import DeclaredPart
-from bentos.features.row_loops import AGAIN, Floats, fill_profile, fill_rows
+from bentos.features.row_loops import AGAIN, Floats, Layout, Rows, fill_profile, fill_rows
 from bentos.wire.redis_connection import pack
 from bentos.wire.replies import Ints, Replies
 from fraud.contract.answer import FeatureStatus
@@ -84,13 +84,15 @@ def table_plan(project: str) -> FeaturePlan:
 class OnlineRows:
     """What a batch read brought, one row per transaction.
 
-    The packed state of the entity at place p (in ENTITIES) of row r is `words[ends[i] : ends[i + 1]]` with i
-    = p * rows + r, without a word where there is none to use; `profiles` is rows x profile features in the
-    vector's order, NaN where null, and `inputs` those of its columns that request-time features read.
-    `status` and `timestamps` (microseconds since 1970 UTC, as stored) are per row and view, by view name;
-    rows may share a status. `own` is what own features are made of, where any are declared. `unanswered`
-    counts the reads that got no reply, or none that can be used. `again` are the rows and places of profiles
-    to be read value by value; they count as timed out until then.
+    The packed state of the entity at place p (in ENTITIES) of row r is
+    `words[ends[i] : ends[i + 1]]` with i = p * rows + r, without a word where there is none to use;
+    `profiles` is rows x profile features in the vector's order, NaN where null, and
+    `inputs` those of its columns that request-time features read. `status` and `timestamps`
+    (microseconds since 1970 UTC, as stored) are per row and view, by view name; rows may share a status.
+    What is known by `known_us` has been seen: no state read is newer. `own` is what own features are made
+    of, where any are declared. `unanswered` counts the reads that got no reply, or none that can be used.
+    `again` are the rows and places of profiles to be read value by value; they count as timed out until
+    then.
     """
 
     words: Ints
@@ -99,6 +101,7 @@ class OnlineRows:
     inputs: Floats
     status: list[dict[str, FeatureStatus]]
     timestamps: list[dict[str, int]]
+    known_us: list[int]
     unanswered: int = 0
     again: Sequence[tuple[int, int]] = ()
     own: DeclaredPart | None = None
@@ -129,6 +132,7 @@ class OnlineRows:
             self.inputs[chosen],
             [self.status[row] for row in chosen],
             [self.timestamps[row] for row in chosen],
+            [self.known_us[row] for row in chosen],
             self.unanswered,
             own=None if self.own is None else self.own.take(chosen),
         )
@@ -198,6 +202,7 @@ class OnlineFeatures:
         #: Views have their columns in order of name, as the decision log keeps them.
         self._names = tuple(sorted(view.name for view in views))
         self._columns = np.array([self._names.index(view.name) for view in views])
+        self._layout = Layout(self._widths, self._ttl_us, self._columns, self._inputs)
         self._status_of: dict[bytes, dict[str, FeatureStatus]] = {}
 
     def commands(self, transactions: Sequence[Transaction]) -> list[bytes]:
@@ -220,12 +225,13 @@ class OnlineFeatures:
         ]
 
     def rows(
-        self, transactions: Sequence[Transaction], event_us: Sequence[int], replies: Replies, first: int = 0
+        self, transactions: Sequence[Transaction], known_us: Sequence[int], replies: Replies, first: int = 0
     ) -> OnlineRows:
         """Rows from the replies that arrived in time, those to `commands` from `first` on.
 
-        `event_us` are the transactions' event times in microseconds. A reply that is an error
-        counts as timed out: the feature store could not answer for it.
+        `known_us` is when each transaction was known, microseconds UTC; it is later in the rows where a
+        state is newer. A reply that is an error counts as timed out: the feature store could not answer
+        for it.
         """
         count, views = len(transactions), len(self._names)
         named = bytes(
@@ -237,11 +243,11 @@ class OnlineFeatures:
         ends = np.empty(len(named) + 1, dtype=np.int64)
         codes = np.empty((count, views), dtype=np.uint8)
         moments = np.empty((count, views), dtype=np.int64)
+        known = np.array(known_us, dtype=np.int64)
         unanswered = fill_rows(
             np.frombuffer(replies.data, np.uint8), replies.begins, first,
             np.frombuffer(named, np.uint8).reshape(count, len(self._keys)),
-            np.array(event_us, dtype=np.int64), self._widths, self._ttl_us, self._columns, self._inputs,
-            profiles, inputs, words, ends, codes, moments,
+            self._layout, Rows(profiles, inputs, words, ends, codes, moments, known),
         )  # fmt: skip
         again: list[tuple[int, int]] = []
         if AGAIN in (cases := codes.tobytes()):
@@ -254,6 +260,7 @@ class OnlineFeatures:
             inputs,
             [self._status(cases[at : at + views]) for at in range(0, len(cases), views)],
             [self._timestamps(row) for row in moments.tolist()],
+            known.tolist(),
             unanswered,
             again,
         )
@@ -266,7 +273,7 @@ class OnlineFeatures:
             commands.append(reader.profile_command(getattr(transactions[row], reader.key)))
         return commands
 
-    def complete(self, online: OnlineRows, event_us: Sequence[int], replies: Replies) -> None:
+    def complete(self, online: OnlineRows, replies: Replies) -> None:
         """Put the replies to `profile_commands` where they belong."""
         data = np.frombuffer(replies.data, np.uint8)
         for reply, (row, place) in enumerate(online.again):
@@ -283,7 +290,7 @@ class OnlineFeatures:
                 del online.timestamps[row][view.name]
             else:
                 online.timestamps[row][view.name] = moment
-                if event_us[row] - moment > view.ttl_us:
+                if online.known_us[row] - moment > view.ttl_us:
                     found = "stale"
             if found == "fresh":
                 online.profiles[row, first : first + width] = values

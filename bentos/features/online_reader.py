@@ -33,13 +33,14 @@ _LEAST_SECONDS: Final = 0.002
 class Read:
     """What a read brought: the batch's rows, and why they are not complete (None: they are).
 
-    The first of `replies` are those to the commands that went out first; `ask` asks a second question,
-    within what is left of the deadline.
+    The first of `replies` are those to the commands that went out first, and from `last` on to those that
+    went out last; `ask` asks a second question, within what is left of the deadline.
     """
 
     online: OnlineRows
     shortfall: str | None
     replies: Replies
+    last: int
     ask: Callable[[list[bytes]], Awaitable[Replies]]
 
 
@@ -56,33 +57,33 @@ class OnlineReader:
         self.plans = PlanRoom(chosen)
         self.breaker = CircuitBreaker(failures=3)
 
-    async def read(self, batch: Sequence[Work], first: list[bytes] | None = None) -> Read:
-        """The rows of `batch`. The commands `first` go out before the features, in the same write."""
+    async def read(
+        self, batch: Sequence[Work], first: Sequence[bytes] = (), last: Sequence[bytes] = ()
+    ) -> Read:
+        """The rows of `batch`. The commands `first` go out before the features, and `last` behind them, in
+        the same write."""
         features, until = self.plans.features, self._until()  # one plan for the question and its answer
-        commands = first or []
-        before = len(commands)
         part: DeclaredPart | None = None
         behind: list[bytes] = []
         if self.own is not None:
             behind, part = self.own.begin(batch)
-        replies, shortfall = await self._ask(batch, features, commands, behind)
-        online, shortfall = await self._rows(batch, features, replies, before, shortfall, until)
+        asked = features.commands([work.transaction for work in batch])
+        commands = [*first, *asked, *behind, *last]
+        replies, shortfall = await self._ask(commands)
+        online, shortfall = await self._rows(batch, features, replies, len(first), shortfall, until)
         if self.own is not None and part is not None:
-            self.own.fill(part, [work.event_us for work in batch], replies, len(commands) - len(behind))
+            at = [1000 * work.event_ms for work in batch]
+            self.own.fill(part, at, replies, len(first) + len(asked))
             online.add(part)
-        return Read(online, shortfall, replies, partial(self._ask_again, until=until))
+        ask = partial(self._ask_again, until=until)
+        return Read(online, shortfall, replies, len(commands) - len(last), ask)
 
     def _until(self) -> float:
         """When what is asked now has to be there."""
         return asyncio.get_running_loop().time() + self._deadline
 
-    async def _ask(
-        self, batch: Sequence[Work], features: OnlineFeatures, commands: list[bytes], behind: list[bytes]
-    ) -> tuple[Replies, str | None]:
-        """The replies to `commands`, to the feature reads of `batch`, which become part of them, and to those
-        of its own features, `behind` them, as far as they came."""
-        commands += features.commands([work.transaction for work in batch])
-        commands += behind
+    async def _ask(self, commands: list[bytes]) -> tuple[Replies, str | None]:
+        """The replies to `commands`, as far as they came, and why not all did."""
         if not self.breaker.allows():
             return NO_REPLIES, "features:breaker_open"
         try:
@@ -103,13 +104,13 @@ class OnlineReader:
         shortfall: str | None, until: float,
     ) -> tuple[OnlineRows, str | None]:  # fmt: skip
         """The rows in the replies from `first` on, and why they are not complete."""
-        transactions, event_us = [work.transaction for work in batch], [work.event_us for work in batch]
-        online = features.rows(transactions, event_us, replies, first)
+        transactions, known_us = [work.transaction for work in batch], [work.known_us for work in batch]
+        online = features.rows(transactions, known_us, replies, first)
         if online.again:
             self._metrics.count("profiles_read_again_total", by=len(online.again))
             commands = features.profile_commands(transactions, online)
             found = await self._ask_again(commands, until)
-            features.complete(online, event_us, found)
+            features.complete(online, found)
             if len(found) < len(commands) or found.gaps:
                 shortfall = shortfall or "features:timeout"
         return online, shortfall or _refused(online)

@@ -3,27 +3,29 @@
 Values are Feast's own bytes: a velocity state is bytes (tag, length, bytes), a timestamp is two
 varints, a profile value is a double (tag byte and eight bytes) or another number; but of a profile the
 copy is read that has all numbers side by side, if it is of the profile's timestamp. Freshness is judged
-by each view's timestamp against the *transaction's event time*; a state's is its version, which is what
+by each view's timestamp against when the transaction was known; a state's is its version, which is what
 whoever writes it gives Feast as the view's.
 """
 
 from __future__ import annotations
 
 from math import nan
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bentos.wire.replies import ARRAY, BULK, Bytes, Ints
 from fraud.state.last_seen import NEVER
-from fraud.state.layout import LEAST_BYTES, STATE_VERSION, VERSION
+from fraud.state.layout import LATENESS_MS, LEAST_BYTES, STATE_VERSION, VERSION
 from machine.compiled import compiled
 
 Floats = NDArray[np.float64]
 
 #: How a view's values may be used; an index in `fraud.contract.answer`'s words for it.
 FRESH, MISSING, STALE, TIMEOUT, AGAIN = range(5)
+#: A state that is newer than a transaction by more is of another time, such as that of a replay.
+_MOST_AHEAD: Final = 1000 * LATENESS_MS
 #: No such value: nothing is stored, or what is stored cannot be read.
 _NONE: Final = -1
 _ZERO, _MINUS = ord("0"), ord("-")
@@ -121,13 +123,6 @@ def _copy(source: Bytes, target: Bytes) -> None:
 
 
 @compiled
-def _judge(moment: int, event_us: int, ttl_us: int) -> int:
-    if moment == NEVER:
-        return MISSING
-    return STALE if event_us - moment > ttl_us else FRESH
-
-
-@compiled
 def _element(data: Bytes, at: int) -> tuple[int, int, int]:
     """Where the bytes of a reply's element at `at` begin, how many they are (-1: none), and where the next
     element begins."""
@@ -140,24 +135,50 @@ def _element(data: Bytes, at: int) -> tuple[int, int, int]:
     return start, _NONE, at + 1
 
 
+class Layout(NamedTuple):
+    """How a batch's rows are laid out. A profile has `widths[place]` values; each entity has two views, its
+    profile and its state: `ttl_us` is by view, and view v has the column `columns[v]` of codes and moments.
+    `chosen` are the columns of profiles that request-time features read."""
+
+    widths: Ints
+    ttl_us: Ints
+    columns: Ints
+    chosen: Ints
+
+
+class Rows(NamedTuple):
+    """Room for a batch's rows, as `OnlineRows` has them. `known_us` is when each transaction was known."""
+
+    profiles: Floats
+    inputs: Floats
+    words: Ints
+    ends: Ints
+    codes: Bytes
+    moments: Ints
+    known_us: Ints
+
+
 @compiled
-def fill_rows(
-    data: Bytes, begins: Ints, first: int, named: Bytes, event_us: Ints, widths: Ints, ttl_us: Ints,
-    columns: Ints, chosen: Ints,
-    profiles: Floats, inputs: Floats, words: Ints, ends: Ints, codes: Bytes, moments: Ints,
-) -> int:  # fmt: skip
-    """Decode a batch; returns how many reads got no reply, or none that can be used.
+def _judge(moment: int, known_us: int, ttl_us: int) -> int:
+    if moment == NEVER:
+        return MISSING
+    return STALE if known_us - moment > ttl_us else FRESH
+
+
+@compiled
+def fill_rows(data: Bytes, begins: Ints, first: int, named: Bytes, layout: Layout, into: Rows) -> int:
+    """Decode a batch into its rows; returns how many reads got no reply, or none that can be used.
 
     Replies from `first` on are by row, and in it by place of each entity that is `named[row, place]`. One
     holds the profile's values side by side (`stores.redis_layout.encode_row`), the profile's timestamp, the
-    state. The `widths[place]` profile values go side by side into `profiles[row]`, NaN where
-    null, and those of the columns `chosen` into `inputs` as well. The state of entity p in row r goes to
-    `words[ends[i] : ends[i + 1]]` with i = p * rows + r: nothing if there is none to use. Each entity has
-    two views, its profile and its state: `ttl_us` is by view, and view v's code and moment (microseconds;
-    NEVER: none) go to column `columns[v]` of `codes` and `moments`. A profile whose values side by side are
-    not those of its timestamp has the code AGAIN.
+    state. A profile's values go side by side into its row, NaN where null, and those of the columns
+    `chosen` into `inputs` as well. The state of entity p in row r goes to `words[ends[i] : ends[i + 1]]`
+    with i = p * rows + r: nothing if there is none to use. A view without a moment has NEVER. A profile
+    whose values side by side are not those of its timestamp has the code AGAIN. Where a state is newer
+    than the transaction was known, it was known just then: hosts' clocks differ.
     """
-    rows = len(named)
+    rows, widths, columns = len(named), layout.widths, layout.columns
+    words, ends, codes, moments, known = into.words, into.ends, into.codes, into.moments, into.known_us
     which = np.empty(named.shape, np.int64)
     for row in range(rows):
         for place in range(len(widths)):
@@ -172,7 +193,7 @@ def fill_rows(
         profile, state = columns[2 * place], columns[2 * place + 1]
         for row in range(rows):
             ends[place * rows + row] = end
-            values = profiles[row, column : column + width]
+            values = into.profiles[row, column : column + width]
             values[:] = nan
             moments[row, profile] = moments[row, state] = NEVER
             reply = which[row, place]
@@ -187,7 +208,7 @@ def fill_rows(
             numbers, size, at = _element(data, at)
             start, length, at = _element(data, at)
             moment = moments[row, profile] = _microseconds(data, start, length)
-            code = _judge(moment, event_us[row], ttl_us[2 * place])
+            code = _judge(moment, known[row], layout.ttl_us[2 * place])
             if code == FRESH:
                 if size == 8 + 8 * width and data[numbers : numbers + 8].view(np.int64)[0] == moment:
                     _copy(data[numbers + 8 : numbers + size], values.view(np.uint8))
@@ -197,15 +218,17 @@ def fill_rows(
             start, length, at = _element(data, at)
             start, length = _state(data, start, length)
             moment = moments[row, state] = _moment(data, start, length)
-            code = codes[row, state] = _judge(moment, event_us[row], ttl_us[2 * place + 1])
+            if known[row] < moment <= known[row] + _MOST_AHEAD:
+                known[row] = moment
+            code = codes[row, state] = _judge(moment, known[row], layout.ttl_us[2 * place + 1])
             if code == FRESH:
                 _copy(data[start : start + length], room[8 * end : 8 * end + length])
                 end += length >> 3
         column += width
     ends[len(widths) * rows] = end
     for row in range(rows):
-        for number in range(len(chosen)):
-            inputs[row, number] = profiles[row, chosen[number]]
+        for number in range(len(layout.chosen)):
+            into.inputs[row, number] = into.profiles[row, layout.chosen[number]]
     return unanswered
 
 

@@ -152,10 +152,10 @@ def log_row(
 ) -> tuple[object, ...]:
     """One decision as the log's fields, from transaction_id to decided_at. Statuses and timestamps are in
     order of their views' names."""
-    transaction, event_us = work.transaction, work.event_us
+    transaction = work.transaction
     return (
-        transaction.transaction_id, work.client, event_us, event_us,
-        transaction.customer_id, transaction.card_id,
+        transaction.transaction_id, work.client, work.event_ms * 1000, work.known_us, work.stated_ms * 1000,
+        work.lateness_ms, work.replayed, work.overlaid, transaction.customer_id, transaction.card_id,
         transaction.merchant_id, transaction.terminal_id, transaction.device_id, transaction.ip,
         work.amount_minor, transaction.currency, work.amount_reference, transaction.channel,
         transaction.merchant_category, transaction.country, transaction.latitude, transaction.longitude,

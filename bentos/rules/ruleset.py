@@ -36,6 +36,7 @@ _NAME: Final = re.compile(r"[a-z][a-z0-9_]{1,63}")
 _TEXT_FIELDS: Final = frozenset(FIELDS) - {"amount", "event_time", "latitude", "longitude"}
 _NUMBER_FIELDS: Final = frozenset({"amount", "latitude", "longitude"})
 _FIELDS: Final = _TEXT_FIELDS | _NUMBER_FIELDS
+_LATENESS: Final = "lateness_seconds"
 _KNOWN_FUNCTIONS: Final = frozenset(
     {"size", "contains", "startsWith", "endsWith", "matches", "double", "int", "string"}
 )
@@ -135,14 +136,16 @@ class RuleSet:
         amount_reference: int,
         vector: npt.NDArray[np.float64],
         score: float | None,
+        lateness_seconds: float = 0.0,
     ) -> list[Rule]:
         """The rules that hold, in the file's order. A rule that fails to evaluate does not hold.
 
-        `vector` is one served row.
+        `vector` is one served row; `lateness_seconds` is how long after its stated time the transaction was
+        received.
         """
         if not self._compiled:
             return []
-        values: dict[str, Any] = {"score": score}
+        values: dict[str, Any] = {"score": score, _LATENESS: lateness_seconds}
         for name in self._texts:
             values[name] = getattr(transaction, name)
         for name in self._numbers:
@@ -185,7 +188,7 @@ def _compile(rule: Rule, problems: list[str], names: _Names) -> _Compiled | None
         reason = str(error).partition("ERROR: ")[2].splitlines()
         problems.append(f"{where}: {reason[0] if reason else 'cannot be parsed'}")
         return None
-    known = names.texts | names.numbers | names.flags | names.features.keys() | {"score"}
+    known = names.texts | names.numbers | names.flags | names.features.keys() | {"score", _LATENESS}
     unknown = [name for name in program.variables() if name not in known]
     strange = [
         name
@@ -199,7 +202,7 @@ def _compile(rule: Rule, problems: list[str], names: _Names) -> _Compiled | None
     # A rule that tests for null sees missing values; any other is passed over when one is missing.
     needs = () if re.search(r"\bnull\b", rule.when) else tuple(program.variables())
     variables = tuple(program.variables())
-    numeric = names.numbers | names.features.keys() | {"score"}
+    numeric = names.numbers | names.features.keys() | {"score", _LATENESS}
     conditions = tuple(condition for condition in _necessary(rule.when) if condition[0] in numeric)
     compiled = _Compiled(rule, program.execute, variables, needs, conditions)
     # A dry run with plausible values finds type errors now and not at three in the morning.
@@ -207,7 +210,7 @@ def _compile(rule: Rule, problems: list[str], names: _Names) -> _Compiled | None
         [*names.numbers, *names.features], 1.0
     )
     sample |= dict.fromkeys(names.flags, True)
-    sample["score"] = 0.5
+    sample |= {"score": 0.5, _LATENESS: 0.5}
     try:
         result = program.execute({name: sample[name] for name in program.variables()})
     except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:

@@ -12,16 +12,17 @@ from datetime import UTC, datetime
 from functools import partial
 from time import perf_counter
 
-from bentos.base.caller import LOCAL, Asked, Caller
+from bentos.base.caller import Caller
 from bentos.base.guarded import guarded
-from bentos.base.metrics import Metrics
+from bentos.base.metrics import Histogram, Metrics
 from bentos.base.problem import Problem, refused
-from bentos.base.work import Work
+from bentos.base.work import Asked, Work
 from bentos.base.worker_metrics import WorkerMetrics
 from bentos.log.labels import LabelStore, Reporter, parse_labels, read_summary
 from bentos.scoring.batcher import IN_TIME, MicroBatcher, Overloaded
 from bentos.scoring.scorer import Scorer
-from fraud.contract.transaction import ContractError, Transaction, parse_measured
+from fraud.contract.times import event_time, replayed_time
+from fraud.contract.transaction import ContractError, parse_measured
 from machine.beside import start_beside
 from machine.garbage import settle
 from machine.processors import OwnProcessor, own_processor
@@ -70,6 +71,8 @@ class Engine:
         self.bulk: MicroBatcher[Work] = MicroBatcher(
             self.scorer.run, size=max(128, chosen.serve.batch), in_flight=1, queue=BULK_QUEUE
         )
+        self._late_ms = round(1000 * chosen.serve.late_seconds)
+        self._strict = chosen.serve.off_clock == "refuse"
         self._workers = WorkerMetrics(self.metrics, open_run_folder(chosen.run))
         self._ticker: asyncio.Task[None] | None = None
         self._converter: subprocess.Popen[bytes] | None = None
@@ -111,35 +114,42 @@ class Engine:
         """Whether this worker can take transactions (with or without Redis and a model)."""
         return self._ticker is not None and not self._ticker.done()
 
-    def parse(self, raw: bytes) -> tuple[Transaction, tuple[int, int]]:
-        """A valid transaction and its `measures`, as `Work` takes them; raise `Problem`."""
+    def parse(self, raw: bytes, caller: Caller) -> Asked:
+        """A valid transaction of `caller`, with the time that counts; raise `Problem`."""
+        received_us = time.time_ns() // 1000
         try:
-            transaction, event_ms, minor, _ = parse_measured(raw, now_ms=time.time_ns() // 1_000_000)
+            transaction, stated_ms, minor, _ = parse_measured(raw)
+            if caller.replays:
+                counts = replayed_time(stated_ms, received_us // 1000)
+            else:
+                counts = event_time(stated_ms, received_us // 1000, self._late_ms, refuse=self._strict)
+                self._lateness(caller.name).observe(received_us / 1e6 - stated_ms / 1e3)
         except ContractError as error:
             raise refused(error) from None
-        return transaction, (event_ms, minor)
+        return Asked(transaction, stated_ms, minor, counts, caller, received_us)
+
+    def _lateness(self, client: str) -> Histogram:
+        return self.metrics.histogram("event_lateness_seconds", client)
 
     def submit(
         self,
-        transaction: Transaction,
+        asked: Asked,
         arrived: float,
         batcher: MicroBatcher[Work] | None = None,
         tell: Tell | None = None,
-        measures: tuple[int, int] | None = None,
-        caller: Caller = LOCAL,
     ) -> asyncio.Future[bytes]:
         """Queue a transaction; the future is its answer's JSON or raises `Problem`.
 
         `arrived` is `perf_counter` when its request did. A repeated request that is under way
         joins the first one. `tell` is called with the future once it is done, perhaps before this
-        returns; if this raises, it is not. `measures` as in `Work`.
+        returns; if this raises, it is not.
         """
-        if transaction.attributes is not None:
+        if asked.transaction.attributes is not None:
             try:
-                self._declared.admit(transaction)
+                self._declared.admit(asked.transaction)
             except ContractError as error:
                 raise refused(error) from None
-        work = Work(transaction, asyncio.get_running_loop().create_future(), arrived, measures, caller)
+        work = Work.of(asked, asyncio.get_running_loop().create_future(), arrived)
         work.tell = tell
         stages = self.scorer.stages
         stages.parsed(perf_counter() - arrived)
@@ -160,7 +170,7 @@ class Engine:
         work.refuse(_overloaded(Overloaded(IN_TIME)))
 
     def score(
-        self, raw: bytes, arrived: float, tell: Tell | None = None, caller: Caller = LOCAL
+        self, raw: bytes, arrived: float, caller: Caller, tell: Tell | None = None
     ) -> asyncio.Future[bytes]:
         """Queue one transaction's JSON; the future is its answer's, and it or this call raises `Problem`.
 
@@ -170,19 +180,15 @@ class Engine:
             self.batcher.check()
         except Overloaded as error:
             raise _overloaded(error) from None
-        transaction, measures = self.parse(raw)
-        return self.submit(transaction, arrived, tell=tell, measures=measures, caller=caller)
+        return self.submit(self.parse(raw, caller), arrived, tell=tell)
 
-    async def score_many(self, items: Sequence[Asked | Problem]) -> list[bytes]:
-        """Per item the answer's JSON, or the error's: no item fails its neighbours."""
+    async def score_many(self, items: Sequence[tuple[bytes, Caller]]) -> list[bytes]:
+        """Per transaction's JSON the answer's, or the error's: no item fails its neighbours."""
         arrived = perf_counter()
         futures: list[asyncio.Future[bytes] | Problem] = []
-        for item in items:
-            if isinstance(item, Problem):
-                futures.append(item)
-                continue
+        for raw, caller in items:
             try:
-                futures.append(self.submit(item.transaction, arrived, self.bulk, caller=item.caller))
+                futures.append(self.submit(self.parse(raw, caller), arrived, self.bulk))
             except Problem as problem:
                 futures.append(problem)
         results = []

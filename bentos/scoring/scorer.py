@@ -29,6 +29,8 @@ from bentos.effects.outbox import Effect
 from bentos.features.declared_rows import DeclaredRows
 from bentos.features.online_features import OnlineRows
 from bentos.features.online_reader import OnlineReader, Read
+from bentos.features.overlay import Overlay
+from bentos.features.recent_events import RecentEvents
 from bentos.features.warm_up import warm_up
 from bentos.log.decision_log import DecisionLog, log_row
 from bentos.log.heads import Heads
@@ -41,8 +43,8 @@ from bentos.wire.breaker import STATES
 from fraud.contract.answer import Answer, Decision
 from fraud.decision.decide import decide
 from fraud.decision.rules import Rule
-from fraud.features.on_demand import packed_rows
-from fraud.features.request import request_values
+from fraud.features.on_demand import packed_rows, request_rows
+from fraud.features.request import TIME_COLUMNS, request_values
 from stores.event_log import partition_of
 from stores.keys import open_keys
 from stores.models import Floats
@@ -58,11 +60,14 @@ class Scorer:
 
     def __init__(self, chosen: Settings, metrics: Metrics, stages: Stages) -> None:
         self._partitions = chosen.event_log.partitions
+        self._clock_us = 0
         self.metrics = metrics
         self.stages = stages
         self.keys = open_keys(chosen)
         self.once = Once(chosen, metrics, self.keys.seal("answers"))
         self.reader = OnlineReader(chosen, metrics)
+        self.recent = RecentEvents(chosen.feast.project, chosen.serve.burst_seconds)
+        self.overlay = Overlay(self.recent)
         self.scores = ModelScores(chosen)
         self.rules = RuleRoom(Path(chosen.serve.rules_file) if chosen.serve.rules_file else None)
         heads = Heads(chosen.serve.heads, self.keys.seal("heads"), chosen.home)
@@ -101,6 +106,7 @@ class Scorer:
                 self.once.finished(work)
 
     async def _run(self, batch: list[Work], watch: Watch) -> None:
+        self._put_in_order(batch)
         claimed, found = await self._claim_and_read(batch)
         kept, online = claimed.to_decide, found.online
         watch.passed("features", kept, found.shortfall)
@@ -112,7 +118,7 @@ class Scorer:
             return
 
         shortfalls = [found.shortfall] if found.shortfall else []
-        matrix = vector(kept, online, self.reader.own)
+        matrix = vector(kept, online, self.reader.own, self.recent)
         watch.passed("vector")
         remote = await self.scores.ask(matrix, shortfalls)
         with await self.once.turn(claimed) as turn:
@@ -125,15 +131,28 @@ class Scorer:
             if kept:
                 self._decide(kept, online, matrix, remote, shortfalls, watch)
 
+    def _put_in_order(self, batch: Sequence[Work]) -> None:
+        """Say when each was known: strictly one after the other, but where the past is replayed."""
+        clock = max(self._clock_us, time.time_ns() // 1000)
+        for work in batch:
+            if not work.replayed:
+                clock += 1
+                work.known_us = clock
+        self._clock_us = clock
+
     async def _claim_and_read(self, batch: list[Work]) -> tuple[Claimed, Read]:
         """Claim the batch's ids and read its features, in one round trip: what is left to decide, with
         its rows.
         """
-        # More that is to travel with the features goes behind the claims, whose replies come first.
-        found = await self.reader.read(batch, self.once.claims(batch))
+        noted = self.recent.note(batch)
+        found = await self.reader.read(batch, self.once.claims(batch), noted.commands)
         claimed = await self.once.settle(batch, found.replies, found.ask)
+        before = self.recent.before(batch, noted, found.replies, found.last)
         if len(claimed.places) < len(batch):
             found.online = found.online.take(claimed.places)
+            before = {row: before[place] for row, place in enumerate(claimed.places) if place in before}
+        if before:
+            self.overlay.put(claimed.to_decide, found.online, before)
         return claimed, found
 
     def _decide(
@@ -160,7 +179,9 @@ class Scorer:
         ruleset, breaker = self.rules.current, self.rules.breaker
         errors = ruleset.errors
         every = [
-            ruleset.hits(work.transaction, work.amount_reference, matrix[place], scores[place])
+            ruleset.hits(
+                work.transaction, work.amount_reference, matrix[place], scores[place], work.lateness_seconds
+            )
             for place, work in enumerate(batch)
         ]
         if ruleset.errors > errors:
@@ -204,6 +225,8 @@ class Scorer:
             degraded = shared
             if "stale" in status.values():
                 degraded = shared + [f"stale:{view}" for view, state in status.items() if state == "stale"]
+            if work.asked is not None and work.asked.time.remark is not None:
+                degraded = [*degraded, work.asked.time.remark]
             factors = self._factors(scoring, matrix[place : place + 1], hits, decision)
             variant = scored.variants[place]
             latency = round((perf_counter() - work.arrived) * 1000, 3)
@@ -229,7 +252,7 @@ class Scorer:
             batch_effects = [
                 Effect(
                     work.key, value, partition_of(work.transaction.customer_id, self._partitions),
-                    work.canonical,
+                    work.event(),
                 )
                 for work, value in zip(batch, values, strict=True)
             ]  # fmt: skip
@@ -289,12 +312,30 @@ class Scorer:
         await self.stages.close()
 
 
-def vector(batch: Sequence[Work], online: OnlineRows, declared: DeclaredRows | None = None) -> Floats:
-    """The rows of `batch` in the order of the served vector."""
-    requests = [
-        request_values(work.transaction, work.event_us // 1000, work.amount_reference) for work in batch
-    ]
+def vector(
+    batch: Sequence[Work],
+    online: OnlineRows,
+    declared: DeclaredRows | None = None,
+    recent: RecentEvents | None = None,
+) -> Floats:
+    """The rows of `batch` in the order of the served vector; the works then know the times at which they
+    count, and `recent` those of works that count later than they were noted."""
+    requests = request_rows(
+        [
+            request_values(
+                work.transaction, work.event_ms, work.amount_reference, work.lateness_ms, work.identity
+            )
+            for work in batch
+        ]
+    )
     own = packed_rows(online.words, online.ends, requests, online.inputs)
+    for work, (event_ms, lateness_ms), known_us in zip(
+        batch, requests[:, TIME_COLUMNS].tolist(), online.known_us, strict=True
+    ):
+        if work.event_ms != event_ms or work.known_us != known_us:
+            work.event_ms, work.lateness_ms, work.known_us = event_ms, lateness_ms, known_us
+            if recent is not None:
+                recent.moved(work)
     standard = np.concatenate((online.profiles, own), axis=1)
     if declared is None or online.own is None:
         return standard

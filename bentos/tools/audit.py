@@ -97,6 +97,8 @@ def rows_as_records(table: pa.Table) -> Iterator[bytes]:
         column = table.column(name)
         if name in TIMES:
             column = column.cast(pa.int64())
+        elif COLUMNS[name] == "times":
+            column = column.cast(pa.list_(pa.int64()))
         elif COLUMNS[name] == "times by name":
             column = pa.chunked_array(
                 [chunk.cast(pa.map_(pa.string(), pa.int64())) for chunk in column.chunks],

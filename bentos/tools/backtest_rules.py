@@ -58,14 +58,15 @@ class Backtest:
     changes: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
-def _rows(table: pa.Table) -> Iterator[tuple[Transaction, int, float | None, str | None]]:
+def _rows(table: pa.Table) -> Iterator[tuple[Transaction, int, float | None, str | None, float]]:
     columns = {name: table.column(name).to_pylist() for name in TRANSACTION_FIELDS}
     attributes = table.column("attributes").to_pylist()
     extra = [
         table.column(name).to_pylist()
         for name in ("event_timestamp", "amount_minor", "amount_reference", "score", "model_version")
     ]
-    for row, (event, minor, reference, score, version) in enumerate(zip(*extra, strict=True)):
+    extra.append(_lateness_seconds(table))
+    for row, (event, minor, reference, score, version, late) in enumerate(zip(*extra, strict=True)):
         values = {name: columns[name][row] for name in TRANSACTION_FIELDS}
         amount = decimal_amount(minor, values["currency"])
         given = attributes_of(attributes[row])
@@ -74,7 +75,17 @@ def _rows(table: pa.Table) -> Iterator[tuple[Transaction, int, float | None, str
             reference,
             score,
             version,
+            late,
         )
+
+
+def _lateness_seconds(table: pa.Table) -> list[float]:
+    """How long after its stated time each transaction was received, 0 in a replay."""
+    known, stated = (
+        table.column(name).cast(pa.int64()).to_numpy() for name in ("created_timestamp", "stated_timestamp")
+    )
+    replayed = table.column("replayed").to_numpy(zero_copy_only=False).astype(bool)
+    return [float(seconds) for seconds in np.where(replayed, 0.0, (known - stated) / 1e6)]
 
 
 def _vectors(table: pa.Table) -> npt.NDArray[np.float64]:
@@ -97,13 +108,13 @@ def backtest(
     for path in files:
         table = pq.read_table(path, partitioning=None)
         vectors = _vectors(table)
-        for row, (transaction, reference, score, version) in enumerate(_rows(table)):
+        for row, (transaction, reference, score, version, late) in enumerate(_rows(table)):
             if version not in thresholds:
                 thresholds[version] = _thresholds(home, version)
             fraud = transaction.transaction_id in frauds
-            hits = candidate.hits(transaction, reference, vectors[row], score)
+            hits = candidate.hits(transaction, reference, vectors[row], score, late)
             before = decide(
-                score, thresholds[version], live.hits(transaction, reference, vectors[row], score)
+                score, thresholds[version], live.hits(transaction, reference, vectors[row], score, late)
             )
             after = decide(score, thresholds[version], hits)
             result.rows += 1

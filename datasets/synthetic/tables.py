@@ -15,7 +15,7 @@ from datasets.synthetic.rows import ATM, KINDS, NONE, STEALTHY, Array, Floats, I
 from datasets.synthetic.world import CITY_COUNTRY, World
 from fraud.contract.money import MINOR_DIGITS, reference_cents
 from fraud.contract.transaction import CHANNELS
-from stores.lake import TIMESTAMP, TRANSACTION_SCHEMA
+from stores.lake import LATER_COLUMNS, TIMESTAMP, TRANSACTION_SCHEMA
 
 _CURRENCIES: Final = tuple(sorted(set(CURRENCY_OF.values())))
 _DIGITS: Final = np.array([MINOR_DIGITS[code] for code in _CURRENCIES])
@@ -56,7 +56,7 @@ def transaction_columns(world: World, rows: Rows, prefix: str, rng: np.random.Ge
         "latitude": pa.array(np.round(rows.latitude, 5), from_pandas=True),
         "longitude": pa.array(np.round(rows.longitude, 5), from_pandas=True),
         "ingest_seq": pa.array(np.arange(count)),
-        "attributes": pa.nulls(count, pa.string()),
+        **{name: pa.nulls(count, TRANSACTION_SCHEMA.field(name).type) for name in LATER_COLUMNS},
     }
     return pa.table([columns[name] for name in TRANSACTION_SCHEMA.names], schema=TRANSACTION_SCHEMA)
 

@@ -70,6 +70,11 @@ ENTITIES: Final = (
 )
 ENTITY_BY_NAME: Final = {entity.name: entity for entity in ENTITIES}
 
+#: What one person has: its payments come one after the other, and are few. A transaction counts no earlier
+#: than what these did before, and serving lays the payments of the last seconds over their states. Shops,
+#: terminals and addresses serve many at once, whose clocks and ways differ.
+PERSONAL: Final = ("customer", "card")
+
 #: Attributes that a state can remember, and the contract field each comes from.
 TRACKED_FIELDS: Final = {
     "customer": "customer_id",

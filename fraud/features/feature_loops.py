@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from fraud.features.entities import ENTITIES, TRACKED_FIELDS, VELOCITY_TTL, WINDOWS
+from fraud.features.entities import ENTITIES, PERSONAL, TRACKED_FIELDS, VELOCITY_TTL, WINDOWS
 from fraud.features.feature_list import (
     DAY_AT,
     HOUR_AT,
@@ -26,6 +26,7 @@ from fraud.state.window_loops import (
     Figures,
     Floats,
     Ints,
+    counted_at,
     new_figures,
     read_state,
     seconds_since,
@@ -43,6 +44,7 @@ EARTH_KM: Final = 6371.0088
 # Columns of the requests.
 _FIELDS: Final = tuple(REQUEST_FIELDS)
 _AT, _AMOUNT, _LOCATION = (_FIELDS.index(name) for name in ("event_ms", "amount_reference", "location"))
+_LATENESS, _OWN = _FIELDS.index("lateness_ms"), _FIELDS.index("transaction_key")
 _CHANNEL, _CATEGORY, _COUNTRY, _CURRENCY = (
     _FIELDS.index(f"{name}_code") for name in ("channel", "category", "country", "currency")
 )
@@ -87,6 +89,7 @@ _NEW_AT: Final = tuple(
     [feature.name.startswith(f"{entity.name}_new_") for feature in entity_features(entity)].index(True)
     for entity in ENTITIES
 )
+_PERSONAL: Final = tuple(entity.name in PERSONAL for entity in ENTITIES)
 
 assert tuple(TRACKED_FIELDS) == tuple(
     name.removesuffix("_hash") for name in _FIELDS if name.endswith("_hash")
@@ -102,7 +105,9 @@ def fill_features(words: Ints, ends: Ints, requests: Ints, profiles: Floats, mat
     """Compute the features of every row into `matrix`: (rows, len(TRANSACTION_FEATURES)).
 
     The state of row r's entity at place p stands in `words[ends[i] : ends[i + 1]]` for i = p * rows + r.
-    `requests` has the columns of `REQUEST_FIELDS` and `profiles` those of `PROFILE_INPUTS`.
+    `requests` has the columns of `REQUEST_FIELDS` and `profiles` those of `PROFILE_INPUTS`. A transaction
+    counts no earlier than what its customer and its card did before: where that moves its time, `requests`
+    is changed to the time that counts.
     """
     rows = len(requests)
     figures = new_figures()
@@ -110,6 +115,14 @@ def fill_features(words: Ints, ends: Ints, requests: Ints, profiles: Floats, mat
     counts = np.empty((_ENTITIES, 2))
     for row in range(rows):
         request, known, out = requests[row], profiles[row], matrix[row]
+        at_ms = request[_AT]
+        for place in range(_ENTITIES):
+            if _PERSONAL[place]:
+                begin = ends[place * rows + row]
+                size = ends[place * rows + row + 1] - begin
+                at_ms = max(at_ms, counted_at(words, begin, size, place, request[_AT], request[_OWN]))
+        request[_LATENESS] += at_ms - request[_AT]
+        request[_AT] = at_ms
         column = _own(request, out)
         for place in range(_ENTITIES):
             for table in range(TABLE_COUNT):
@@ -118,7 +131,7 @@ def fill_features(words: Ints, ends: Ints, requests: Ints, profiles: Floats, mat
             begin = ends[place * rows + row]
             size = ends[place * rows + row + 1] - begin
             found, last, first, where, located = read_state(
-                words, begin, size, place, request[_AT], asked, HORIZON_MS, figures
+                words, begin, size, place, request[_AT], request[_OWN], asked, HORIZON_MS, figures
             )
             if found == PRESENT:
                 _entity(place, request, asked, figures, last, first, where, located, out, column)
@@ -150,7 +163,15 @@ def _ask_partners(
             size = ends[partner * rows + row + 1] - begin
             own = request[_HASHES[place]]
             used = used_within(
-                words, begin, size, partner, _PARTNER_TABLES[place][table], own, request[_AT], DAY_MS
+                words,
+                begin,
+                size,
+                partner,
+                _PARTNER_TABLES[place][table],
+                own,
+                request[_AT],
+                request[_OWN],
+                DAY_MS,
             )
             if used == 1:
                 out[novelty] = 0.0
@@ -214,7 +235,9 @@ def _entity(
             latitude, longitude = _degrees(where)
             away = _kilometres(latitude, longitude, request[_LOCATION])
         out[column] = away
-        out[column + 1] = away / ((at_ms - located) / 3_600_000.0)
+        # Between the moments at which it was in both places, whichever came first.
+        apart = max(abs(at_ms - request[_LATENESS] - located), 1)
+        out[column + 1] = away / (apart / 3_600_000.0)
 
 
 @compiled

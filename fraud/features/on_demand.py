@@ -32,19 +32,24 @@ def transaction_matrix(
     """
     requests = np.stack([request[name] for name in REQUEST_FIELDS], axis=1)
     known = np.stack([profiles[name] for name in PROFILE_INPUTS], axis=1)
-    return packed_rows(*joined([state for column in states for state in column]), requests, known)
+    words, ends = joined([state for column in states for state in column])
+    return packed_rows(words, ends, request_rows(requests), known)
 
 
-def packed_rows(
-    words: Ints, ends: Ints, requests: Ints | Sequence[tuple[int, ...]], profiles: Floats
-) -> Floats:
+def request_rows(requests: Ints | Sequence[tuple[int, ...]]) -> Ints:
+    """Requests, as `request_values` gives them, as the rows that `packed_rows` takes and may change."""
+    return np.array(requests, dtype=np.int64, order="C").reshape(-1, len(REQUEST_FIELDS))
+
+
+def packed_rows(words: Ints, ends: Ints, requests: Ints, profiles: Floats) -> Floats:
     """`transaction_matrix` of what is at hand by row: states one behind the other, entity by entity
-    (`joined`), requests as `request_values` gives them, profiles as (n, len(PROFILE_INPUTS)).
+    (`joined`), `requests` as `request_rows` gives them, profiles as (n, len(PROFILE_INPUTS)).
+
+    Where a transaction counts later than its request says (`fill_features`), the request is changed.
     """
-    asked = np.array(requests, dtype=np.int64, order="C").reshape(-1, len(REQUEST_FIELDS))
     known = np.ascontiguousarray(profiles)  # numba compiles for each order of each array
-    matrix = np.empty((len(asked), len(TRANSACTION_FEATURES)))
-    fill_features(words, ends, asked, known, matrix)
+    matrix = np.empty((len(requests), len(TRANSACTION_FEATURES)))
+    fill_features(words, ends, requests, known, matrix)
     return matrix
 
 

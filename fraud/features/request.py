@@ -23,7 +23,9 @@ assert TRACKED_FIELDS == {
 
 #: The request source: one Int64 per field. Hashes are `stable_hash`, 0 where absent.
 REQUEST_FIELDS: Final[dict[str, str]] = {
-    "event_ms": "event time, milliseconds UTC",
+    "event_ms": "event time that counts, milliseconds UTC",
+    "lateness_ms": "how much later that is than when it happened",
+    "transaction_key": "identity of the transaction, whose own event does not count; 0 for none",
     "amount_reference": "amount in reference cents",
     "channel_code": "index of the channel in the contract",
     "category_code": "merchant category code, or -1",
@@ -38,6 +40,10 @@ REQUEST_FIELDS: Final[dict[str, str]] = {
     "has_terminal": "1 if terminal_id is given",
     "has_ip": "1 if ip is given",
 }
+
+#: Places of the event time that counts and of the lateness, side by side.
+TIME_COLUMNS: Final = slice(0, 2)
+assert tuple(REQUEST_FIELDS)[TIME_COLUMNS] == ("event_ms", "lateness_ms")
 
 _CHANNEL_CODE: Final = {channel: code for code, channel in enumerate(CHANNELS)}
 _CURRENCY_CODE: Final = {currency: known.number for currency, known in CURRENCIES.items()}
@@ -60,16 +66,22 @@ def _hash(value: str | None) -> int:
     return stable_hash(value) if value is not None else 0
 
 
-def request_values(transaction: Transaction, event_ms: int, amount_reference: int) -> tuple[int, ...]:
+def request_values(
+    transaction: Transaction, event_ms: int, amount_reference: int, lateness_ms: int = 0, own: int = 0
+) -> tuple[int, ...]:
     """The request-source fields of one transaction in `REQUEST_FIELDS` order.
 
     Event time (milliseconds) and amount (reference cents) are the transaction's own properties,
-    given by callers that have them already: both are exact arithmetic of a microsecond.
+    given by callers that have them already: both are exact arithmetic of a microsecond. `lateness_ms`
+    and `own` (`transaction_key`) where the transaction counts later than it happened, or may have been
+    counted already.
     """
     latitude, longitude, country = transaction.latitude, transaction.longitude, transaction.country
     device = transaction.device_id
     return (
         event_ms,
+        lateness_ms,
+        own,
         amount_reference,
         _CHANNEL_CODE[transaction.channel],
         _category_code(transaction.merchant_category),
@@ -96,7 +108,8 @@ def request_columns(columns: Mapping[str, Sequence[Any]]) -> dict[str, Ints]:
     """The request-source fields of many transactions, from the lake's columns.
 
     `columns` maps the lake's names to equally long sequences: `event_timestamp` as int64
-    microseconds (or numpy datetime64), strings or None, `latitude`/`longitude` floats or None.
+    microseconds (or numpy datetime64), strings or None, `latitude`/`longitude` floats or None,
+    and `lateness_ms` integers or None, where there is one.
     """
 
     def integers(values: Sequence[Any], code: Callable[[Any], int]) -> Ints:
@@ -107,8 +120,13 @@ def request_columns(columns: Mapping[str, Sequence[Any]]) -> dict[str, Ints]:
     microseconds = (
         times.astype("datetime64[us]").astype(np.int64) if times.dtype.kind == "M" else times.astype(np.int64)
     )
+    nothing = np.zeros(len(microseconds), dtype=np.int64)
+    late = columns.get("lateness_ms")
     request = {
         "event_ms": microseconds // 1000,
+        "lateness_ms": nothing if late is None else np.array([ms or 0 for ms in late], dtype=np.int64),
+        # States of the past, as known before the transaction, cannot hold its own event.
+        "transaction_key": nothing,
         "amount_reference": np.asarray(columns["amount_reference"], dtype=np.int64),
         "channel_code": integers(columns["channel"], _CHANNEL_CODE.__getitem__),
         "category_code": integers(columns["merchant_category"], _category_code),

@@ -20,7 +20,7 @@ from fraud.state.last_seen import ENTRY_BYTES, NEVER, SPAN_MS
 
 STATE_VERSION: Final = 3
 EXACT_EVENTS: Final = 64
-#: Eight more are kept, since a read at the newest event's time leaves it and its ties out.
+#: Eight more are kept: a read for the transaction of the newest event leaves that one out.
 KEPT_EVENTS: Final = EXACT_EVENTS + 8
 FOLDED_EVENTS: Final = 16
 MOST_EVENT_WORDS: Final = 2 * (KEPT_EVENTS + FOLDED_EVENTS)
@@ -28,8 +28,10 @@ DISTINCT_LIMIT: Final = 48
 HABIT_LIMIT: Final = 16
 _SPARE: Final = 2  # as above, for tables
 
-#: Events stay this long behind the newest: the longest window and two hours of lateness.
-RETENTION_MS: Final = WINDOWS[-1].milliseconds + 2 * 3_600_000
+#: How much later than its time an event may arrive and still be counted exactly.
+LATENESS_MS: Final = 2 * 3_600_000
+#: Events stay this long behind the newest: the longest window and that lateness.
+RETENTION_MS: Final = WINDOWS[-1].milliseconds + LATENESS_MS
 HABIT_RETENTION_MS: Final = 30 * 86_400_000
 #: A state whose newest event is older than this is missing to readers, and starts anew.
 TTL_MS: Final = int(VELOCITY_TTL.total_seconds() * 1000)

@@ -28,6 +28,7 @@ _NO_KEY: Final = bytes(KEY_BYTES)
 #: Keys in a record: those of an entity's tables stand in the order of its tables.
 _RECORD_KEYS: Final = ("card", "customer", "merchant", "device", "country")
 _RECORD: Final = Layout("<qqq" + f"{KEY_BYTES}s" * len(_RECORD_KEYS))
+RECORD_BYTES: Final = _RECORD.size
 #: What each entity reads of a record: the keys of other entities are passed over.
 _OF_ENTITY: Final = tuple(
     Layout("<qqq" + "".join([f"{KEY_BYTES}{'s' if key in entity.tracked else 'x'}" for key in _RECORD_KEYS]))
@@ -42,6 +43,11 @@ def _hash(text: str) -> int:
 
 #: A 64-bit signed hash of a text, the same in every process and on every machine, never 0.
 stable_hash = lru_cache(maxsize=1 << 18)(_hash)
+
+
+def transaction_key(transaction_id: str) -> int:
+    """The identity of a transaction in the states that count it; its high half stands in each event."""
+    return _hash(transaction_id)
 
 
 class _Keys(dict[str | None, bytes]):
@@ -146,12 +152,12 @@ def observe_values(
     used = merchant_key, device_key, country_key
     served = (card_key,)
     shared = card_key, customer_key
-    transaction_key = _hash(transaction_id)
-    word = transaction_key & _HIGH_HALF | amount_reference
+    key = transaction_key(transaction_id)
+    word = key & _HIGH_HALF | amount_reference
     location = pack_location(latitude, longitude) if latitude is not None and longitude is not None else None
     return Observation(
         event_ms,
-        transaction_key,
+        key,
         word,
         _RECORD.pack(
             event_ms, word, NO_LOCATION if location is None else location,
@@ -161,6 +167,25 @@ def observe_values(
         (used, used, served, served, shared, shared),
         location,
     )  # fmt: skip
+
+
+def event_record(transaction: Transaction, event_ms: int, identity: int, amount_reference: int) -> bytes:
+    """The record of the observation that `transaction` adds, counted at `event_ms`; `identity` is its
+    `transaction_key`."""
+    keys, latitude, longitude = _keys, transaction.latitude, transaction.longitude
+    return _RECORD.pack(
+        event_ms,
+        identity & _HIGH_HALF | amount_reference,
+        NO_LOCATION if latitude is None or longitude is None else pack_location(latitude, longitude),
+        keys[transaction.card_id], keys[transaction.customer_id], keys[transaction.merchant_id],
+        keys[transaction.device_id], keys[transaction.country],
+    )  # fmt: skip
+
+
+def record_key(name: str, value: str) -> tuple[slice, bytes]:
+    """Where a record has the key of the entity `name`, and that of `value`."""
+    begin = RECORD_BYTES - KEY_BYTES * (len(_RECORD_KEYS) - _RECORD_KEYS.index(name))
+    return slice(begin, begin + KEY_BYTES), _keys[value]
 
 
 def read_records(place: int, records: bytes) -> Iterator[Observation]:

@@ -1,8 +1,10 @@
 """What a packed state says at a time, in loops that numba compiles.
 
-A read at time t sees only what happened before t: the window is ``[t - length, t)``, and a
-last use at or after t is replaced by the one before it. So the transaction being scored never
-counts itself, and the answer is the same whether or not its own update has arrived.
+A state is read at a transaction's time t, or just after the newest event in it if that is no
+earlier than t. The window is ``[at - length, at)``: all that arrived before the transaction counts,
+also what carries the same millisecond or a later one, so nobody hides from a window by the time
+that he states. An event of the transaction itself is passed over: while it is the newest, the state
+is read as it was before, and the transaction never counts itself.
 
 Counts, sums and sums of squares are added exactly, as integers (squares in two halves of 31
 bits), and rounded once: so a row's figures do not depend on the order of additions.
@@ -30,6 +32,7 @@ from fraud.state.layout import (
     HABIT_RETENTION_MS,
     HEADER_WORDS,
     KIND,
+    LATENESS_MS,
     LEAST_BYTES,
     PLACE1,
     PLACE2,
@@ -111,11 +114,12 @@ def _slot(age: int) -> int:
 
 @compiled
 def read_state(
-    words: Ints, start: int, size: int, place: int, at_ms: int, asked: Ints, horizon_ms: int, into: Figures
-) -> tuple[int, int, int, int, int]:
-    """What the state in `words[start : start + size]`, the entity at `place`'s, says at `at_ms`, `into`
-    figures; and whether there is one, its last event's time before then and its first event's, its last
-    location and when that was (NEVER: none).
+    words: Ints, start: int, size: int, place: int, at_ms: int, own: int, asked: Ints, horizon_ms: int,
+    into: Figures,
+) -> tuple[int, int, int, int, int]:  # fmt: skip
+    """What the state in `words[start : start + size]`, the entity at `place`'s, says to the transaction of
+    `at_ms` whose identity is `own` (0: none), `into` figures; and whether there is one, its last event's
+    time and its first event's, its last location and when that was (NEVER: none).
 
     `asked[table]` is the hash whose novelty is asked (0: not asked). A state whose version is more
     than `horizon_ms` old is missing, and so are bytes that are no state. `into` is zero then.
@@ -125,24 +129,11 @@ def read_state(
     into.squares[:] = 0.0
     into.distinct[:] = 0.0
     into.seen[:] = 0.0
-    if size < LEAST_WORDS:
-        return ABSENT, NEVER, NEVER, 0, NEVER
-    kind = words[start + KIND]
-    begin = HEADER_WORDS[place]
-    events = kind >> EVENTS_SHIFT & EVENTS_MASK
-    buckets = kind >> BUCKETS_SHIFT & BUCKETS_MASK
-    uses = 0
-    for table in range(TABLE_COUNT):
-        uses += kind >> TABLES_SHIFT + TABLE_BITS * table & TABLE_MASK
-    if (
-        kind & 0xFFFF != STATE_VERSION | place << 8
-        or events == 0
-        or size != begin + 2 * events + 3 * buckets + (1 if buckets else 0) + 2 * uses
-        or words[start + VERSION] < 1000 * (at_ms - horizon_ms)
-    ):
+    kind, begin, events, buckets, uses = _parts(words, start, size, place)
+    if events == 0 or words[start + VERSION] < 1000 * (at_ms - horizon_ms):
         return ABSENT, NEVER, NEVER, 0, NEVER
 
-    begin += start
+    at_ms = _read_at(words, begin, events, at_ms, own)
     last = _add_events(words, begin, events, at_ms, into.sums)
     into.halves[:] = 0.0
     if buckets:
@@ -158,7 +149,53 @@ def read_state(
             location, located = words[start + PLACE2], words[start + TIME2]
             if located >= at_ms:
                 located = NEVER
-    return PRESENT, last, words[start + FIRST], location, located
+    first = words[start + FIRST]
+    return PRESENT, last, (first if first < at_ms else NEVER), location, located
+
+
+@compiled
+def counted_at(words: Ints, start: int, size: int, place: int, at_ms: int, own: int) -> int:
+    """The time at which the transaction of `at_ms`, whose identity is `own`, counts beside what the state
+    in `words[start : start + size]` has counted: its own, or that of the newest event if that is later."""
+    _, begin, events, _, _ = _parts(words, start, size, place)
+    return max(at_ms, _read_at(words, begin, events, at_ms, own) - 1)
+
+
+@compiled
+def _parts(words: Ints, start: int, size: int, place: int) -> tuple[int, int, int, int, int]:
+    """The first word of a state of the entity at `place`, where its events begin, how many they are (0: the
+    bytes are no such state), how many buckets and how many entries of tables."""
+    if size < LEAST_WORDS:
+        return 0, start, 0, 0, 0
+    kind = words[start + KIND]
+    begin = HEADER_WORDS[place]
+    events = kind >> EVENTS_SHIFT & EVENTS_MASK
+    buckets = kind >> BUCKETS_SHIFT & BUCKETS_MASK
+    uses = 0
+    for table in range(TABLE_COUNT):
+        uses += kind >> TABLES_SHIFT + TABLE_BITS * table & TABLE_MASK
+    if (
+        kind & 0xFFFF != STATE_VERSION | place << 8
+        or size != begin + 2 * events + 3 * buckets + (1 if buckets else 0) + 2 * uses
+    ):
+        return 0, start, 0, 0, 0
+    return kind, start + begin, events, buckets, uses
+
+
+@compiled
+def _read_at(words: Ints, begin: int, events: int, at_ms: int, own: int) -> int:
+    """When to read: at `at_ms`, or just after the newest event of another transaction since then.
+
+    What is more than `LATENESS_MS` ahead is of another time, such as that of a replay, and not waited for.
+    """
+    for event in range(events - 1, -1, -1):
+        time = words[begin + 2 * event]
+        if time < at_ms:
+            break
+        mine = own != 0 and (words[begin + 2 * event + 1] ^ own) >> 32 == 0
+        if not mine and time - at_ms <= LATENESS_MS:
+            return int(time) + 1
+    return at_ms
 
 
 @compiled
@@ -249,15 +286,17 @@ def _read_tables(words: Ints, at: int, kind: int, place: int, at_ms: int, asked:
 
 @compiled
 def used_within(
-    words: Ints, start: int, size: int, place: int, table: int, wanted: int, at_ms: int, window: int
-) -> int:
-    """Whether a table of the state in `words[start : start + size]`, the entity at `place`'s, says that the
-    value with the hash `wanted` was used in the window: 1, 0, or -1 if it cannot know (no state, or a table
-    that holds no more).
+    words: Ints, start: int, size: int, place: int, table: int, wanted: int, at_ms: int, own: int,
+    window: int,
+) -> int:  # fmt: skip
+    """Whether a table of the state in `words[start : start + size]`, the entity at `place`'s, says to the
+    transaction of `at_ms`, whose identity is `own`, that the value with the hash `wanted` was used in the
+    window: 1, 0, or -1 if it cannot know (no state, or a table that holds no more).
     """
-    if size < LEAST_WORDS or words[start + KIND] & 0xFFFF != STATE_VERSION | place << 8:
+    kind, begin, events, _, _ = _parts(words, start, size, place)
+    if events == 0:
         return -1
-    kind = words[start + KIND]
+    at_ms = _read_at(words, begin, events, at_ms, own)
     uses = 0
     for other in range(table, TABLE_COUNT):
         uses += kind >> TABLES_SHIFT + TABLE_BITS * other & TABLE_MASK
@@ -285,5 +324,5 @@ def table_is_full(words: Ints, start: int, place: int, table: int) -> bool:
 
 @compiled
 def seconds_since(at_ms: int, time: int) -> float:
-    """Seconds from `time` to `at_ms`; NaN for never, and for what is not before then."""
-    return (at_ms - time) / 1000.0 if NEVER < time < at_ms else nan
+    """Seconds from `time` to `at_ms`, 0 for what is no earlier; NaN for never."""
+    return max(at_ms - time, 0) / 1000.0 if time > NEVER else nan

@@ -68,9 +68,10 @@ def split(words: Ints, ends: Ints) -> list[bytes | None]:
 
 
 def read_windows(
-    states: Sequence[bytes | None], places: Ints, at_ms: Ints, requested: Ints, horizon_ms: int
-) -> WindowRead:
-    """Read every window of `states` at the times `at_ms`.
+    states: Sequence[bytes | None], places: Ints, at_ms: Ints, requested: Ints, horizon_ms: int,
+    own: Ints | None = None,
+) -> WindowRead:  # fmt: skip
+    """Read every window of `states` for transactions of the times `at_ms`, whose identities are `own`.
 
     `places[row]` is the entity (index in `ENTITIES`), `requested[row, table]` the hash whose
     novelty is asked (0: not asked). A state whose version is more than `horizon_ms` old is
@@ -91,16 +92,16 @@ def read_windows(
         located_ms=np.empty(rows),
     )
     _read_all(
-        *joined(states), places, at_ms, requested, horizon_ms, read.present, read.count, read.total,
-        read.squares, read.distinct, read.seen, read.since_last, read.since_first, read.location,
-        read.located_ms,
+        *joined(states), places, at_ms, np.zeros_like(at_ms) if own is None else own, requested, horizon_ms,
+        read.present, read.count, read.total, read.squares, read.distinct, read.seen, read.since_last,
+        read.since_first, read.location, read.located_ms,
     )  # fmt: skip
     return read
 
 
 @compiled
 def _read_all(
-    words: Ints, ends: Ints, places: Ints, at_ms: Ints, requested: Ints, horizon_ms: int,
+    words: Ints, ends: Ints, places: Ints, at_ms: Ints, own: Ints, requested: Ints, horizon_ms: int,
     present: NDArray[np.bool_], count: Floats, total: Floats, squares: Floats, distinct: Floats,
     seen: Floats, since_last: Floats, since_first: Floats, location: Ints, located_ms: Floats,
 ) -> None:  # fmt: skip
@@ -108,8 +109,9 @@ def _read_all(
     for row in range(len(places)):
         at = at_ms[row]
         found, last, first, where, located = read_state(
-            words, ends[row], ends[row + 1] - ends[row], places[row], at, requested[row], horizon_ms, figures
-        )
+            words, ends[row], ends[row + 1] - ends[row], places[row], at, own[row], requested[row],
+            horizon_ms, figures,
+        )  # fmt: skip
         present[row] = found == PRESENT
         count[row] = figures.counts
         total[row] = figures.totals

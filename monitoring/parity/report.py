@@ -6,8 +6,8 @@ Every value is *exact* (equal, or missing on both sides), *within float noise* (
 *different*. A row with a different value is mismatched, and its cause is named:
 
 - ``timeout``, ``stale``, ``missing``: serving said so itself for a view the value comes from;
-- ``late``: serving saw a state older than the entity's previous transaction;
-- ``tie``: another transaction of the same entity has the same event time;
+- ``late``: serving saw a state that the entity's previous transaction had not reached yet;
+- ``withdrawn``: serving counted a payment that was under way and then refused;
 - ``unexplained``: none of these, so a defect.
 
 Writes ``parity.json`` and ``parity.html``. Exit code 1 if more than the allowed share of rows is
@@ -31,17 +31,18 @@ import pyarrow as pa
 
 from monitoring import gauges
 from monitoring.decisions import DecisionLogError, read_decisions
+from monitoring.parity.causes import causes_of
 from stores.decisions import decisions_folder
 from stores.settings import settings
 
 NOISE: Final = 1e-9
-CAUSES: Final = ("timeout", "stale", "missing", "late", "tie", "unexplained")
+CAUSES: Final = ("timeout", "stale", "missing", "late", "withdrawn", "unexplained")
 MEANING: Final[dict[str, str]] = {
     "timeout": "the online read of the view took longer than its deadline",
     "stale": "the online value was past its ttl",
     "missing": "the online store held nothing for the entity",
-    "late": "serving read a state older than the entity's previous transaction",
-    "tie": "another transaction of the same entity carries the same event time",
+    "late": "serving read a state that the entity's previous transaction had not reached yet",
+    "withdrawn": "serving counted a payment that was under way and then refused",
     "unexplained": "none of the known causes: look at the feature's code on both paths",
 }
 MOST_EXAMPLES: Final = 20
@@ -110,13 +111,15 @@ def compare(
     features: Sequence[str],
     *,
     views: Mapping[str, Sequence[str]] | None = None,
+    arrivals: pa.Table | None = None,
 ) -> ParityReport:
     """Compare two tables by `transaction_id`, value by value.
 
     `served` is the decision log, `rebuilt` what a point-in-time join gives; both hold `features` as
     floats. `views` names the views each feature is computed from (`views_of_features` of this
-    project by default); causes need the log's feature_status, view_timestamps, event_timestamp
-    and entity columns, and without them a mismatch is unexplained. Raises `ParityError`.
+    project by default); causes need the log's feature_status, view_timestamps, event_timestamp,
+    created_timestamp and entity columns, and without them a mismatch is unexplained. `arrivals` are all
+    decisions of the time, where `served` is a sample of them. Raises `ParityError`.
     """
     for name, table in (("served", served), ("rebuilt", rebuilt)):
         absent = [column for column in (_JOIN, *features) if column not in table.column_names]
@@ -149,7 +152,8 @@ def compare(
         )
     worst = max(by_feature, key=lambda f: (f.different, f.max_abs_diff, f.noise), default=None)
     kept = served.filter(pa.array(found))
-    causes = _causes(kept, mismatch, different, features, views_of_features() if views is None else views)
+    known = views_of_features() if views is None else views
+    causes = causes_of(kept, served if arrivals is None else arrivals, mismatch, different, features, known)
     return ParityReport(
         rows=rows,
         features=len(features),
@@ -190,69 +194,6 @@ def views_of_features() -> dict[str, tuple[str, ...]]:
 
 def _floats(column: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.asarray(column.cast(pa.float64()).to_numpy(), dtype=np.float64)
-
-
-def _causes(
-    served: pa.Table,
-    mismatch: np.ndarray[Any, np.dtype[np.bool_]],
-    different: np.ndarray[Any, np.dtype[np.bool_]],
-    features: Sequence[str],
-    views: Mapping[str, Sequence[str]],
-) -> list[str]:
-    """The cause of each mismatched row, in the order of the rows."""
-    rows = np.flatnonzero(mismatch)
-    if not len(rows):
-        return []
-    columns = set(served.column_names)
-    before, ties = _neighbours(served) if "event_timestamp" in columns else ({}, {})
-    picked = served.take(pa.array(rows))
-    statuses = picked["feature_status"].to_pylist() if "feature_status" in columns else [None] * len(rows)
-    stamps = picked["view_timestamps"].to_pylist() if "view_timestamps" in columns else [None] * len(rows)
-    causes = []
-    for place, row in enumerate(rows):
-        touched = {
-            view for at in np.flatnonzero(different[:, row]) for view in views.get(features[int(at)], ())
-        }
-        status, stamp = dict(statuses[place] or ()), dict(stamps[place] or ())
-        said = {status.get(view) for view in touched}
-        spoken = next((cause for cause in ("timeout", "stale", "missing") if cause in said), None)
-        causes.append(spoken or _timing(int(row), touched, stamp, before, ties))
-    return causes
-
-
-def _timing(
-    row: int,
-    touched: set[str],
-    stamp: Mapping[str, datetime],
-    before: Mapping[str, Any],
-    ties: Mapping[str, Any],
-) -> str:
-    for view in touched & set(before):
-        previous = before[view][row]
-        if not pd.isna(previous) and (view not in stamp or pd.Timestamp(stamp[view]) < previous):
-            return "late"
-    return "tie" if any(ties[view][row] for view in touched & set(ties)) else "unexplained"
-
-
-def _neighbours(served: pa.Table) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Per velocity view: the event time of the entity's previous transaction, and whether another
-    one has the same event time, for every row."""
-    from fraud.features.entities import ENTITIES
-
-    times = served["event_timestamp"].to_pandas().reset_index(drop=True)
-    before: dict[str, Any] = {}
-    ties: dict[str, Any] = {}
-    for entity in ENTITIES:
-        if entity.key not in served.column_names:
-            continue
-        frame = pd.DataFrame({"key": served[entity.key].to_pandas().reset_index(drop=True), "time": times})
-        steps = frame.dropna().drop_duplicates().sort_values(["key", "time"])
-        steps["before"] = steps.groupby("key")["time"].shift()
-        before[entity.velocity_view] = frame.merge(steps, on=["key", "time"], how="left")["before"].to_numpy(
-            object
-        )
-        ties[entity.velocity_view] = (frame.duplicated(keep=False) & frame["key"].notna()).to_numpy()
-    return before, ties
 
 
 def _examples(

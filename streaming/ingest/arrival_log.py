@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.json as pj
 import pyarrow.parquet as pq
 
-from fraud.contract.transaction import parse_measured, parse_transaction
+from fraud.contract.event import parse_event
 from fraud.state.observation import observe_measured
 from stores.attributes import attributes_text
 from stores.lake import TIMESTAMP, TRANSACTION_SCHEMA, TRANSACTIONS
@@ -65,13 +65,10 @@ class Unwritten(NamedTuple):
 
     def rows(self) -> Arrivals:
         rows = Arrivals.none()
-        for payload in self.payloads:
-            transaction, event_ms, minor, _ = parse_measured(payload)
-            rows.seen.append(observe_measured(transaction, event_ms, minor))
-            rows.minor.append(minor)
-        rows.sequences.extend(self.sequences)
-        rows.known_us.extend(self.known_us)
-        rows.payloads.extend(self.payloads)
+        for payload, sequence, known_us in zip(self.payloads, self.sequences, self.known_us, strict=True):
+            transaction, event_ms, minor, _, times = parse_event(payload)
+            seen = observe_measured(transaction, event_ms, minor)
+            rows.add(seen, minor, sequence, known_us, payload, times)
         return rows
 
 
@@ -176,17 +173,19 @@ def _content(rows: Arrivals) -> bytes:
 
 
 def arrival_table(rows: Arrivals) -> pa.Table:
-    """`rows` in TRANSACTION_SCHEMA; known-at is the partition's event-time clock plus 1 us."""
-    seen, minor, sequences, known, payloads = rows
+    """`rows` in TRANSACTION_SCHEMA; known-at is the service's, or the partition's event-time clock."""
+    seen, minor, sequences, known, payloads, stated, late = rows
     texts = _read_texts(payloads)
     columns: dict[str, Any] = {name: texts[name] for name in _TEXT}
     columns["event_timestamp"] = pa.array([row.event_ms * 1000 for row in seen], pa.int64()).cast(TIMESTAMP)
     columns["created_timestamp"] = pa.array(known, pa.int64()).cast(TIMESTAMP)
+    columns["stated_timestamp"] = pa.array(stated, pa.timestamp("ms", tz="UTC")).cast(TIMESTAMP)
+    columns["lateness_ms"] = late
     columns["amount_minor"] = minor
     columns["amount_reference"] = [row.amount for row in seen]
     columns["ingest_seq"] = sequences
     columns["attributes"] = [
-        attributes_text(parse_transaction(payload).attributes) if _ATTRIBUTES in payload else None
+        attributes_text(parse_event(payload)[0].attributes) if _ATTRIBUTES in payload else None
         for payload in payloads
     ]
     return pa.table({name: columns[name] for name in TRANSACTION_SCHEMA.names}, schema=TRANSACTION_SCHEMA)
@@ -209,5 +208,5 @@ def _read_texts(payloads: list[bytes]) -> pa.Table:
 
 def parsed_texts(payloads: list[bytes]) -> pa.Table:
     """The same by the contract's own parser."""
-    columns = zip(*[_texts(parse_transaction(payload)) for payload in payloads], strict=True)
+    columns = zip(*[_texts(parse_event(payload)[0]) for payload in payloads], strict=True)
     return pa.table(dict(zip(_TEXT, map(list, columns), strict=True)), schema=_TEXT_SCHEMA)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import time
 from typing import Final, NamedTuple
 
-from fraud.contract.transaction import ContractError, Transaction, encode_transaction, parse_measured
+from fraud.contract.event import EventTimes, encode_event, parse_event
+from fraud.contract.transaction import ContractError, Transaction, encode_transaction
 from fraud.state.observation import Observation, observe_measured
 from stores.declared import NOTHING, Declared
 from stores.keys import Seal
@@ -29,7 +30,8 @@ LATE_MS: Final = 1_000
 class Arrivals(NamedTuple):
     """Accepted events in arrival order, with what the lake records beside them.
 
-    `minor` are amounts in minor units, `payloads` the bytes in the log.
+    `minor` are amounts in minor units, `payloads` the bytes in the log; `stated_ms` and `lateness_ms` are
+    as in `fraud.contract.event`.
     """
 
     seen: list[Observation]
@@ -37,10 +39,30 @@ class Arrivals(NamedTuple):
     sequences: list[int]
     known_us: list[int]
     payloads: list[bytes]
+    stated_ms: list[int | None]
+    lateness_ms: list[int]
 
     @classmethod
     def none(cls) -> Arrivals:
-        return cls([], [], [], [], [])
+        return cls([], [], [], [], [], [], [])
+
+    def add(
+        self, seen: Observation, minor: int, sequence: int, known_us: int, payload: bytes,
+        times: EventTimes | None,
+    ) -> None:  # fmt: skip
+        self.seen.append(seen)
+        self.minor.append(minor)
+        self.sequences.append(sequence)
+        self.known_us.append(known_us)
+        self.payloads.append(payload)
+        self.stated_ms.append(None if times is None else times.stated_ms)
+        self.lateness_ms.append(0 if times is None else times.lateness_ms)
+
+
+def _canonical(transaction: Transaction, times: EventTimes | None) -> bytes:
+    """An event whose text stood in the log in another form, as it is kept."""
+    plain = encode_transaction(transaction)
+    return plain if times is None else encode_event(transaction, plain, times)
 
 
 class Ingested(NamedTuple):
@@ -54,7 +76,7 @@ class Ingested(NamedTuple):
 class IngestSnapshot(NamedTuple):
     """What ingestion must remember of a partition beside its position."""
 
-    clock_ms: int
+    known_us: int
     sequence: int
     recent_ids: tuple[SegmentSnapshot, ...]
 
@@ -62,7 +84,8 @@ class IngestSnapshot(NamedTuple):
 class Ingest:
     """Ingestion of one partition.
 
-    The event-time clock is the newest event time accepted so far. `ingest_seq` grows strictly
+    The event-time clock is the newest event time accepted so far, and a microsecond more for each event
+    that is no newer: so it says when an event was known whose producer does not. `ingest_seq` grows strictly
     within a partition and sorts by append time across partitions: milliseconds of the append
     (of the clock, where the log has no times), 13 bits to tell them apart, 8 bits of partition.
     Control records are taken that `control` verifies; without it none is.
@@ -73,18 +96,18 @@ class Ingest:
         segments: IdSegments | None = None, control: Seal | None = None, declared: Declared = NOTHING,
     ) -> None:  # fmt: skip
         self._control = control
-        clock, sequence, recent = resume or IngestSnapshot(0, 0, ())
+        known_us, sequence, recent = resume or IngestSnapshot(0, 0, ())
         self._declared = declared
         self._observers = declared.observers
         self._tracks = tracks_of(declared)
         self._partition = partition
         self._label = str(partition)
-        self._clock = clock
+        self._known_us = known_us
         self._sequence = sequence
         self._recent = RecentIds(limit, horizon_ms, recent, segments)
 
     def snapshot(self) -> IngestSnapshot:
-        return IngestSnapshot(self._clock, self._sequence, self._recent.snapshot())
+        return IngestSnapshot(self._known_us, self._sequence, self._recent.snapshot())
 
     def take(self, batch: Batch, more: bool = False) -> Ingested:
         """Ingest `batch`; nothing in it raises, what cannot be used becomes a dead letter.
@@ -95,12 +118,12 @@ class Ingest:
         groups: dict[int, ShardBatch] = {}
         letters: list[DeadLetter] = []
         arrivals = Arrivals.none()
-        clock, sequence, add_id = self._clock, self._sequence, self._recent.add
+        clock_us, sequence, add_id = self._known_us, self._sequence, self._recent.add
         oldest = batch.appended_ms[0] if batch.appended_ms else 0
         late = duplicates = 0
         for payload, position, appended in zip(*batch, strict=True):
             try:
-                transaction, event_ms, minor, altered = parse_measured(payload, now_ms=now_ms)
+                transaction, event_ms, minor, altered, times = parse_event(payload, now_ms=now_ms)
             except ContractError as refusal:
                 error = refusal
                 if payload.startswith(CONTROL_PREFIX):
@@ -115,16 +138,13 @@ class Ingest:
             if not add_id(seen.transaction_key, event_ms):
                 duplicates += 1
                 continue
-            if event_ms > clock:
-                clock = event_ms
-            elif event_ms < clock - LATE_MS:
-                late += 1
-            sequence = max(sequence + 1, (appended or clock) << 13)
-            arrivals.seen.append(seen)
-            arrivals.minor.append(minor)
-            arrivals.sequences.append(sequence << 8 | self._partition)
-            arrivals.known_us.append(clock * 1000 + 1)
-            arrivals.payloads.append(encode_transaction(transaction) if altered else payload)
+            late += event_ms < clock_us // 1000 - LATE_MS
+            clock_us = max(event_ms * 1000, clock_us + 1)
+            sequence = max(sequence + 1, (appended or clock_us // 1000) << 13)
+            known_us = clock_us if times is None else times.known_us
+            if altered:
+                payload = _canonical(transaction, times)
+            arrivals.add(seen, minor, sequence << 8 | self._partition, known_us, payload, times)
             for place, value in enumerate(seen.ids):
                 if value is not None:
                     shard = place * SHARDS + shard_of(value)
@@ -138,7 +158,7 @@ class Ingest:
                         group.seen.append(seen)
             if self._observers:
                 self._observe_declared(transaction, seen, groups, oldest, more)
-        self._clock, self._sequence = clock, sequence
+        self._known_us, self._sequence = clock_us, sequence
         self._count(len(arrivals.sequences), duplicates, late, len(letters))
         return Ingested(list(groups.values()), arrivals, letters)
 
@@ -194,4 +214,4 @@ class Ingest:
         metrics.DUPLICATES.labels(label).inc(duplicates)
         metrics.LATE.labels(label).inc(late)
         metrics.DEAD_LETTERS.labels(label).inc(letters)
-        metrics.CLOCK.labels(label).set(self._clock / 1000)
+        metrics.CLOCK.labels(label).set(self._known_us / 1e6)

@@ -32,7 +32,8 @@ async def worker_client(
     """A worker and a client of its outermost layer, without the process that converts its log."""
     # A deadline that a busy machine keeps, too.
     changes = {
-        "home": home, "run": home / "run", "redis_url": url, "topic": "worker", "partitions": 1, "feature_deadline_ms": 1000,
+        "home": home, "run": home / "run", "redis_url": url, "topic": "worker", "partitions": 1,
+        "feature_deadline_ms": 1000, "serve_replay": True,
     } | settings  # fmt: skip
     chosen = load_settings().changed(**changes)
     access = open_access(chosen)

@@ -20,6 +20,7 @@ import numpy as np
 import redis
 from redis.cluster import RedisCluster
 
+from bentos.base.caller import LOCAL
 from embedded.redis_server import free_port
 from fraud.contract.transaction import Transaction, parse_transaction
 from fraud.features.entities import ENTITIES
@@ -42,7 +43,9 @@ from stores.redis_layout import (
 )
 from stores.redis_url import is_cluster
 
+#: Tests replay a day of the past, unless they say otherwise.
 NOW = "2026-03-01T12:00:00Z"
+CALLER = LOCAL._replace(replays=True)
 
 
 def transaction_json(**changes: Any) -> dict[str, Any]:
@@ -159,7 +162,7 @@ def start_service(home: Path, redis_url: str, **environment: str) -> Service:
     log = home / "service.log"
     variables = os.environ | {
         "TOLLGATE_HOME": str(home), "TOLLGATE_REDIS_URL": redis_url, "BENTOML_DO_NOT_TRACK": "True",
-        "BENTOML_HOME": str(home / "bentoml"), "TOLLGATE_RUN": str(home / "run"), "TZ": "UTC",
+        "BENTOML_HOME": str(home / "bentoml"), "TOLLGATE_SERVE_REPLAY": "true", "TOLLGATE_RUN": str(home / "run"), "TZ": "UTC",
     } | environment  # fmt: skip
     with log.open("wb") as output:
         process = subprocess.Popen(

@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from stores.lake import LABEL_SCHEMA, TIMESTAMP, TRANSACTION_SCHEMA, write_labels, write_transactions
+from stores.lake import (
+    LABEL_SCHEMA,
+    TIMESTAMP,
+    TRANSACTION_SCHEMA,
+    conform,
+    write_labels,
+    write_transactions,
+)
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
 DAY_US = 86_400_000_000
@@ -68,7 +75,7 @@ def small_transactions(rows: int = 3000, days: int = 60, seed: int = 7) -> pa.Ta
     }
     for name in ("latitude", "longitude"):
         columns[name] = pa.array(columns[name], from_pandas=True)
-    return pa.table(columns).cast(TRANSACTION_SCHEMA)
+    return conform(pa.table(columns), TRANSACTION_SCHEMA)
 
 
 def small_labels(transactions: pa.Table, seed: int = 11) -> pa.Table:

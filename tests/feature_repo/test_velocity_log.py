@@ -43,7 +43,7 @@ def expected_log(transactions: pa.Table) -> dict[str, list[Row]]:
                     {
                         entity.key: key,
                         "event_timestamp": version,
-                        "created_timestamp": max(version, known),
+                        "created_timestamp": max(version, known + timedelta(microseconds=1)),
                         "transaction_timestamp": transaction.event_time,
                         entity.state_feature: state.pack(),
                     }

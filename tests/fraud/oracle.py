@@ -15,6 +15,7 @@ from fraud.state.observation import Observation
 
 DAY_MS = 86_400_000
 TTL_MS = 30 * DAY_MS
+LATENESS_MS = 2 * 3_600_000
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Event:
     amount: int
     tracked: tuple[int, ...]
     location: int | None
+    transaction_key: int
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,11 @@ class Oracle:
                 self.arrived.clear()  # a read here found nothing: the entity starts anew
             self._newest_ms = max(self._newest_ms, seen.event_ms)
             self._known.add(identity)
-            self.arrived.append(Event(seen.event_ms, seen.amount, seen.tracked[self.place], seen.location))
+            self.arrived.append(
+                Event(
+                    seen.event_ms, seen.amount, seen.tracked[self.place], seen.location, seen.transaction_key
+                )
+            )
 
     def version(self) -> int:
         """Microseconds UTC at which the newest update became known, strictly increasing."""
@@ -70,8 +76,16 @@ class Oracle:
             version = max(seen.event_ms * 1000 + 1, version + 1)
         return version
 
-    def read(self, at_ms: int, requested: Sequence[int], horizon_ms: int) -> Answer:
-        """Every feature over the windows [at - length, at)."""
+    def read(self, at_ms: int, requested: Sequence[int], horizon_ms: int, own: int | None = None) -> Answer:
+        """Every feature to the transaction of `at_ms`, over windows that end there, or just after the newest
+        arrival that is no earlier and not more than two hours later; `own` is the transaction's identity."""
+        asked_ms = at_ms
+        later = [
+            seen.event_ms
+            for seen in self.arrived
+            if at_ms <= seen.event_ms <= at_ms + LATENESS_MS and seen.transaction_key != own
+        ]
+        at_ms = max([at_ms, *[time + 1 for time in later]])
         past = [seen for seen in self.arrived if seen.event_ms < at_ms]
         in_window = [
             [seen for seen in past if seen.event_ms >= at_ms - window.milliseconds] for window in WINDOWS
@@ -84,7 +98,7 @@ class Oracle:
         ]
         tables = range(len(self.entity.tracked))
         return Answer(
-            present=bool(self.arrived) and self.version() >= (at_ms - horizon_ms) * 1000,
+            present=bool(self.arrived) and self.version() >= (asked_ms - horizon_ms) * 1000,
             count=[len(window) for window in in_window],
             total=[sum(seen.amount for seen in window) for window in in_window],
             squares=[sum(seen.amount**2 for seen in window) for window in in_window],
@@ -93,8 +107,8 @@ class Oracle:
                 for table in tables
             ],
             seen=[self._seen(past, table, at_ms, requested[table]) for table in tables],
-            since_last=(at_ms - max(times)) / 1000 if times else math.nan,
-            since_first=(at_ms - min(times)) / 1000 if times else math.nan,
+            since_last=max(asked_ms - max(times), 0) / 1000 if times else math.nan,
+            since_first=max(asked_ms - min(times), 0) / 1000 if times else math.nan,
             location=max(located)[1] if located else None,
             located_ms=max(located)[0] if located else math.nan,
         )

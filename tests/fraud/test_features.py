@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 
 from fraud.features.entities import ENTITIES
 from fraud.features.feature_list import PROFILE_INPUTS, TRANSACTION_FEATURES
-from fraud.features.on_demand import on_demand, packed_rows, transaction_features, transaction_matrix
+from fraud.features.on_demand import (
+    on_demand,
+    packed_rows,
+    request_rows,
+    transaction_features,
+    transaction_matrix,
+)
 from fraud.features.request import REQUEST_FIELDS
 from fraud.state.observation import NO_LOCATION, stable_hash
 from fraud.state.windows import joined
@@ -110,7 +116,9 @@ def test_requests_at_hand_as_tuples_give_the_matrix(seed: int, rows: int) -> Non
     states, request, profiles = rows_of(seed, rows)
     requests = list(zip(*[request[name].tolist() for name in REQUEST_FIELDS], strict=True))
     known = np.stack([profiles[name] for name in PROFILE_INPUTS], axis=1)
-    found = packed_rows(*joined([state for column in states for state in column]), requests, known)
+    found = packed_rows(
+        *joined([state for column in states for state in column]), request_rows(requests), known
+    )
     assert found.tobytes() == transaction_matrix(states, request, profiles).tobytes()
 
 

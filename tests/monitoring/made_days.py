@@ -43,6 +43,8 @@ def rows(day: datetime = DAY, count: int = 3_000, seed: int = 0) -> dict[str, li
         "longitude": [None] * count,
         "ingest_seq": list(range(count)),
         "attributes": [None] * count,
+        "stated_timestamp": [None] * count,
+        "lateness_ms": [None] * count,
     }
 
 

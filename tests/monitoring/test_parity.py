@@ -22,6 +22,9 @@ def served(rows: int = 50, **changes: object) -> pa.Table:
         "event_timestamp": pa.array(
             [START + timedelta(minutes=row) for row in range(rows)], pa.timestamp("us", "UTC")
         ),
+        "created_timestamp": pa.array(
+            [START + timedelta(minutes=row) for row in range(rows)], pa.timestamp("us", "UTC")
+        ),
         "customer_id": [f"c{row % 5}" for row in range(rows)],
         "merchant_id": [f"m{row % 7}" for row in range(rows)],
         **{name: pa.array(generator.lognormal(size=rows)) for name in FEATURES},
@@ -91,14 +94,43 @@ def test_a_state_older_than_the_previous_transaction_is_late() -> None:
     assert report.causes == {"late": 1}
 
 
-def test_two_transactions_of_one_entity_at_one_instant_are_a_tie() -> None:
+def test_of_two_transactions_at_one_instant_the_later_one_has_to_see_the_other() -> None:
+    # customer c0: t10 and t15 carry one time; t15 was known a microsecond later
     times = [START + timedelta(minutes=row) for row in range(50)]
-    times[10] = times[15]
-    stamps = pa.array(times, pa.timestamp("us", "UTC"))
-    late_free = [{"customer_velocity": START + timedelta(hours=2)} for _ in range(50)]
-    table = served(event_timestamp=stamps, view_timestamps=late_free)
-    report = compare(with_value(table, FEATURES[0], 10, 99.0), table, FEATURES)
-    assert report.causes == {"tie": 1}
+    times[15] = times[10]
+    known = [*times[:15], times[10] + timedelta(microseconds=1), *times[16:]]
+    stamps = [{"customer_velocity": START + timedelta(minutes=row - 5, microseconds=1)} for row in range(50)]
+    changes = {
+        "event_timestamp": pa.array(times, pa.timestamp("us", "UTC")),
+        "created_timestamp": pa.array(known, pa.timestamp("us", "UTC")),
+    }
+    stamps[15] = stamps[10]
+    table = served(view_timestamps=stamps, **changes)
+    assert compare(with_value(table, FEATURES[0], 15, 99.0), table, FEATURES).causes == {"late": 1}
+    stamps[15] = {"customer_velocity": times[10] + timedelta(microseconds=1)}
+    table = served(view_timestamps=stamps, **changes)
+    assert compare(with_value(table, FEATURES[0], 15, 99.0), table, FEATURES).causes == {"unexplained": 1}
+
+
+def test_a_late_event_has_the_version_after_the_one_before_it() -> None:
+    # customer c0: t5 arrives with a time before t0's, and t10 reads only what t0 left
+    times = [START + timedelta(minutes=row) for row in range(50)]
+    times[5] = START - timedelta(minutes=3)
+    stamps = [{"customer_velocity": START + timedelta(hours=2)} for _ in range(50)]
+    stamps[10] = {"customer_velocity": START + timedelta(microseconds=1)}
+    event = pa.array(times, pa.timestamp("us", "UTC"))
+    table = served(view_timestamps=stamps, event_timestamp=event)
+    assert compare(with_value(table, FEATURES[0], 10, 99.0), table, FEATURES).causes == {"late": 1}
+
+
+def test_a_sample_is_held_against_all_decisions_of_the_time() -> None:
+    stamps = [{"customer_velocity": START + timedelta(minutes=row - 5, microseconds=1)} for row in range(50)]
+    stamps[10] = {"customer_velocity": START + timedelta(microseconds=1)}
+    whole = served(view_timestamps=stamps)
+    sample = whole.filter(pa.array([row != 5 for row in range(50)]))
+    wrong = with_value(sample, FEATURES[0], 9, 99.0)
+    assert compare(wrong, whole, FEATURES).causes == {"unexplained": 1}
+    assert compare(wrong, whole, FEATURES, arrivals=whole).causes == {"late": 1}
 
 
 def test_a_difference_without_a_known_cause_always_fails() -> None:

@@ -16,10 +16,9 @@ from bentoml.exceptions import BentoMLException
 from bentos.api.access import Access
 from bentos.api.admitted import admitted, require_admitted
 from bentos.api.edge import Edge
-from bentos.base.caller import LOCAL
 from bentos.service import FraudScorer
 from embedded.redis_server import RedisServer
-from tests.bentos.running import Service, save_model, transaction_json
+from tests.bentos.running import CALLER, Service, save_model, transaction_json
 from tests.security.raw_http import ask, counted, metrics, request, scored
 
 c1 = pytest.mark.finding("C1", "critical", "Every check of a caller is passed by adding %0a to the path")
@@ -188,7 +187,7 @@ def test_typed_methods_refuse_what_the_edge_has_not_let_in(
             async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
                 for path in POSTED:
                     for mark in (False, True):
-                        with admitted(LOCAL if mark else None):
+                        with admitted(CALLER if mark else None):
                             answer = await client.post(
                                 path, content=body_of(path), headers={"content-type": "application/json"}
                             )
@@ -217,7 +216,7 @@ def test_the_mark_of_an_earlier_request_on_the_connection_is_not_a_later_ones() 
         edge = Edge(app, lambda: None, Access(None, 0))
         transport = httpx.ASGITransport(app=edge)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            with admitted(LOCAL):  # the context that a connection inherited
+            with admitted(CALLER):  # the context that a connection inherited
                 await client.get("/livez")
 
     asyncio.run(run())

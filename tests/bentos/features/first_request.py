@@ -13,9 +13,8 @@ from pathlib import Path
 
 import redis
 
-from bentos.base.caller import LOCAL, Asked
 from machine import code_folder
-from tests.bentos.running import store_features, transaction
+from tests.bentos.running import CALLER, store_features, transaction, transaction_json
 
 
 async def first_requests(home: Path, url: str) -> dict[str, dict[str, int]]:
@@ -34,7 +33,8 @@ async def first_requests(home: Path, url: str) -> dict[str, dict[str, int]]:
         # The other worker decided one of this batch: the rows of the rest are taken out.
         names = {"known": "known", "bulk-1": "known", "bulk-2": "foreign"}
         bulk = [
-            Asked(transaction(transaction_id=name, customer_id=who), LOCAL) for name, who in names.items()
+            (json.dumps(transaction_json(transaction_id=name, customer_id=who)).encode(), CALLER)
+            for name, who in names.items()
         ]
         results = await other.score_many(bulk)
         assert all(b"decision" in each for each in results), results

@@ -26,7 +26,7 @@ from embedded.redis_server import RedisServer
 from fraud.contract.transaction import Transaction
 from fraud.features.entities import ENTITIES, FEATURE_SERVICE, PROFILE_TTL, VELOCITY_TTL
 from fraud.features.feature_list import PROFILE_INPUTS, VECTOR
-from fraud.features.on_demand import packed_rows
+from fraud.features.on_demand import packed_rows, request_rows
 from fraud.features.profiles import SERVED_PROFILES
 from fraud.features.request import request_row, request_values
 from fraud.state.layout import STATE_VERSION
@@ -58,7 +58,7 @@ def read(url: str, rows: list[Transaction], project: str = PROJECT) -> OnlineRow
         found = features.rows(rows, event_us, await connection.ask(features.commands(rows), 5.0))
         if found.again:
             replies = await connection.ask(features.profile_commands(rows, found), 5.0)
-            features.complete(found, event_us, replies)
+            features.complete(found, replies)
         connection.close()
         return found
 
@@ -293,7 +293,9 @@ def test_the_vector_equals_feasts_own_online_read(
     store_features(store, project, scored[0], side_by_side=side_by_side)
     rows = read(redis_server.url, scored, project)
     requests = [request_values(row, row.event_ms, row.amount_reference) for row in scored]
-    ours = np.concatenate((rows.profiles, packed_rows(rows.words, rows.ends, requests, rows.inputs)), axis=1)
+    ours = np.concatenate(
+        (rows.profiles, packed_rows(rows.words, rows.ends, request_rows(requests), rows.inputs)), axis=1
+    )
     feast = open_store()
     assert resolve(stored_definitions(project), project) == table_plan(project)
     # A worker takes up what the process that reads the registry wrote, without a restart.

@@ -18,14 +18,13 @@ import pytest
 import redis
 from prometheus_client.parser import text_string_to_metric_families
 
-from bentos.base.caller import LOCAL, Asked
 from bentos.models.model import Model
 from embedded.redis_server import start_redis
 from fraud.features.entities import ENTITIES
 from stores.models import ModelError
 from stores.settings import load_settings
 from tests.bentos.one_worker import copied, logged, numbers, worker, worker_client
-from tests.bentos.running import store_features, transaction, transaction_json
+from tests.bentos.running import CALLER, store_features, transaction, transaction_json
 
 
 def test_a_frozen_redis_costs_the_deadline_a_few_times_and_then_nothing(tmp_path: Path, store: Path) -> None:
@@ -178,8 +177,7 @@ def test_a_rule_that_would_decline_everybody_asks_for_reviews_instead(
     async def run() -> tuple[list[str], dict[str, Any]]:
         async with worker(home, url, rules_file=rules) as (engine, post):
             items = [
-                Asked(engine.parse(json.dumps(transaction_json(transaction_id=f"r{n}")).encode())[0], LOCAL)
-                for n in range(512)
+                (json.dumps(transaction_json(transaction_id=f"r{n}")).encode(), CALLER) for n in range(512)
             ]
             decisions = [json.loads(item)["decision"] for item in await engine.score_many(items)]
             return decisions, (await post(transaction_id="later")).json()

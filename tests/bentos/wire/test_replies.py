@@ -64,7 +64,7 @@ def test_whatever_the_server_sends_is_a_status_and_no_crash(told: list[Told]) ->
     assert "fresh" not in {state for status in found.status for state in status.values()}
     assert np.isnan(found.profiles).all()
     assert not any(any(column) for column in found.states)
-    features.complete(found, event_us, Replies.of(raw for raw, _ in told))
+    features.complete(found, Replies.of(raw for raw, _ in told))
 
 
 def test_an_error_is_an_object_among_the_others() -> None:

@@ -92,13 +92,16 @@ def test_a_device_that_was_away_is_as_new_as_it_is(away: float) -> None:
     newest = arrivals[-1].event_ms
     requested = [arrivals[0].tracked[0]] * 3
     times = [newest, newest + 1, newest + 30 * DAY]
-    assert_as_told(built(0, arrivals).pack(), told(0, arrivals), times, requested, exact=True)
+    state, oracle = built(0, arrivals).pack(), told(0, arrivals)
+    assert_as_told(state, oracle, times, requested, exact=True)
+    assert_as_told(state, oracle, times, requested, exact=True, own=arrivals[-1].transaction_key)
 
 
 def test_a_use_is_remembered_to_the_end_of_its_retention() -> None:
     #  day     0          30 (another device)  |read at 30: a use exactly 30 days ago counts
     arrivals = daily(30, {0: 1, 30: 2})
-    found = read(built(0, arrivals).pack(), 0, START_MS + 30 * DAY, arrivals[0].tracked[0])
+    own = arrivals[-1].transaction_key
+    found = read(built(0, arrivals).pack(), 0, START_MS + 30 * DAY, arrivals[0].tracked[0], own)
     assert found.seen[0, DEVICE] == 1.0
 
 
@@ -111,8 +114,9 @@ def test_a_merge_with_a_later_life_forgets_what_is_past_its_retention(end: int) 
     again = arrival(START_MS + end * DAY + 1, device=1)
     state.add(again, 0)
     packed = state.pack()
-    assert read(packed, 0, again.event_ms, again.tracked[0]).seen[0, DEVICE] == 0.0
-    assert read(packed, 0, again.event_ms + 1, again.tracked[0]).seen[0, DEVICE] == 1.0
+    own = again.transaction_key
+    assert read(packed, 0, again.event_ms, again.tracked[0], own).seen[0, DEVICE] == 0.0
+    assert read(packed, 0, again.event_ms, again.tracked[0]).seen[0, DEVICE] == 1.0
     assert VelocityState.unpack(ENTITIES[0], packed).pack() == packed
 
 

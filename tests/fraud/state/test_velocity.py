@@ -29,19 +29,27 @@ few = settings(
 def assert_all_as_told(state: VelocityState, arrivals: list[Observation], place: int, *, exact: bool) -> None:
     times = read_times(arrivals)
     requested = [arrivals[-1 - number % 2 % len(arrivals)].tracked[place] for number in range(len(times))]
+    newest = max(arrivals, key=lambda seen: seen.event_ms)
     assert_as_told(state.pack(), told(place, arrivals), times, requested, exact=exact)
+    # To the transaction of the newest event, at its own time: as before it, if it is alone there.
+    if sum(seen.event_ms == newest.event_ms for seen in arrivals) == 1:
+        own = [newest.event_ms], requested[:1]
+        assert_as_told(state.pack(), told(place, arrivals), *own, exact=exact, own=newest.transaction_key)
 
 
 def test_a_window_begins_at_its_length_before_the_read_and_ends_just_before_it() -> None:
     #  minute     0         1         2         3
-    #             a         b                   |read: 1m [2, 3)  5m [-2, 3)
-    #             c (same time as a)            d (at the read itself: not counted)
+    #             a         b                   |read for d: 1m [2, 3)  5m [-2, 3)
+    #             c (same time as a)            d (its own event does not count)
     arrivals = [
         arrival(START_MS, 1, name="a"), arrival(START_MS, 2, name="c"),
         arrival(START_MS + MINUTE, 4, name="b"),
         arrival(START_MS + 3 * MINUTE, 8, name="d"),
     ]  # fmt: skip
-    found = read(built(0, arrivals).pack(), 0, START_MS + 3 * MINUTE)
+    found = read(built(0, arrivals[:3]).pack(), 0, START_MS + 3 * MINUTE)
+    assert found.total[0].tolist() == [0, 7, 7, 7, 7]
+    own = arrivals[3].transaction_key
+    found = read(built(0, arrivals).pack(), 0, START_MS + 3 * MINUTE, own=own)
     assert found.total[0].tolist() == [0, 7, 7, 7, 7]
     #  one minute after b: b is on the edge of the 1m window, which is inside it
     found = read(built(0, arrivals[:3]).pack(), 0, START_MS + 2 * MINUTE)
@@ -49,6 +57,35 @@ def test_a_window_begins_at_its_length_before_the_read_and_ends_just_before_it()
     #  one millisecond later it has left
     found = read(built(0, arrivals[:3]).pack(), 0, START_MS + 2 * MINUTE + 1)
     assert found.total[0].tolist() == [0, 7, 7, 7, 7]
+
+
+def test_what_arrived_before_counts_whatever_time_it_states() -> None:
+    #  minute     0         1         2         3
+    #             a         b                   c     arrived in this order
+    #                       |read: as of c, 1m (2, 3]  5m (-2, 3]
+    arrivals = [arrival(START_MS, 1), arrival(START_MS + MINUTE, 2), arrival(START_MS + 3 * MINUTE, 4)]
+    packed = built(0, arrivals).pack()
+    for at_ms in (START_MS + MINUTE, START_MS + 3 * MINUTE):
+        found = read(packed, 0, at_ms)
+        assert found.total[0].tolist() == [4, 7, 7, 7, 7]
+        assert found.since_last[0] == 0
+
+
+@pytest.mark.parametrize("step", [0, 1, -1, -6 * MINUTE])
+def test_a_burst_counts_itself_in_order_of_arrival(step: int) -> None:
+    #  all the same millisecond, each a little later or earlier than the one before, each 6 minutes earlier
+    state, place = VelocityState(ENTITIES[1]), 1
+    for number in range(9):
+        at_ms = START_MS + number * step
+        packed = state.pack()
+        assert number == 0 or read(packed, place, at_ms).count[0, -1] == number
+        state.add(arrival(at_ms, name=f"n{number}"), place)
+
+
+def test_events_of_another_time_are_not_waited_for() -> None:
+    #  day    0          1 (of a replay that was there before)   |read at 0
+    packed = built(0, [arrival(START_MS - MINUTE, 1), arrival(START_MS + DAY, 2)]).pack()
+    assert read(packed, 0, START_MS).total[0].tolist() == [1, 1, 1, 1, 1]
 
 
 def test_a_window_decays_without_a_new_event() -> None:
@@ -273,5 +310,7 @@ def test_an_entity_that_was_away_for_longer_than_the_ttl_starts_anew() -> None:
 
 def test_the_event_before_the_newest_is_known_however_old() -> None:
     #  day    0                         5 (own update has arrived)  |read at 5
-    packed = built(0, [arrival(START_MS), arrival(START_MS + 5 * DAY)]).pack()
-    assert read(packed, 0, START_MS + 5 * DAY).since_last[0] == 5 * DAY / 1000
+    own = arrival(START_MS + 5 * DAY)
+    packed = built(0, [arrival(START_MS), own]).pack()
+    found = read(packed, 0, own.event_ms, own=own.transaction_key)
+    assert found.since_last[0] == 5 * DAY / 1000

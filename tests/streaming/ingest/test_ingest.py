@@ -9,15 +9,19 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fraud.contract.cards import looks_like_card_number
-from fraud.contract.transaction import ContractError, Transaction
+from fraud.contract.event import EventTimes, encode_event
+from fraud.contract.transaction import ContractError, Transaction, encode_transaction
 from fraud.features.entities import ENTITIES
 from stores.keys import open_keys
 from stores.settings import load_settings
+from streaming.ingest.arrival_log import arrival_table
 from streaming.ingest.control import encode_seed
 from streaming.ingest.dead_letters import dead_letter, mask_card_numbers
 from streaming.ingest.ingest import Ingest, IngestSnapshot
@@ -77,20 +81,34 @@ def test_a_replay_from_a_snapshot_repeats_what_the_first_run_did() -> None:
     assert first.arrivals.sequences == sorted(set(first.arrivals.sequences))
 
 
-def test_the_known_at_time_is_the_newest_event_time_so_far_plus_one_microsecond(
+def test_an_event_is_known_at_its_time_or_just_after_the_one_before_it(
     transactions: list[Transaction],
 ) -> None:
-    #   arrival order:  t=50ms   t=0 (late)   t=100ms
-    #   known at:       50001us  50001us      100001us      after the first event's time
-    from fraud.contract.transaction import encode_transaction
-
+    #   arrival order:  t=50ms   t=0 (late)   t=50ms   t=100ms
+    #   known at:       50000us  50001us      50002us  100000us      after the first event's time
     early, middle, newest = transactions[0], transactions[1], transactions[2]
-    rows = (
-        Ingest(0, 10_000, 10**9)
-        .take(batch([encode_transaction(t) for t in (middle, early, newest)]))
-        .arrivals
-    )
-    assert rows.known_us == [middle.event_ms * 1000 + 1] * 2 + [newest.event_ms * 1000 + 1]
+    again = msgspec.structs.replace(middle, transaction_id="again")
+    payloads = [encode_transaction(t) for t in (middle, early, again, newest)]
+    rows = Ingest(0, 10_000, 10**9).take(batch(payloads)).arrivals
+    first, last = middle.event_ms * 1000, newest.event_ms * 1000
+    assert rows.known_us == [first, first + 1, first + 2, last]
+
+
+def test_an_event_of_the_service_says_itself_when_it_was_known_and_what_was_stated(
+    transactions: list[Transaction],
+) -> None:
+    one = transactions[0]
+    moved = one.event_ms + 40
+    payload = encode_event(one, encode_transaction(one), EventTimes(7_000_000, 40, one.event_ms), moved)
+    rows = Ingest(0, 10_000, 10**9).take(batch([payload])).arrivals
+    assert rows.known_us == [7_000_000]
+    assert [seen.event_ms for seen in rows.seen] == [moved]
+    assert (rows.stated_ms, rows.lateness_ms) == ([one.event_ms], [40])
+    table = arrival_table(rows)
+    assert table["stated_timestamp"].cast(pa.int64()).to_pylist() == [one.event_ms * 1000]
+    assert table["event_timestamp"].cast(pa.int64()).to_pylist() == [moved * 1000]
+    assert table["created_timestamp"].cast(pa.int64()).to_pylist() == [7_000_000]
+    assert table["lateness_ms"].to_pylist() == [40]
 
 
 def test_a_seed_that_is_no_state_is_a_dead_letter(transactions: list[Transaction]) -> None:
