@@ -34,8 +34,9 @@ import redis
 from embedded.processes import stop_on_sigterm
 from embedded.redis_server import RedisServer, start_redis
 from fraud.features.entities import ENTITIES, VELOCITY_TTL
-from fraud.state.observation import Observation, observe
+from fraud.state.observation import Observation, observe, use_identity
 from fraud.state.windows import read_windows
+from stores.keys import open_keys
 from stores.lake import read_transactions
 from stores.redis_layout import decode_bytes, entity_key
 from stores.redis_layout import field as redis_field
@@ -303,6 +304,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--logs", nargs="+", default=["redis", "kafka"], choices=("redis", "kafka", "jsonl"))
     chosen = parser.parse_args()
+    use_identity(open_keys(settings()).identity)  # as the flow does
     stop_on_sigterm()
     results = settings().results
     runs = {log: run(log, chosen) for log in chosen.logs}

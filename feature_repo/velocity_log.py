@@ -27,6 +27,7 @@ from feature_repo.spark import print_progress, spark_session
 from feature_repo.velocity_replay import BEFORE_ALL, Logged, arrival_day, shard_worker
 from fraud.features.entities import ENTITIES, TRACKED_FIELDS, Entity
 from stores.declared import declared
+from stores.keys import open_identity
 from stores.lake_files import files_of_date
 from stores.settings import settings
 
@@ -88,7 +89,8 @@ def _standard_log(
         rows = rows.unionByName(seeds) if seeds is not None else rows
     staging = root / VELOCITY / f".staging-{os.getpid()}"
     try:
-        done = rows.groupBy("entity", "shard").applyInArrow(shard_worker(str(staging)), _REPORT).collect()
+        work = shard_worker(str(staging), open_identity(settings()))
+        done = rows.groupBy("entity", "shard").applyInArrow(work, _REPORT).collect()
         return _publish(done, root, staging, first, last)
     finally:
         shutil.rmtree(staging, ignore_errors=True)

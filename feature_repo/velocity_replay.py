@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fraud.features.entities import ENTITIES, TRACKED_FIELDS, Entity
-from fraud.state.observation import observe_values
+from fraud.state.observation import observe_values, use_identity
 from fraud.state.velocity import VelocityState
 
 _FILE: Final = re.compile(r"arrived-(\d{8})-\d+\.parquet")
@@ -59,10 +59,14 @@ def log_schema(entity: Logged) -> pa.Schema:
     )
 
 
-def shard_worker(staging: str) -> Callable[[tuple[Any, ...], pa.Table], pa.Table]:
-    """The function that Spark runs on each (entity, shard)."""
+def shard_worker(staging: str, identity: bytes) -> Callable[[tuple[Any, ...], pa.Table], pa.Table]:
+    """The function that Spark runs on each (entity, shard).
+
+    It takes the key of event identity along, and no other one: executors need no keyring.
+    """
 
     def work(group: tuple[pa.Scalar, ...], table: pa.Table) -> pa.Table:
+        use_identity(identity)
         return replay_shard(group[0].as_py(), group[1].as_py(), table, Path(staging))
 
     return work

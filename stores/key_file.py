@@ -83,8 +83,8 @@ def default_key_file() -> Path:
         raise KeyringError("TOLLGATE_KEYS_FILE: this user has no home folder; name a file") from None
 
 
-def read_ring(path: Path) -> Ring:
-    """The keyring in `path`; raise `KeyringError` where it is missing, broken or not private."""
+def read_ring(path: Path, *, signing: bool = True) -> Ring:
+    """The keyring in `path`, with keys or, without `signing`, perhaps with the identity alone; raise `KeyringError` where it is missing, broken or not private."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -102,12 +102,12 @@ def read_ring(path: Path) -> Ring:
             raise KeyringError(f"TOLLGATE_KEYS_FILE: {path} is not a whole keyring") from None
     if ring.format != FORMAT:
         raise KeyringError(f"TOLLGATE_KEYS_FILE: {path} has format {ring.format}, not {FORMAT}")
-    _check_keys(path, ring)
+    _check_keys(path, ring, signing=signing)
     return ring
 
 
-def _check_keys(path: Path, ring: Ring) -> None:
-    if not any(not key.retired for key in ring.keys):
+def _check_keys(path: Path, ring: Ring, *, signing: bool = True) -> None:
+    if signing and not any(not key.retired for key in ring.keys):
         raise KeyringError(f"TOLLGATE_KEYS_FILE: {path} holds no key that is in force")
     names = [key.id for key in ring.keys]
     if len(set(names)) < len(names):
@@ -154,6 +154,13 @@ def make_ring(path: Path) -> Ring:
             f"TOLLGATE_KEYS_FILE: a keyring cannot be made at {path}: {error.strerror}; name another file"
         ) from None
     return read_ring(path)
+
+
+def copy_identity(path: Path, copy: Path) -> None:
+    """Make a keyring without keys, for jobs that rebuild states and should sign nothing."""
+    if copy.exists():
+        raise KeyringError(f"{copy} is there already")
+    _written(copy, msgspec.structs.replace(read_ring(path), keys=())).replace(copy)
 
 
 def change_ring(path: Path, change: Callable[[Ring], Ring]) -> Ring:

@@ -33,6 +33,7 @@ from stores.key_file import (
     KeyringError,
     Ring,
     change_ring,
+    copy_identity,
     default_key_file,
     make_ring,
     new_key,
@@ -143,7 +144,7 @@ class Keys:
     @property
     def identity(self) -> bytes:
         """The key under which event identities are hashed. It stays for as long as states do."""
-        return derived(bytes.fromhex(self._ring.identity), "identity")
+        return _identity(self._ring)
 
     def refresh(self) -> None:
         """Read the file again if it changed, and sign with the key whose time has come."""
@@ -200,6 +201,18 @@ def open_keys(chosen: Settings) -> Keys:
     return Keys(path)
 
 
+def open_identity(chosen: Settings) -> bytes:
+    """The key of event identity, for who rebuilds states and need not sign: a keyring with it alone will do."""
+    path = key_file(chosen)
+    if path.exists():
+        return _identity(read_ring(path, signing=False))
+    return open_keys(chosen).identity
+
+
+def _identity(ring: Ring) -> bytes:
+    return derived(bytes.fromhex(ring.identity), "identity")
+
+
 # -- the command ---------------------------------------------------------------------------------
 
 
@@ -245,6 +258,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="sign with it only then: by that time every host has to have the file (default: at once)",
     )  # fmt: skip
     commands.add_parser("retire", help="let a key verify nothing any more").add_argument("id")
+    commands.add_parser(
+        "identity", help="write a keyring without keys to FILE, for jobs that rebuild states and sign nothing"
+    ).add_argument("file", type=Path)
     commands.add_parser("list", help="ids, never secrets")
     chosen = parser.parse_args(arguments)
     try:
@@ -258,6 +274,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(_rotate(path, chosen.minutes))
         elif chosen.command == "retire":
             print(_retire(path, chosen.id))
+        elif chosen.command == "identity":
+            copy_identity(path, chosen.file)
+            print(f"{chosen.file}: the identity of events, and no key")
         else:
             print(_listed(path))
     except KeyringError as error:

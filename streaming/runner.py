@@ -23,6 +23,7 @@ from bytewax._bytewax import cluster_main  # what bytewax.run calls, with a fine
 from bytewax.dataflow import Dataflow
 from bytewax.recovery import RecoveryConfig, init_db_dir
 
+from fraud.state.observation import use_identity
 from machine.garbage import collect_seldom
 from machine.timers import waking_seldom
 from stores.keys import open_keys
@@ -51,6 +52,7 @@ def run(
     """
     recovery = prepare_recovery(folder, processes)
     keys = open_keys(configured)
+    use_identity(keys.identity)
     if process_id is None:  # of several processes, the one that starts them
         check_recovery(recovery, keys.seal("recovery"))
     if processes > 1 and process_id is None:

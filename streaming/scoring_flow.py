@@ -24,7 +24,7 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from bytewax.outputs import DynamicSink, StatelessSinkPartition
 
 from fraud.contract.transaction import ContractError, encode_transaction, parse_transaction
-from fraud.state.observation import stable_hash
+from fraud.state.observation import transaction_key
 from machine.timers import wake_on_time
 from stores.redis_clients import AWAY
 from stores.settings import Settings, settings
@@ -146,7 +146,7 @@ class ScoringPartition(StatefulSourcePartition[int, tuple[Any, ...]]):
                 metrics.DEAD_LETTERS.labels(str(self._partition)).inc()
                 self._letters.add([dead_letter(self._partition, position, error, payload)])
                 continue
-            if self._recent.add(stable_hash(transaction.transaction_id), transaction.event_ms):
+            if self._recent.add(transaction_key(transaction.transaction_id), transaction.event_ms):
                 found[transaction.transaction_id] = encode_transaction(transaction)
         return found
 

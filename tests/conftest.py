@@ -13,8 +13,10 @@ import hypothesis
 import pytest
 
 from embedded.redis_server import RedisServer, start_redis
+from fraud.state.observation import use_identity
 from stores.key_file import make_ring
-from stores.settings import REPOSITORY, settings
+from stores.keys import open_keys
+from stores.settings import REPOSITORY, load_settings, settings
 
 # No test asserts a time.
 hypothesis.settings.register_profile("tollgate", deadline=None)
@@ -24,6 +26,7 @@ hypothesis.settings.load_profile("tollgate")
 _keys = tempfile.TemporaryDirectory(prefix="tollgate-test-keys-")
 os.environ["TOLLGATE_KEYS_FILE"] = str(Path(_keys.name) / "keys.json")
 make_ring(Path(os.environ["TOLLGATE_KEYS_FILE"]))
+use_identity(open_keys(load_settings()).identity)  # as in every process that makes states
 
 # What embedded/test_tools.sh has fetched.
 os.environ["PATH"] += os.pathsep + str(REPOSITORY / ".venv" / "tools")

@@ -45,9 +45,24 @@ def _hash(text: str) -> int:
 stable_hash = lru_cache(maxsize=1 << 18)(_hash)
 
 
+_identity = b""
+
+
+def use_identity(key: bytes) -> None:
+    """Tell transactions apart under `key` from now on, in this process.
+
+    States keep 31 bits of it and dedupe 63, so that without a key anybody finds two ids that are taken for
+    one. All that make or add to the same states need the same key, for as long as those live.
+    """
+    global _identity
+    _identity = key
+
+
 def transaction_key(transaction_id: str) -> int:
-    """The identity of a transaction in the states that count it; its high half stands in each event."""
-    return _hash(transaction_id)
+    """The identity of a transaction: a 64-bit signed keyed hash (BLAKE2b), never 0."""
+    digest = blake2b(transaction_id.encode(), digest_size=8, key=_identity).digest()
+    value = int.from_bytes(digest, "little") | _MARK
+    return value - (1 << 64) if value & _SIGN else value
 
 
 class _Keys(dict[str | None, bytes]):
@@ -152,12 +167,12 @@ def observe_values(
     used = merchant_key, device_key, country_key
     served = (card_key,)
     shared = card_key, customer_key
-    key = transaction_key(transaction_id)
-    word = key & _HIGH_HALF | amount_reference
+    identity = transaction_key(transaction_id)
+    word = identity & _HIGH_HALF | amount_reference
     location = pack_location(latitude, longitude) if latitude is not None and longitude is not None else None
     return Observation(
         event_ms,
-        key,
+        identity,
         word,
         _RECORD.pack(
             event_ms, word, NO_LOCATION if location is None else location,

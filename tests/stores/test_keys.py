@@ -12,8 +12,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from stores.key_file import KeyringError, Ring, change_ring, make_ring, new_key, read_ring
-from stores.keys import SIGNATURE_BYTES, Keys, main, open_keys
+from stores.key_file import KeyringError, Ring, change_ring, copy_identity, make_ring, new_key, read_ring
+from stores.keys import SIGNATURE_BYTES, Keys, main, open_identity, open_keys
 from stores.settings import REPOSITORY, Settings, load_settings
 
 
@@ -216,6 +216,16 @@ def test_the_identity_outlives_every_rotation(path: Path) -> None:
     rotate(path)
     assert Keys(path).identity == before
     assert before.hex() not in path.read_text()
+
+
+def test_who_rebuilds_states_needs_the_identity_and_no_key(path: Path, tmp_path: Path, home: Path) -> None:
+    copy_identity(path, tmp_path / "identity.json")
+    assert open_identity(configured(home, keys_file=tmp_path / "identity.json")) == Keys(path).identity
+    assert open_identity(configured(home, keys_file=path)) == Keys(path).identity
+    with pytest.raises(KeyringError, match="no key that is in force"):
+        Keys(tmp_path / "identity.json")
+    with pytest.raises(KeyringError, match="is there already"):
+        copy_identity(path, tmp_path / "identity.json")
 
 
 def test_processes_that_race_to_make_keys_agree(tmp_path: Path) -> None:
