@@ -84,7 +84,10 @@ def default_key_file() -> Path:
 
 
 def read_ring(path: Path, *, signing: bool = True) -> Ring:
-    """The keyring in `path`, with keys or, without `signing`, perhaps with the identity alone; raise `KeyringError` where it is missing, broken or not private."""
+    """The keyring in `path`; raise `KeyringError` where it is missing, broken or not private.
+
+    Without `signing` it may hold the identity alone, and no key.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -202,7 +202,7 @@ def open_keys(chosen: Settings) -> Keys:
 
 
 def open_identity(chosen: Settings) -> bytes:
-    """The key of event identity, for who rebuilds states and need not sign: a keyring with it alone will do."""
+    """The key of event identity, for who rebuilds states; a keyring with it alone will do."""
     path = key_file(chosen)
     if path.exists():
         return _identity(read_ring(path, signing=False))
