@@ -17,7 +17,7 @@ install:
 	@embedded/setup.sh
 
 ##@ Everybody
-.PHONY: demo test test-security lint up down example status screens docs figures
+.PHONY: demo test test-security audit-dependencies lint up down example status screens docs figures
 demo: install ## the whole loop, end to end (DATA= and MAPPING= for your own transactions)
 	@$(TOLLGATE) demo $(if $(DATA),--data "$(DATA)" --mapping "$(MAPPING)") $(ARGS)
 test: install ## every test: real Redis, Spark, service and broker
@@ -25,6 +25,8 @@ test: install ## every test: real Redis, Spark, service and broker
 	@$(PY) -m pytest
 test-security: install ## what attempts to break it have found, held by tests: results/security.json
 	@$(PY) -m tests.security -q
+audit-dependencies: install ## known holes in the locked packages, from what the package index says
+	@$(PY) -m embedded.audit_dependencies requirements/serving.txt requirements/jobs.txt requirements/dev.txt
 lint: install ## style, types, and which room may import which
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports
 lock: install ## write the locks anew: requirements/dev.txt, jobs.txt, serving.txt

@@ -124,6 +124,7 @@ class Ingest:
         for payload, position, appended in zip(*batch, strict=True):
             try:
                 transaction, event_ms, minor, altered, times = parse_event(payload, now_ms=now_ms)
+                seen = observe_measured(transaction, event_ms, minor)
             except ContractError as refusal:
                 error = refusal
                 if payload.startswith(CONTROL_PREFIX):
@@ -134,7 +135,10 @@ class Ingest:
                         error = of_seed
                 letters.append(dead_letter(self._partition, position, error, payload))
                 continue
-            seen = observe_measured(transaction, event_ms, minor)
+            except Exception as unforeseen:  # noqa: BLE001  # no record may stop those behind it
+                error = ContractError("(record)", f"could not be taken: {type(unforeseen).__name__}")
+                letters.append(dead_letter(self._partition, position, error, payload))
+                continue
             if not add_id(seen.transaction_key, event_ms):
                 duplicates += 1
                 continue

@@ -6,8 +6,10 @@ import base64
 import json
 import pickle
 import threading
+from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pyarrow as pa
@@ -19,6 +21,7 @@ from fraud.contract.cards import looks_like_card_number
 from fraud.contract.event import EventTimes, encode_event
 from fraud.contract.transaction import ContractError, Transaction, encode_transaction
 from fraud.features.entities import ENTITIES
+from fraud.state.observation import observe_measured
 from stores.keys import open_keys
 from stores.settings import load_settings
 from streaming.ingest.arrival_log import arrival_table
@@ -237,3 +240,23 @@ def test_ids_are_forgotten_once_they_are_older_than_the_horizon(later_ms: int, l
         recent.add(key, later_ms)
     assert len(recent) == left * 8_192
     assert recent.add(5, later_ms) == (left == 1)
+
+
+@pytest.mark.finding("H3", "high", "one record that raised ended the flow, again at every start")
+def test_a_record_that_raises_what_nobody_foresaw_is_a_dead_letter(
+    transactions: list[Transaction], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison = transactions[1].transaction_id
+
+    def observe(transaction: Transaction, event_ms: int, minor: int) -> Any:
+        if transaction.transaction_id == poison:
+            raise ZeroDivisionError(poison)
+        return observe_measured(transaction, event_ms, minor)
+
+    monkeypatch.setattr("streaming.ingest.ingest.observe_measured", observe)
+    payloads = [encode_transaction(transaction) for transaction in transactions[:3]]
+    found = Ingest(0, 10_000, 10**9).take(batch(payloads))
+    (letter,) = found.letters
+    assert b64decode(letter.original) == payloads[1]
+    assert letter.reason == "could not be taken: ZeroDivisionError"
+    assert len(found.arrivals.seen) == 2
