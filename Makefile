@@ -103,7 +103,7 @@ chaos-streaming: install ## results/chaos/streaming.json
 	@$(PY) -m benchmarks.chaos_streaming
 
 ##@ Data scientist
-.PHONY: training-set feature catalogue bench-gates bench-training-set bench-cards bench-cuts
+.PHONY: training-set feature catalogue bench-gates bench-training-set cases bench-cards bench-cuts
 training-set: install ## point-in-time set from FROM= to TO= as known at CUT=
 	@$(TOLLGATE) training-set --from "$(FROM)" --to "$(TO)" --as-of "$(CUT)" --out .tollgate/training/set
 feature: install ## explain the feature NAME=
@@ -114,6 +114,8 @@ bench-gates: install ## results/bench/gates.json
 	@$(PY) -m benchmarks.gates
 bench-training-set: install ## results/bench/training_set.json
 	@$(PY) -m benchmarks.training_set $(if $(DATA),--data "$(DATA)") $(if $(MAPPING),--mapping "$(MAPPING)")
+cases: install ## results/cases.json: the inputs of FOLDER= through the doors
+	@$(PY) -m benchmarks.cases "$(FOLDER)"
 bench-cards: install ## results/bench/cards.json: card numbers told from ids
 	@$(PY) -m benchmarks.cards $(ARGS)
 bench-cuts: install ## results/bench/cuts.json

@@ -16,7 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datasets.mapping import FieldMapping, MappingError
-from fraud.contract.transaction import LARGEST_AMOUNT
+from datasets.tokens import read_key, token_column
+from fraud.contract.canonical import normal_address
+from fraud.contract.money import MINOR_DIGITS
+from fraud.contract.transaction import EXPECTED, LARGEST_AMOUNT
 from stores.lake import TIMESTAMP, microseconds
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
@@ -28,12 +31,28 @@ _FLOAT_TOLERANCE: Final = 1e-6
 #: Sign, whole part and twelve decimals; further decimals are dropped.
 _NUMBER: Final = r"^\s*(?P<sign>[+-]?)(?P<whole>\d{1,15})(?:\.(?P<part>\d{1,12})\d{0,18})?\s*$"
 _EPOCH: Final = r"^\s*(?P<sign>-?)(?P<whole>[0-8]\d{18}|\d{1,18})(?:\.(?P<part>\d{1,12}))?\s*$"
+_POWER: Final = r"^\s*-?\d{1,18}(\.\d{1,17})?[eE][+-]?\d{1,2}\s*$"
+#: ISO 8601 as it is, and as databases print it: "2019-01-01 00:00:00 UTC", "+00", "[UTC]", a comma.
 _ISO: Final = (
     r"^\s*(?P<date>\d{4}-[01]\d-[0-3]\d)(?:[T ](?P<time>(?:[01]\d|2[0-3]):[0-5]\d)(?P<second>:[0-5]\d)?"
-    r"(?P<part>\.\d{1,9})?\s?(?P<offset>Z|[+-](?:[01]\d|2[0-3]):?[0-5]\d)?)?\s*$"
+    r"(?P<part>[.,]\d{1,30})?\s?(?P<offset>Z|[+-](?:[01]\d|2[0-3])(?::?[0-5]\d)?|UTC|GMT)?(?:\[(?:UTC|GMT)\])?)?\s*$"
 )
+_BASIC: Final = r"^\s*(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)"
+#: A 32-bit float has 24 bits: beyond them whole numbers run together.
+_FLOAT32_WHOLE: Final = 2.0**24
 _FINER: Final = "has more decimals than the minor unit of its currency"
-_UNIT_US: Final = {"s": 1_000_000, "ms": 1_000, "us": 1}
+_UNIT_US: Final = {
+    "s": 1_000_000,
+    "ms": 1_000,
+    "us": 1,
+    "min": 60_000_000,
+    "h": 3_600_000_000,
+    "d": 86_400_000_000,
+}
+#: Epoch times beyond 2100 are another unit's, or a slip.
+_LATEST_US: Final = 4_102_444_800_000_000
+_GROUPED: Final = r"^\s*[+-]?\d{1,3}(?:\.\d{3})+(?:,\d*)?\s*$"
+_COMMA: Final = r"^\s*[+-]?\d*(?:,\d*)?\s*$"
 
 
 #: Which rows could not be read, and why.
@@ -57,6 +76,51 @@ def text(column: pa.Array) -> pa.Array:
     return pc.if_else(pc.equal(strings, ""), None, strings)
 
 
+def tidy(strings: pa.Array) -> pa.Array:
+    """`strings` composed (Unicode NFC) and trimmed, as the contract has text; what is left empty is null."""
+    if not pc.all(pc.string_is_ascii(strings)).as_py():
+        strings = pc.utf8_normalize(strings, form="NFC")
+    strings = pc.utf8_trim_whitespace(strings)
+    return pc.if_else(pc.equal(strings, ""), None, strings)
+
+
+def without_words(batch: pa.RecordBatch, words: tuple[str, ...], names: set[str]) -> pa.RecordBatch:
+    """`batch` with null in place of `words` (NULL, nan, ...) and blanks in the text columns of `names`."""
+    value_set = pa.array(["", *(word.lower() for word in words)], pa.string())
+    for place, name in enumerate(batch.schema.names):
+        column = batch.column(place)
+        if name in names and (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+            said = pc.utf8_lower(pc.utf8_trim_whitespace(column)).cast(pa.string())
+            nothing = pc.is_in(said, value_set=value_set)
+            if pc.any(nothing).as_py():
+                batch = batch.set_column(place, name, pc.if_else(nothing, None, column))
+    return batch
+
+
+def normal_addresses(column: pa.Array) -> tuple[pa.Array, Problems]:
+    """IP addresses in the contract's form, each distinct one once."""
+    codes = column.dictionary_encode()
+    made = [normal_address(value) for value in codes.dictionary.to_pylist()]
+    found = pa.array(made, pa.string()).take(codes.indices)
+    broken = _mask(pc.and_(pc.is_valid(column), pc.is_null(found)))
+    return found, [(broken, f"should be {EXPECTED['ip']}")]
+
+
+def in_iso_digits(minor: pa.Array, currency: pa.Array, source: FieldMapping) -> tuple[pa.Array, Problems]:
+    """A provider's minor units in ISO 4217's, where `minor_digits` says that they differ."""
+    values = pc.fill_null(minor, 0).to_numpy(zero_copy_only=False).copy()
+    finer = np.zeros(len(values), dtype=bool)
+    for code, digits in source.minor_digits.items():
+        rows = _mask(pc.fill_null(pc.equal(currency, code), False))
+        more = MINOR_DIGITS.get(code, digits) - digits
+        if more >= 0:
+            values[rows] *= 10**more
+        else:
+            finer |= rows & (values % 10**-more != 0)
+            values[rows] //= 10**-more
+    return pa.array(values, mask=_mask(pc.is_null(minor))), [(finer, _FINER)]
+
+
 def field_text(batch: pa.RecordBatch, source: FieldMapping) -> pa.Array:
     """The field that `source` describes, as strings."""
     rows = batch.num_rows
@@ -72,6 +136,9 @@ def field_text(batch: pa.RecordBatch, source: FieldMapping) -> pa.Array:
         values = joined if isinstance(joined, pa.Array) else pa.array([joined.as_py()] * rows, pa.string())
     else:
         values = text(batch.column(source.column))
+    values = tidy(values)
+    if source.tokenize:
+        values = token_column(values, read_key())
     if source.values is not None:
         place = pc.index_in(values, value_set=pa.array(list(source.values), pa.string()))
         replaced = pa.array(list(source.values.values()), pa.string()).take(place)
@@ -101,16 +168,31 @@ def amounts(column: pa.Array, digits: Ints, source: FieldMapping) -> tuple[pa.Ar
     """
     if source.unit == "minor":
         digits = np.zeros_like(digits)
+    found, problems = _amounts(column, digits, source)
+    return (pc.abs(found) if source.negative == "absolute" else found), problems
+
+
+def _amounts(column: pa.Array, digits: Ints, source: FieldMapping) -> tuple[pa.Array, Problems]:
     kind = column.type
     if pa.types.is_dictionary(kind):
         column, kind = column.dictionary_decode(), column.type.value_type
+    if pa.types.is_float32(kind):
+        # The shortest decimal that is this number, as every program prints it, where it can tell cents apart.
+        values = column.to_numpy(zero_copy_only=False).astype(np.float64)
+        coarse = np.abs(values) * 10.0**digits >= _FLOAT32_WHOLE
+        strings = pc.if_else(pa.array(coarse), None, column.cast(pa.string()))
+        found, problems = _amounts(strings, digits, source)
+        return found, [*problems, (coarse, "is a 32-bit float too large to hold its minor units")]
     if pa.types.is_floating(kind):
         return _float_amounts(column, digits)
     if pa.types.is_decimal(kind):
         return _decimal_amounts(column, digits)
     strings = text(column)
     if source.decimal == ",":
-        strings = pc.replace_substring(pc.replace_substring(strings, ".", ""), ",", ".")
+        sound = pc.or_(pc.match_substring_regex(strings, _GROUPED), pc.match_substring_regex(strings, _COMMA))
+        plain = pc.replace_substring(pc.replace_substring(strings, ".", ""), ",", ".")
+        # A point that groups no three digits is no point of a decimal comma: it stays, to be refused.
+        strings = pc.if_else(sound, plain, pc.binary_join_element_wise("?", strings, ""))
     whole, part, negative, readable = _numbers(strings, _NUMBER)
     step = 10 ** (12 - digits)
     rest = part % step
@@ -140,7 +222,7 @@ def times(column: pa.Array, source: FieldMapping) -> tuple[pa.Array, Problems]:
         return _zoned(column.cast(pa.timestamp("us"), safe=False), source.timezone)
     strings = text(column)
     if source.epoch is not None:
-        return _epoch_times(strings, source.epoch)
+        return _epoch_times(strings, source.epoch, source.origin)
     if source.format is not None:
         return _formatted(strings, source.format, source.timezone)
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
@@ -178,6 +260,7 @@ def _decimal_amounts(column: pa.Array, digits: Ints) -> tuple[pa.Array, Problems
 
 
 def _iso_times(strings: pa.Array, zone: str | None) -> tuple[pa.Array, Problems]:
+    strings = pc.replace_substring_regex(strings, _BASIC, r"\1-\2-\3T\4:\5:\6")
     found = pc.extract_regex(strings, pattern=_ISO)
     date, clock, second, part, offset = found.flatten()
     clock = pc.if_else(pc.equal(clock, ""), "00:00", clock)
@@ -203,7 +286,10 @@ def _iso_times(strings: pa.Array, zone: str | None) -> tuple[pa.Array, Problems]
 
 def _offset_us(offset: pa.Array) -> pa.Array:
     """``+05:30``, ``-0800``, ``Z`` or nothing, in microseconds east of UTC."""
-    plain = pc.fill_null(pc.if_else(pc.is_in(offset, pa.array(["Z", ""])), "+00:00", offset), "+00:00")
+    nothing = pc.is_in(offset, pa.array(["Z", "", "UTC", "GMT"]))
+    plain = pc.fill_null(pc.if_else(nothing, "+00:00", offset), "+00:00")
+    hourly = pc.equal(pc.utf8_length(plain), 3)
+    plain = pc.if_else(hourly, pc.binary_join_element_wise(plain, "00", ""), plain)
     hours = pc.utf8_slice_codeunits(plain, 1, 3).cast(pa.int64())
     minutes = pc.utf8_slice_codeunits(plain, -2).cast(pa.int64())
     total = pc.multiply(pc.add(pc.multiply(hours, 60), minutes), 60_000_000)
@@ -239,7 +325,14 @@ def _formatted(strings: pa.Array, pattern: str, zone: str | None) -> tuple[pa.Ar
     ]
 
 
-def _epoch_times(strings: pa.Array, unit: str) -> tuple[pa.Array, Problems]:
+def _epoch_times(strings: pa.Array, unit: str, origin: datetime | None = None) -> tuple[pa.Array, Problems]:
+    power = _mask(pc.fill_null(pc.match_substring_regex(strings, _POWER), False))
+    if power.any():  # 1e+05, as spreadsheets write it
+        written = [
+            f"{Decimal(value.strip()):f}" if odd else value
+            for value, odd in zip(strings.to_pylist(), power, strict=True)
+        ]
+        strings = pa.array(written, pa.string())
     whole, part, negative, readable = _numbers(strings, _EPOCH)
     if unit == "ns":
         us = whole // 1000
@@ -247,11 +340,19 @@ def _epoch_times(strings: pa.Array, unit: str) -> tuple[pa.Array, Problems]:
         factor = _UNIT_US[unit]
         within = whole < 2**62 // factor
         readable &= within
-        us = np.where(within, whole, 0) * factor + part // (10**12 // factor)
+        # Twelve decimals of a second in microseconds, or six of what is longer: both fit into 64 bits.
+        finest = part // (10**12 // factor) if factor <= 10**6 else part // 10**6 * factor // 10**6
+        us = np.where(within, whole, 0) * factor + finest
     us = np.where(negative, -us, us)
+    since = 0 if origin is None else microseconds(origin)
+    late = readable & (us + since >= _LATEST_US)
+    us = np.where(late, 0, us) + since
     broken = ~readable & _mask(pc.is_valid(strings))
-    return _whole_ms(pa.array(us, mask=~readable).cast(TIMESTAMP)), [
-        (broken, f"should be a number of {unit}")
+    finer = {"s": "ms", "ms": "us", "us": "ns"}.get(unit)
+    reason = "lies after the year 2099" + (f": {finer} instead of {unit}?" if finer else "")
+    return _whole_ms(pa.array(us, mask=~readable | late).cast(TIMESTAMP)), [
+        (broken, f"should be a number of {unit}"),
+        (late, reason),
     ]
 
 

@@ -11,19 +11,22 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from datasets import columns
-from datasets.folder import DatasetError, DatasetInfo, DatasetWriter, new_dataset
+from datasets.folder import DatasetError, DatasetInfo, DatasetWriter, new_dataset, read_dataset_transactions
 from datasets.mapping import FieldMapping, Mapping, MappingError, load_mapping
 from datasets.money_columns import digits_column, reference_column
 from datasets.rejects import RejectsFile
 from datasets.sources import read_batches, source_files
 from datasets.staging import DayStage, SeenIds
+from datasets.tokens import TokenKeyError
 from datasets.validity import Findings, Mask, check_columns
 from stores.lake import LABEL_SCHEMA, LATER_COLUMNS, TIMESTAMP, TRANSACTION_SCHEMA, conform
 
@@ -39,6 +42,12 @@ _STAGED = pa.schema(
         ("type", pa.string()),
     ]
 )
+#: How far ahead of this machine's clock an event may lie: a day, for other time zones.
+_AHEAD: Final = timedelta(days=1)
+#: From which shares on an import says that rows share their times, and that an id is a giant.
+_SHARED: Final = 0.01
+_GIANT: Final = 0.3
+_FEWEST_TO_JUDGE: Final = 100
 _TEXT_FIELDS = (
     "transaction_id", "customer_id", "card_id", "merchant_id", "terminal_id", "device_id", "ip",
     "currency", "channel", "merchant_category", "country",
@@ -46,27 +55,36 @@ _TEXT_FIELDS = (
 
 
 def import_data(
-    data: Path, mapping: Mapping, out: Path, progress: Progress = lambda text: None
+    data: Path,
+    mapping: Mapping,
+    out: Path,
+    progress: Progress = lambda text: None,
+    most_rejected: float = 1.0,
 ) -> tuple[DatasetInfo, Counter[tuple[str, str]]]:
     """Import the file or folder `data` into the dataset folder `out`.
 
     Returns what was imported, and how many rows were rejected for which (field, reason). Raises
-    MappingError when mapping and data do not fit, DatasetError when `out` is something else.
+    MappingError when mapping and data do not fit, DatasetError when `out` is something else, and
+    `TooManyRejects`, leaving no dataset, when more than `most_rejected` of the rows was refused.
     """
     files = source_files(data)
     with new_dataset(out) as writer:
         stage, seen = DayStage(writer.folder / ".stage"), SeenIds()
         with RejectsFile(writer.folder / "rejects.parquet") as rejects:
             rows = 0
+            hidden = mapping.tokenized()
             for file in files:
                 for source in read_batches(file, mapping.source, mapping.columns()):
                     rejects.add_lines(source.file, source.bad_lines)
-                    table, findings = convert(source.batch, mapping)
+                    table, findings = convert(source.batch, mapping, first_row=rows)
                     _refuse_repeated(table, findings, seen)
-                    rejects.add(source, findings)
+                    rejects.add(source, findings, hidden)
                     stage.add(table.filter(pa.array(~findings.broken)))
                     rows += source.batch.num_rows
                     progress(f"{rows:,} rows read, {rejects.count:,} rejected")
+        everything = rows + sum(count for (field, _), count in rejects.reasons.items() if field == "(row)")
+        if rejects.count > most_rejected * everything:
+            raise TooManyRejects(rejects.reasons, everything, most_rejected)
         _write_days(writer, stage, mapping)
         label = mapping.label
         info = writer.finish(
@@ -78,30 +96,78 @@ def import_data(
     return info, rejects.reasons
 
 
-def convert(batch: pa.RecordBatch, mapping: Mapping) -> tuple[pa.Table, Findings]:
-    """The rows of `batch` as the contract's columns, and what is wrong with them."""
+class TooManyRejects(ValueError):
+    """More rows were refused than may be; the text says which reason took how many, and what may mend it."""
+
+    def __init__(self, reasons: Counter[tuple[str, str]], rows: int, most: float) -> None:
+        lines = [
+            f"{reasons.total():,} of {rows:,} rows were refused, more than {most:.1%}; nothing was imported"
+        ]
+        for (field, reason), count in reasons.most_common(5):
+            lines.append(f"  {count:,}: {field}: {reason}")
+        lines += [
+            f"  {hint}" for field, hint in _HINTS.items() if any(known == field for known, _ in reasons)
+        ]
+        lines.append("  --most-rejected 1 imports what is left, which may be a biased part")
+        super().__init__("\n".join(lines))
+
+
+_HINTS: Final = {
+    "card_id": "card_id: tokenize: true makes tokens of a column; card_numbers: none says it has no cards",
+    "event_time": "event_time: timezone, format, or epoch (s, ms, us, ns, min, h, d) and an origin",
+    "amount": "amount: unit: minor, decimal: ',', or negative: absolute, where the sign says who pays",
+    "currency": "currency: values maps a provider's codes to ISO 4217's",
+    "channel": "channel: values maps a provider's words to pos, ecom, atm, moto or transfer",
+    "transaction_id": "transaction_id: row: true numbers the rows where there is no id",
+    "label": "label: fraud and genuine list the words of the column",
+}
+
+
+def convert(batch: pa.RecordBatch, mapping: Mapping, first_row: int = 0) -> tuple[pa.Table, Findings]:
+    """The rows of `batch` as the contract's columns, and what is wrong with them.
+
+    `first_row` is how many rows of the data came before them.
+    """
+    batch = columns.without_words(batch, mapping.source.nothing, mapping.columns())
     findings = Findings(batch.num_rows)
     fields = mapping.fields
     made: dict[str, pa.Array] = {}
     for name in _TEXT_FIELDS:
         source = fields.get(name)
-        made[name] = columns.field_text(batch, source) if source else pa.nulls(batch.num_rows, pa.string())
+        if source is None:
+            made[name] = pa.nulls(batch.num_rows, pa.string())
+        elif source.row:
+            made[name] = _row_ids(mapping.name, first_row, batch.num_rows)
+        else:
+            made[name] = columns.field_text(batch, source)
+    made["ip"] = _noted(columns.normal_addresses(made["ip"]), findings, "ip")
     for name in ("latitude", "longitude"):
         source = fields.get(name)
         made[name] = pa.nulls(batch.num_rows, pa.float64())
         if source is not None:
             made[name] = _noted(columns.degrees(_values(batch, source)), findings, name)
+    # Exactly 0, 0 is where a device is that does not know: no place.
+    nowhere = pc.fill_null(pc.and_(pc.equal(made["latitude"], 0.0), pc.equal(made["longitude"], 0.0)), False)
+    for name in ("latitude", "longitude"):
+        made[name] = pc.if_else(nowhere, None, made[name])
     event = fields["event_time"]
     made["event_timestamp"] = _noted(columns.times(_values(batch, event), event), findings, "event_time")
+    late = pc.greater(made["event_timestamp"], pa.scalar(datetime.now(UTC) + _AHEAD, TIMESTAMP))
+    findings.add(_bools(pc.fill_null(late, False)), "event_time", "lies in the future")
     made["created_timestamp"] = made["event_timestamp"]
     digits, known = digits_column(made["currency"])
     amount = fields["amount"]
     minor, problems = columns.amounts(_values(batch, amount), digits, amount)
+    if amount.minor_digits:
+        minor, more = columns.in_iso_digits(minor, made["currency"], amount)
+        problems = problems + more
     # Without a known currency an amount means nothing: the currency is at fault, not the amount.
     minor = _noted((minor, [(mask & known, reason) for mask, reason in problems]), findings, "amount")
     made["amount_minor"] = pc.if_else(pa.array(known), minor, 0)
     made |= _reports(batch, mapping, made["event_timestamp"], findings)
-    check_columns(pa.table(made), findings)
+    check_columns(
+        pa.table(made), findings, {name for name, source in fields.items() if source.card_numbers == "none"}
+    )
     good = pa.array(~findings.broken)
     safe = pc.if_else(good, made["amount_minor"], 0).to_numpy(zero_copy_only=False)
     made["amount_reference"] = reference_column(safe, pc.if_else(good, made["currency"], "USD"))
@@ -117,6 +183,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="a CSV or parquet file, or a folder of them")
     parser.add_argument("--mapping", type=Path, required=True, help="which columns become which fields")
     parser.add_argument("--out", type=Path, required=True, help="the dataset folder to write or replace")
+    parser.add_argument(
+        "--most-rejected", type=float, default=0.05, metavar="SHARE",
+        help="share of rows that may be refused before the import fails (default 0.05)",
+    )  # fmt: skip
     options = parser.parse_args(arguments)
     if not options.data.exists():
         parser.error(f"--data {options.data} does not exist")
@@ -127,8 +197,12 @@ def main(arguments: list[str] | None = None) -> int:
             load_mapping(options.mapping),
             options.out,
             lambda text: print("  " + text, file=sys.stderr),
+            options.most_rejected,
         )
-    except (MappingError, DatasetError) as error:
+    except TooManyRejects as error:
+        print(error, file=sys.stderr)
+        return 1
+    except (MappingError, DatasetError, TokenKeyError) as error:
         parser.error(str(error))
     print(
         f"{info.name}: {info.rows:,} transactions, {info.frauds:,} frauds, {info.rejected:,} rows rejected, "
@@ -136,9 +210,38 @@ def main(arguments: list[str] | None = None) -> int:
     )
     for (field, reason), count in reasons.most_common(10):
         print(f"  rejected {count:,}: {field}: {reason}")
+    for line in remarks(options.out):
+        print(f"  {line}")
     if info.rejected:
         print(f"  every rejected row: {options.out / 'rejects.parquet'}")
     return 0 if info.rows else 1
+
+
+def remarks(out: Path) -> list[str]:
+    """What somebody should know of an imported dataset: shared times, one id for nearly everybody."""
+    rows = read_dataset_transactions(out).select(["customer_id", "device_id", "ip", "event_timestamp"])
+    if not rows.num_rows:
+        return []
+    found = []
+    together = rows.group_by(["customer_id", "event_timestamp"]).aggregate([([], "count_all")])
+    counts = together.column("count_all").to_numpy()
+    share = counts[counts > 1].sum() / rows.num_rows
+    if share >= _SHARED:
+        found.append(
+            f"{share:.0%} of rows share their time with another of the same customer: windows are blind"
+        )
+    for name in ("customer_id", "device_id", "ip"):
+        column = rows.column(name).drop_null()
+        if len(column) >= _FEWEST_TO_JUDGE:
+            most = max(entry["counts"] for entry in pc.value_counts(column).to_pylist())
+            if most >= _GIANT * rows.num_rows:
+                found.append(f"one {name} stands in {most / rows.num_rows:.0%} of rows: a word for nothing?")
+    return found
+
+
+def _row_ids(name: str, first_row: int, rows: int) -> pa.Array:
+    numbers = pa.array(np.arange(first_row + 1, first_row + rows + 1)).cast(pa.string())
+    return pc.binary_join_element_wise(pa.scalar(name), numbers, "-")
 
 
 def _values(batch: pa.RecordBatch, source: FieldMapping) -> pa.Array:
@@ -168,7 +271,8 @@ def _reports(
             "known_timestamp": pa.nulls(rows, TIMESTAMP),
             "type": pa.nulls(rows, pa.string()),
         }
-    said = pc.utf8_lower(columns.text(batch.column(label.column)))
+    said = columns.tidy(pc.utf8_lower(columns.text(batch.column(label.column))))
+    said = pc.replace_substring_regex(said, r"^(\d+)\.0+$", r"\1")  # 1.0 is 1
     fraud = _is_in(said, label.fraud)
     genuine = _is_in(said, label.genuine)
     neither = ~fraud & ~genuine & _bools(pc.is_valid(said))

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
 from pydantic import (
+    AwareDatetime,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -69,7 +70,12 @@ class FieldMapping(_Strict):
     `values` replaces what the column says, `default` stands for absent values and for those
     that `values` does not list. For `event_time` and known-at: `timezone` of times without an
     offset, `format` (strptime) of times that are not ISO 8601, `epoch` unit of plain numbers.
-    For `amount`: `unit` major (12.34) or minor (1234), and `decimal` the mark before the cents.
+    `epoch` with an `origin` counts from there: seconds, minutes (`min`), hours or days since the data begin.
+    For `amount`: `unit` major (12.34) or minor (1234), `decimal` the mark before the cents,
+    `minor_digits` where a provider's minor units are not ISO 4217's, and `negative`: `refuse` (the
+    default), or `absolute`, where the sign only says who pays.
+    `tokenize` makes a keyed token of the column, so that card numbers may be keys; `row` numbers the rows.
+    `card_numbers: none` says that the field's ids are no card numbers although they look like some.
     """
 
     column: str | None = None
@@ -79,14 +85,27 @@ class FieldMapping(_Strict):
     default: Text | None = None
     timezone: str | None = None
     format: str | None = None
-    epoch: Literal["s", "ms", "us", "ns"] | None = None
+    epoch: Literal["s", "ms", "us", "ns", "min", "h", "d"] | None = None
+    origin: AwareDatetime | None = None
+    row: bool = False
+    tokenize: bool = False
+    card_numbers: Literal["refuse", "none"] = "refuse"
+    minor_digits: dict[str, Annotated[int, Field(ge=0, le=4)]] = {}
+    negative: Literal["refuse", "absolute"] = "refuse"
     unit: Literal["major", "minor"] = "major"
     decimal: Literal[".", ","] = "."
 
     @model_validator(mode="after")
     def _one_source(self) -> FieldMapping:
-        if sum(source is not None for source in (self.column, self.constant, self.template)) != 1:
-            raise ValueError("should name exactly one of column, constant or template")
+        named = sum(source is not None for source in (self.column, self.constant, self.template)) + self.row
+        if named != 1:
+            raise ValueError("should name exactly one of column, constant or template (or row: true)")
+        if self.epoch in ("min", "h", "d") and self.origin is None:
+            raise ValueError(
+                f"epoch {self.epoch} counts from an origin: say one, such as 2017-01-01T00:00:00Z"
+            )
+        if self.format is not None and "%Z" in self.format:
+            raise ValueError("%Z reads a zone's name and forgets it: write %z, or leave the format out")
         return self
 
     @field_validator("timezone")
@@ -129,8 +148,8 @@ class LabelMapping(_Strict):
     """
 
     column: str
-    fraud: tuple[Text, ...] = ("1", "true")
-    genuine: tuple[Text, ...] = ("0", "false")
+    fraud: tuple[Text, ...] = ("1", "true", "t", "yes", "y", "fraud", "fraudulent", "fraudster")
+    genuine: tuple[Text, ...] = ("0", "false", "f", "no", "n", "genuine", "legitimate", "legit", "normal")
     delay: Delay | None = None
     known_at: FieldSource | None = None
     keep_genuine: bool = False
@@ -156,6 +175,8 @@ class SourceFormat(_Strict):
 
     delimiter: Annotated[str, StringConstraints(min_length=1, max_length=1)] = ","
     encoding: str = "utf8"
+    #: Words that stand for nothing, whatever their capitals. (NA is none of them: it is a country.)
+    nothing: tuple[Text, ...] = ("null", "nan", "none", "n/a", "\\n", "nil", "<na>", "#n/a")
 
 
 class Mapping(_Strict):
@@ -179,6 +200,10 @@ class Mapping(_Strict):
             raise ValueError("ground_truth describes frauds, so it needs a label")
         return self
 
+    def tokenized(self) -> set[str]:
+        """The source columns that tokens are made of."""
+        return {column for source in self.fields.values() if source.tokenize for column in source.columns}
+
     def columns(self) -> set[str]:
         """Every source column that the mapping reads."""
         sources = list(self.fields.values())
@@ -195,7 +220,8 @@ class Mapping(_Strict):
 def load_mapping(path: Path) -> Mapping:
     """Read and validate a mapping file; MappingError names every part that is wrong."""
     try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        # Text as it stands: 036 is a code and no octal number, NO a country and no negation.
+        content: Any = yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader)
     except yaml.YAMLError as error:
         raise MappingError(f"{path.name} is not YAML: {error}") from None
     except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -18,6 +19,8 @@ from datasets.validity import Findings
 from fraud.contract.cards import redact
 
 #: `row_number` counts the data rows of `file` from 1; `row` is JSON of column to text.
+#: In place of what a mapping makes tokens of.
+_HIDDEN: Final = "[made a token]"
 REJECT_SCHEMA: Final = pa.schema(
     [
         ("file", pa.string()),
@@ -52,15 +55,18 @@ class RejectsFile:
         """How many rows were rejected so far."""
         return self.reasons.total()
 
-    def add(self, source: SourceBatch, findings: Findings) -> None:
-        """Write the broken rows of `source`."""
+    def add(self, source: SourceBatch, findings: Findings, hidden: Collection[str] = ()) -> None:
+        """Write the broken rows of `source`, without what stands in the columns `hidden`."""
         broken = np.flatnonzero(findings.broken)
         if not broken.size:
             return
         self.reasons.update(findings.counts())
         rows = source.batch.take(pa.array(broken))
         names = [redact(name) for name in rows.schema.names]
-        texts = [columns.readable(column) for column in rows.columns]
+        texts = [
+            [_HIDDEN] * len(broken) if name in hidden else columns.readable(column)
+            for name, column in zip(rows.schema.names, rows.columns, strict=True)
+        ]
         originals = [
             json.dumps(dict(zip(names, map(_redacted, values), strict=True)), ensure_ascii=False)
             for values in zip(*texts, strict=True)

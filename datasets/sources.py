@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,14 @@ from datasets.mapping import MappingError, SourceFormat
 BATCH_ROWS: Final = 131_072
 _TEXT_BLOCK: Final = 16 << 20
 _TEXT_SUFFIXES: Final = (".csv", ".csv.gz", ".csv.zst", ".tsv", ".tsv.gz", ".txt")
+
+#: One line that makes a readable file of another kind.
+_CONVERT: Final = {
+    ".zip": "unzip it first",
+    ".xlsx": "save it as CSV (UTF-8) from the spreadsheet",
+    ".pkl": "a pickle runs code when it is read: have its owner write parquet (frame.to_parquet)",
+    ".pickle": "a pickle runs code when it is read: have its owner write parquet (frame.to_parquet)",
+}
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -45,6 +54,11 @@ def source_files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     found = sorted(file for file in path.glob("[!._]*") if file.is_file() and _kind(file) is not None)
+    if not found:  # as Spark writes: date=2019-01-01/part-0.parquet
+        found = sorted(
+            file for file in path.rglob("*.parquet")
+            if not any(part.startswith((".", "_")) for part in file.relative_to(path).parts)
+        )  # fmt: skip
     if not found:
         raise MappingError(f"{path} holds no file that ends in .parquet or {', '.join(_TEXT_SUFFIXES)}")
     return found
@@ -57,7 +71,9 @@ def read_batches(path: Path, form: SourceFormat, needed: set[str]) -> Iterator[S
     """
     kind = _kind(path)
     if kind is None:
-        raise MappingError(f"{path.name} should end in .parquet or {', '.join(_TEXT_SUFFIXES)}")
+        convert = next((line for end, line in _CONVERT.items() if path.name.lower().endswith(end)), None)
+        ends = f"{path.name} should end in .parquet or {', '.join(_TEXT_SUFFIXES)}"
+        raise MappingError(ends + (f": {convert}" if convert else ""))
     try:
         if kind == "parquet":
             yield from _parquet(path, needed)
@@ -85,9 +101,15 @@ def _require(path: Path, present: list[str], needed: set[str]) -> None:
 
 def _parquet(path: Path, needed: set[str]) -> Iterator[SourceBatch]:
     with pq.ParquetFile(path) as file:
-        _require(path, file.schema_arrow.names, needed)
+        keys = dict(part.split("=", 1) for part in path.parts[:-1] if "=" in part)
+        keys = {
+            key: value for key, value in keys.items() if key in needed and key not in file.schema_arrow.names
+        }
+        _require(path, [*file.schema_arrow.names, *keys], needed)
         first = 1
         for batch in file.iter_batches(batch_size=BATCH_ROWS):
+            for key, value in keys.items():
+                batch = batch.append_column(key, pa.array([unquote(value)] * batch.num_rows, pa.string()))
             yield SourceBatch(path.name, np.arange(first, first + batch.num_rows), batch)
             first += batch.num_rows
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from fraud.contract.canonical import INVISIBLE, UNSEEN
 from fraud.contract.cards import SUSPECT, looks_like_card_number
 from fraud.contract.issuers import FEWEST, LEAD, MOST, lengths_by_lead
 from fraud.contract.money import MINOR_DIGITS
-from fraud.contract.transaction import CHANNELS, EXPECTED, LARGEST_AMOUNT
+from fraud.contract.transaction import CHANNELS, EXPECTED, LARGEST_AMOUNT, searched_fields
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -21,6 +24,9 @@ _OPTIONAL_TEXT: Final = ("terminal_id", "device_id", "ip", "merchant_category")
 _TEXT: Final = (*_REQUIRED_TEXT, "currency", *_OPTIONAL_TEXT)
 _LONGEST: Final = 64
 _LENGTHS: Final = np.frombuffer(lengths_by_lead(), dtype=np.uint8)
+_UNSEEN: Final = re.sub(r"\\u([0-9a-f]{4})", r"\\x{\1}", INVISIBLE).replace(r"\x9f", r"\x{9f}")
+#: What is said of a card number, and of the way on.
+CARD_NUMBER: Final = "looks like a card number; send a token instead (tokenize: true in a mapping makes one)"
 _PLAIN: Final = rf"^\d{{{FEWEST},{MOST}}}$"
 
 
@@ -53,15 +59,15 @@ class Findings:
         return {reason: int(count) for reason, count in zip(self._reasons, number, strict=True)}
 
 
-def find_card_numbers(table: pa.Table, findings: Findings) -> None:
-    """Note every text field of `table` that holds a card number. Needs no other check first."""
-    for name in _TEXT:
-        findings.add(
-            card_number_mask(table.column(name)), name, "looks like a card number; send a token instead"
-        )
+def find_card_numbers(table: pa.Table, findings: Findings, cardless: Collection[str] = ()) -> None:
+    """Note every text field of `table` that holds a card number, but those of `cardless` and those that a
+    setting declares. Needs no other check first."""
+    for name in searched_fields():
+        if name not in cardless:
+            findings.add(card_number_mask(table.column(name)), name, CARD_NUMBER)
 
 
-def check_columns(table: pa.Table, findings: Findings) -> None:
+def check_columns(table: pa.Table, findings: Findings, cardless: Collection[str] = ()) -> None:
     """Hold TRANSACTION_SCHEMA-like columns to the contract; nulls stand for absent values.
 
     `event_timestamp` null stands for a time that could not be read, `amount_minor` null for an
@@ -74,9 +80,10 @@ def check_columns(table: pa.Table, findings: Findings) -> None:
         broken = (length < 1) | (length > _LONGEST)
         if name in _REQUIRED_TEXT:
             findings.add(null, name, f"is missing; it should be {EXPECTED[name]}")
+        findings.add(_mask(pc.fill_null(pc.match_substring_regex(column, _UNSEEN), False)), name, UNSEEN)
         if name != "currency":
             findings.add(broken, name, f"should be {EXPECTED[name]}")
-    find_card_numbers(table, findings)
+    find_card_numbers(table, findings, cardless)
     _check_choice(table, findings, "currency", tuple(MINOR_DIGITS))
     _check_choice(table, findings, "channel", CHANNELS)
     time = table.column("event_timestamp")

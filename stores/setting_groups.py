@@ -56,6 +56,10 @@ class ContractSettings(Group):
         description="YAML file of US dollars for one unit of each currency, by which features compare amounts; the program's own rates without it",
     )  # fmt: skip
 
+    token_key_file: Path | None = Field(
+        None, alias="TOLLGATE_TOKEN_KEY_FILE",
+        description="file with the key (64 hexadecimal digits) of the tokens that an import makes; one in the home folder without it",
+    )  # fmt: skip
     cardless_fields: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field(
         (), alias="TOLLGATE_CARDLESS_FIELDS",
         description="fields, by commas, whose ids hold no card number although they look like some: they are not searched for any",
