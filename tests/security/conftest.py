@@ -25,6 +25,7 @@ def tokens_file(path: Path) -> Path:
     """A client for each scope, whose token is the scope's name."""
     clients = [
         {"name": f"the-{scope}-client", "sha256": [hashlib.sha256(scope.encode()).hexdigest()], "scopes": [scope]}
+        | ({"label_sources": ["chargeback"]} if scope == "label" else {})
         for scope in ("score", "label", "admin", "metrics")
     ]  # fmt: skip
     path.write_text(json.dumps({"clients": clients}))
