@@ -24,8 +24,10 @@ from feature_repo.velocity_replay import BEFORE_ALL, TIMESTAMP, arrival_day, log
 from fraud.declared.declaration import EVENT_TEXTS, encode
 from fraud.declared.seen import DeclaredSeen
 from fraud.declared.state import DeclaredState
-from fraud.state.observation import stable_hash
+from fraud.state.observation import transaction_key, use_identity
 from stores.declared import Declared, state_feature
+from stores.keys import open_identity
+from stores.settings import settings
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -74,7 +76,9 @@ def build_declared_log(
     """
     spark, views = moves.sparkSession, logged_views(own)
     document = encode(own.declarations)
-    rows = moves.select(*_EVENT, *_CARRIED).mapInArrow(_observe(document, tuple(chosen), shards), _OBSERVED)
+    rows = moves.select(*_EVENT, *_CARRIED).mapInArrow(
+        _observe(document, tuple(chosen), shards, open_identity(settings())), _OBSERVED
+    )
     since = [_known_from(root, views[place], days[0]) for place in range(len(views))]
     for place in chosen:
         seeds = _seeds(spark, root, place, views[place], days[0], shards)
@@ -124,11 +128,12 @@ def _known_from(root: Path, view: LoggedView, first: date) -> int:
 
 
 def _observe(
-    document: bytes, chosen: tuple[int, ...], shards: int
+    document: bytes, chosen: tuple[int, ...], shards: int, identity: bytes
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """What each transaction tells each view, in Spark's workers."""
+    """What each transaction tells each view, in Spark's workers; `identity` is the key of event identity."""
 
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        use_identity(identity)
         for batch in batches:
             yield observed(batch, document, chosen, shards)
 
@@ -145,7 +150,7 @@ def observed(batch: pa.RecordBatch, document: bytes, chosen: tuple[int, ...], sh
             observer = own.observers[place]
             key = observer.key(values)
             if key is not None:
-                hashed = stable_hash(row["transaction_id"])
+                hashed = transaction_key(row["transaction_id"])
                 record = observer.seen(row["event_ms"], hashed, values).record
                 found.append(
                     {

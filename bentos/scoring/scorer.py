@@ -45,6 +45,7 @@ from fraud.decision.decide import decide
 from fraud.decision.rules import Rule
 from fraud.features.on_demand import packed_rows, request_rows
 from fraud.features.request import TIME_COLUMNS, request_values
+from fraud.state.observation import use_identity
 from stores.event_log import partition_of
 from stores.keys import open_keys
 from stores.models import Floats
@@ -64,6 +65,7 @@ class Scorer:
         self.metrics = metrics
         self.stages = stages
         self.keys = open_keys(chosen)
+        use_identity(self.keys.identity)  # what is noted here must be known again in the stream's states
         self.once = Once(chosen, metrics, self.keys.seal("answers"))
         self.reader = OnlineReader(chosen, metrics)
         self.recent = RecentEvents(chosen.feast.project, chosen.serve.burst_seconds)
