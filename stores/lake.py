@@ -17,7 +17,6 @@ from typing import Any, Final, cast
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
 from fraud.contract.money import decimal_amount
@@ -292,6 +291,8 @@ def _read(folder: Path, schema: pa.Schema, by: str, start: datetime | None, end:
             files += files_of_date(day_folder)
     if not files:
         return schema.empty_table()
+    import pyarrow.dataset as pads  # it loads pandas, which what runs beside requests must not
+
     dataset = pads.dataset([str(path) for path in files], schema=schema, format="parquet")
     return dataset.to_table(filter=condition)
 

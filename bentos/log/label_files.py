@@ -22,7 +22,7 @@ from typing import Final
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
 from bentos.log.labels import EARLIEST, SUMMARY, KeptLabel, Summary, labels_folder
 from stores.decisions import decisions_folder
@@ -178,9 +178,9 @@ def _event_times(home: Path, labels: Sequence[KeptLabel], now: float) -> dict[st
     ids = pa.array(sorted({label.transaction_id for label in labels}), pa.string())
     for path in (*_decision_files(home, labels, now), *_lake_files(home, labels)):
         try:
-            table = ds.dataset([str(path)], format="parquet").to_table(
-                columns=["transaction_id", "event_timestamp"], filter=pc.field("transaction_id").isin(ids)
-            )
+            with pq.ParquetFile(path) as file:
+                table = file.read(columns=["transaction_id", "event_timestamp"])
+            table = table.filter(pc.is_in(table.column("transaction_id"), value_set=ids))
             moments = table.column("event_timestamp").cast(TIMESTAMP).cast(pa.int64()).to_pylist()
         except (OSError, pa.ArrowException) as error:  # being replaced, or no parquet: another one's business
             print(f"labels: {path.name} cannot be read: {type(error).__name__}", file=sys.stderr)
