@@ -7,12 +7,13 @@ import random
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fraud.contract.transaction import Transaction, parse_transaction
 from fraud.features.entities import ENTITIES
 from fraud.features.feature_list import PROFILE_INPUTS, TRANSACTION_FEATURES
-from fraud.features.on_demand import packed_rows
+from fraud.features.on_demand import packed_rows, request_rows
 from fraud.features.request import request_values
 from fraud.state.observation import observe
 from fraud.state.velocity import VelocityState
@@ -46,8 +47,8 @@ class Platform:
         keys = list(enumerate(observe(one).ids))
         states = [self._states[key].pack() if key in self._states else None for key in keys]  # type: ignore[index]
         row = packed_rows(
-            *joined(states), [request_values(one, one.event_ms, one.amount_reference)],
-            [[float("nan")] * len(PROFILE_INPUTS)],  # type: ignore[arg-type]
+            *joined(states), request_rows([request_values(one, one.event_ms, one.amount_reference)]),
+            np.full((1, len(PROFILE_INPUTS)), np.nan),
         )  # fmt: skip
         names = [feature.name for feature in TRANSACTION_FEATURES]
         return dict(zip(names, row[0].tolist(), strict=True))
