@@ -41,6 +41,9 @@ class ScoreRequest(BaseModel):
     country: str | None = Field(None, pattern="^([A-Z]{2})?$", description="ISO 3166 alpha-2")
     latitude: float | None = Field(None, ge=-90, le=90)
     longitude: float | None = Field(None, ge=-180, le=180)
+    attributes: dict[str, str | bool | float | None] | None = Field(
+        None, description="fields of a team's own, as its declarations name them"
+    )
 
 
 class ScoreAnswer(BaseModel):

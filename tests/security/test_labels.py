@@ -198,4 +198,4 @@ def test_any_time_with_an_offset_is_a_label_or_a_refusal(moment: datetime) -> No
         (label,) = parse_labels(raw(event_time=moment.isoformat()), NOW, ADMIN)
     except ContractError:
         return
-    assert label.event_time == moment
+    assert timedelta(0) <= moment - label.event_time < timedelta(milliseconds=1)  # cut off, as everywhere

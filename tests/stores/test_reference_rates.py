@@ -5,11 +5,22 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from fraud.contract import money
+from fraud.contract.reference_rates import USD
 from stores.reference_rates import main, read_rates
+
+
+@pytest.fixture(autouse=True)
+def the_programs_own_rates() -> Iterator[None]:
+    """What a test puts into force ends with it: amounts of this whole process depend on them."""
+    yield
+    money.use_rates(USD)
+
 
 GOOD = "as_of: 2026-06-30\nusd:\n  EUR: 1.25\n  NOK: 0.1\n"
 
