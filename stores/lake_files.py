@@ -6,13 +6,27 @@ deleted, both are in the folder. Whoever lists files by this module sees each ro
 
 from __future__ import annotations
 
-import json
+import logging
 from pathlib import Path
+from typing import Final
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stores.files import written_whole
+
+_log: Final = logging.getLogger("tollgate.lake")
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """A compaction under way: the merged file, and the files that it replaces, by name."""
+
+    target: str
+    sources: list[str]
+
+
+_decode_plan: Final = msgspec.json.Decoder(Plan).decode
 
 
 def files_of_date(folder: Path) -> list[Path]:
@@ -49,10 +63,13 @@ def read_plans(folder: Path) -> dict[str, list[str]]:
     plans = {}
     for path in folder.glob("_compact-*.json"):
         try:
-            planned = json.loads(path.read_bytes())
+            planned = _decode_plan(path.read_bytes())
         except FileNotFoundError:  # just completed
             continue
-        plans[planned["target"]] = planned["sources"]
+        except (OSError, msgspec.DecodeError, RecursionError) as error:
+            _log.warning("what is no plan of compaction is passed over: %s", type(error).__name__)
+            continue
+        plans[planned.target] = planned.sources
     return plans
 
 

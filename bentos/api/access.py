@@ -148,11 +148,14 @@ class Access:
         if self._path is None:
             self._local.check(headers, peer)
             return self._local_caller
-        token = b""
+        token, given = b"", 0
         for name, value in headers:
             if name == b"authorization":
+                given += 1
                 scheme, _, rest = value.partition(b" ")
                 token = rest.strip() if scheme.lower() == b"bearer" else b""
+        if given > 1:  # a proxy may have looked at the other one
+            raise Problem(401, "authorization", "should be given once", kind="token")
         if not token:
             raise Problem(401, "authorization", "should be a bearer token", kind="token")
         digest = hashlib.sha256(token).digest()

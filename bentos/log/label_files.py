@@ -14,6 +14,7 @@ import hashlib
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -59,7 +60,7 @@ _encode = msgspec.json.Encoder().encode
 def read_waiting(home: Path) -> list[Waiting]:
     """The labels that wait; what cannot be read is passed over."""
     path = labels_folder(home) / WAITING
-    return list(_readable(path)) if path.exists() else []
+    return list(_readable(path)) if path.is_file() else []
 
 
 def _readable(path: Path) -> Iterator[Waiting]:
@@ -86,8 +87,8 @@ def convert_labels(home: Path, now: float | None = None) -> int:
 
 
 def _convert(home: Path, folder: Path, now: float) -> int:
-    segments = sorted(folder.glob("*.ready")) + [
-        path for path in sorted(folder.glob("*.open")) if orphaned(path)
+    segments = [path for path in sorted(folder.glob("*.ready")) if path.is_file()] + [
+        path for path in sorted(folder.glob("*.open")) if path.is_file() and orphaned(path)
     ]
     kept = read_waiting(home)
     due = [waiting for waiting in kept if waiting.due <= now]
@@ -138,6 +139,8 @@ def _aside(folder: Path, name: str, records: Sequence[bytes]) -> None:
 
 
 def _write(path: Path, content: bytes) -> None:
+    if path.is_dir():  # somebody's, where a file of ours belongs
+        path.rename(path.with_name(f".{path.name}.{time.time_ns()}"))
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
@@ -153,12 +156,32 @@ def _keep_waiting(folder: Path, still: Sequence[Waiting], now: float) -> None:
     ordered = sorted(once.values(), key=lambda waiting: waiting.since)
     patient = [waiting for waiting in ordered if now - waiting.since < GIVE_UP.total_seconds()]
     given_up = [waiting for waiting in ordered if now - waiting.since >= GIVE_UP.total_seconds()]
-    given_up += patient[MOST_WAITING:]
+    patient, pushed_out = _in_turn(patient)
+    given_up += pushed_out
     if given_up:
         _aside(folder, f"unmatched-{time.time_ns()}.frames", [_encode(waiting) for waiting in given_up])
-    _write(folder / WAITING, b"".join(frame(_encode(waiting)) for waiting in patient[:MOST_WAITING]))
+    _write(folder / WAITING, b"".join(frame(_encode(waiting)) for waiting in patient))
     aside = sum(sum(1 for _ in read_frames(path)) for path in (folder / ASIDE).glob("[!.]*"))
-    _write(folder / SUMMARY, _encode(Summary(min(len(patient), MOST_WAITING), aside)))
+    _write(folder / SUMMARY, _encode(Summary(len(patient), aside)))
+
+
+def _in_turn(waiting: Sequence[Waiting]) -> tuple[list[Waiting], list[Waiting]]:
+    """Those of `waiting`, oldest first, that there is room for, and the others.
+
+    Clients take turns: one that sends what never matches pushes out its own labels, not another's.
+    """
+    if len(waiting) <= MOST_WAITING:
+        return list(waiting), []
+    turns: Counter[str] = Counter()
+    ranked = []
+    for place, one in enumerate(waiting):
+        ranked.append((turns[one.label.client], place))
+        turns[one.label.client] += 1
+    stay = {place for _, place in sorted(ranked)[:MOST_WAITING]}
+    return (
+        [one for place, one in enumerate(waiting) if place in stay],
+        [one for place, one in enumerate(waiting) if place not in stay],
+    )
 
 
 def _chosen(label: KeptLabel, times: Mapping[str, set[int]]) -> int | None:

@@ -23,6 +23,7 @@ from typing import Any, Final, cast
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bentos.base.caller import Caller
@@ -31,6 +32,7 @@ from bentos.log.decision_log import GENESIS, read_entries
 from bentos.log.heads import Head, read_heads
 from fraud.contract.answer import Answer
 from fraud.contract.cards import redact
+from fraud.features.feature_list import VECTOR
 from stores.decisions import (
     COLUMNS,
     HASH,
@@ -40,10 +42,10 @@ from stores.decisions import (
     VECTOR_COLUMN,
     decisions_folder,
     journal_folder,
+    parquet_schema,
 )
 from stores.key_file import KeyringError
 from stores.keys import Seal, open_keys
-from stores.lake_files import parquet_files
 from stores.settings import settings
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -53,6 +55,9 @@ _SHOWN: Final = (
     "series", "sequence", "key", "previous_hash", "transaction_id", "decision", "score", "model_version",
     "variant",
 )  # fmt: skip
+
+#: Where each feature of this version stands.
+_PLACES: Final = {name: place for place, name in enumerate(VECTOR)}
 
 #: What was decided, as far as an answer shows it: decision, score, model version, variant.
 Outcome = tuple[str, float | None, str | None, str]
@@ -81,12 +86,32 @@ class Findings:
     problems: list[str] = field(default_factory=list)
 
 
-def rows_as_records(table: pa.Table) -> Iterator[bytes]:
-    """Each row of a decision file as the bytes that its hash covers.
+def features_of(table: pa.Table) -> list[str]:
+    """The columns of a decision file that are features: its own, as a version before may have had others."""
+    return [name for name in table.column_names if name not in RECORD and name != HASH]
 
-    The features are the file's own: a version before may have had others.
+
+def as_written(table: pa.Table, path: Path) -> str | None:
+    """What of a file's frame is not as the converter writes it, or None.
+
+    Codes cover values. Which column is which, in what unit times are and which hour a file stands under are
+    what readers go by besides.
     """
-    features = [name for name in table.column_names if name not in RECORD and name != HASH]
+    features = features_of(table)
+    if not table.schema.equals(parquet_schema(tuple(features))):
+        return "has columns of other types or in another order than the log's"
+    known = [_PLACES[name] for name in features if name in _PLACES]
+    if known != sorted(known) or any(name not in _PLACES for name in features[: len(known)]):
+        return "has its features' names in another order than they are written"
+    hours = pc.unique(pc.strftime(table.column("decided_at"), format="date=%Y-%m-%d/hour=%H")).to_pylist()
+    if hours not in ([], [f"{path.parent.parent.name}/{path.parent.name}"]):
+        return "stands under another hour than its entries were decided in"
+    return None
+
+
+def rows_as_records(table: pa.Table) -> Iterator[bytes]:
+    """Each row of a decision file as the bytes that its hash covers."""
+    features = features_of(table)
     vectors = np.ascontiguousarray(
         np.stack([table.column(name).to_numpy(zero_copy_only=False) for name in features], axis=1), "<f8"
     )
@@ -118,6 +143,8 @@ def rows_as_records(table: pa.Table) -> Iterator[bytes]:
 def _of_file(path: Path, seal: Seal, problems: list[str]) -> Iterator[Entry]:
     try:
         table = pq.read_table(path, partitioning=None)
+        if (strange := as_written(table, path)) is not None:
+            problems.append(f"{path.name}: {strange}")
         rows = zip(*[table.column(name).to_pylist() for name in (*_SHOWN, HASH)], strict=True)
         records = list(rows_as_records(table))
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
@@ -153,7 +180,8 @@ def _entry(shown: Sequence[Any], stored: bytes, record: bytes, seal: Seal, path:
 def _segments(home: Path) -> Iterator[tuple[str, list[list[Path]]]]:
     """Each series with the files of its segments, in order."""
     root = decisions_folder(home)
-    paths = parquet_files(root)
+    # Every file, and not those that a plan of compaction would leave to readers: nothing compacts this log.
+    paths = [path for path in root.rglob("*.parquet") if not path.name.startswith(".")]
     paths += [
         path for pattern in ("*.ready", "*.open", "*.foreign") for path in journal_folder(home).glob(pattern)
     ]

@@ -20,7 +20,7 @@ from fraud.contract.refusal import ContractError
 LONGEST_TEXT: Final = 64
 #: Characters that nobody sees: control characters (C0, DEL, C1), separators of lines and
 #: paragraphs, the zero-width blank and mark, and what turns the direction of writing about.
-INVISIBLE: Final = r"[\x00-\x1f\x7f-\x9f\u200b\u2028-\u202e\u2066-\u2069\ufeff]"
+INVISIBLE: Final = r"[\x00-\x1f\x7f-\x9f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2064\u2066-\u2069\ufeff]"
 UNSEEN: Final = "holds a control character or another one that cannot be seen"
 
 _INVISIBLE: Final = re.compile(INVISIBLE)

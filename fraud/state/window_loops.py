@@ -300,6 +300,8 @@ def used_within(
     uses = 0
     for other in range(table, TABLE_COUNT):
         uses += kind >> TABLES_SHIFT + TABLE_BITS * other & TABLE_MASK
+    if 2 * uses > size - LEAST_WORDS:  # whoever writes to Redis may say so, and what lies before is not ours
+        return -1
     at = start + size - 2 * uses
     entries = kind >> TABLES_SHIFT + TABLE_BITS * table & TABLE_MASK
     for _ in range(entries):

@@ -199,3 +199,22 @@ def test_any_time_with_an_offset_is_a_label_or_a_refusal(moment: datetime) -> No
     except ContractError:
         return
     assert timedelta(0) <= moment - label.event_time < timedelta(milliseconds=1)  # cut off, as everywhere
+
+
+@pytest.mark.finding(
+    "M3", "medium", "who may send labels may relabel, backdate and crowd out those of others"
+)
+def test_one_clients_made_up_labels_push_out_its_own_and_not_anothers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(label_files, "MOST_WAITING", 10)
+    store = LabelStore(tmp_path)
+    crowd = Reporter("crowd", admin=True)
+    for place in range(30):
+        assert store.append(parse_labels(raw(transaction_id=f"made-up-{place}"), NOW, crowd))
+    assert store.append(parse_labels(raw(transaction_id="genuine"), NOW, Reporter("bank", admin=True)))
+    store.close()
+    convert_labels(tmp_path, NOW.timestamp())
+    waiting = [one.label.transaction_id for one in read_waiting(tmp_path)]
+    assert len(waiting) == 10
+    assert "genuine" in waiting

@@ -58,6 +58,7 @@ def test_a_token_opens_what_its_scopes_say(tmp_path: Path) -> None:
     assert status(access, bearer("three")) == 401
     assert status(access, [], peer="127.0.0.1") == 401
     assert status(access, [(b"authorization", b"Basic b25l")]) == 401
+    assert status(access, [*bearer("two"), *bearer("one")]) == 401
 
 
 def test_tokens_rotate_without_a_restart_and_a_broken_file_changes_nothing(tmp_path: Path) -> None:
