@@ -76,7 +76,7 @@ schedule: install ## run the 6-hour and weekly jobs on this machine
 	@$(TOLLGATE) schedule
 
 ##@ Operator
-.PHONY: serve stream backtest-rules audit bench-serving bench-serving-stages bench-streaming bench-declared bench-machine chaos-serving chaos-streaming
+.PHONY: serve stream backtest-rules audit bench-serving bench-serving-stages bench-streaming bench-declared bench-machine bench-keyed chaos-serving chaos-streaming
 serve: install ## the scoring service alone
 	@$(TOLLGATE) serve
 stream: install ## the velocity flow alone
@@ -97,6 +97,8 @@ bench-declared: install ## own features: cost, bounds, and (BASE=, a checkout be
 	@$(PY) -m benchmarks.declared $(if $(BASE),--base "$(BASE)")
 bench-machine: install ## what each part of machine/ is worth alone: results/bench/machine.json
 	@$(PY) -m benchmarks.machine
+bench-keyed: install ## what signatures cost in microseconds: results/bench/keyed.json
+	@$(PY) -m benchmarks.keyed
 chaos-serving: install ## results/chaos/serving.json
 	@$(PY) -m benchmarks.chaos_serving
 chaos-streaming: install ## results/chaos/streaming.json

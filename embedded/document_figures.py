@@ -64,6 +64,7 @@ def _held(entries: Any) -> str:
 
 
 _SERVING: Final = "bench/serving.json"
+_KEYED: Final = "bench/keyed.json"
 _STREAM: Final = "bench/streaming.json"
 GROUPS: Final = (
     Group("The whole loop, on synthetic transactions", "make demo", (
@@ -97,6 +98,14 @@ GROUPS: Final = (
     )),
     Group("Attempts to break it", "make test-security", (
         Figure("findings of reviews that tests hold", "security.json", "", "", "all", _held),
+    )),
+    Group("Signatures", "make bench-keyed", (
+        Figure("the codes of one decision: claim, answer, log row", _KEYED, "decision.keyed_us", "µs"),
+        Figure("the code of a claim", _KEYED, "claim.keyed_us", "µs"),
+        Figure("the code of a remembered answer", _KEYED, "answer.keyed_us", "µs"),
+        Figure("the same, when it is read", _KEYED, "answer_read.keyed_us", "µs"),
+        Figure("the code of a row of the decision log", _KEYED, "log_row.keyed_us", "µs"),
+        Figure("the code of a seed", _KEYED, "seed.keyed_us", "µs"),
     )),
     Group("The stream", "make bench-streaming", (
         Figure("events, six entities each, one process", _STREAM, "six_entities.events_per_s", "a second"),
