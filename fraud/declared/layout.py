@@ -2,11 +2,12 @@
 
 A state is whole 64-bit words, little-endian:
 
-    header    KIND, VERSION, FIRST, SEEDED, SINCE, COUNTS, then eight lengths of stairs and tables a word
+    header    KIND, VERSION, FIRST, SEEDED, SINCE, COUNTS, then how long stairs, tables, sketches are
     events    time; transaction's high hash bits | flags; one double per value column   (newest, exact)
     buckets   oldest, newest, count; one double per flag; count, sum, squares per moment (older, bounded)
     stairs    per maximum and minimum of what is in buckets: newest time, extreme, least extreme of its group
     tables    per distinct or new column: entries of `fraud.state.last_seen`
+    sketches  per distinct column: values that its table had no room for (`fraud.declared.sketch`)
 
 A layout holds what any aggregate over these columns needs, and for how long. So a further aggregate over the
 same columns with no longer window leaves the layout, and every state, as it is. Another layout has another
@@ -26,10 +27,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fraud.declared.declaration import OF_CONDITIONS, OF_VALUES, StreamView
+from fraud.declared.sketch import MOST_BYTES as MOST_SKETCH_BYTES
 from fraud.state.last_seen import ENTRY_BYTES, KEY_BYTES
 
 #: Raised when the meaning of the words changes, whatever is declared.
-FORMAT: Final = 1
+FORMAT: Final = 2
 #: In the lowest byte of a declared state's first word, which no standard state has there.
 DECLARED: Final = 0x80 | FORMAT
 KIND, VERSION, FIRST, SEEDED, SINCE, COUNTS = range(6)
@@ -50,8 +52,11 @@ ERROR: Final = 0.02
 STEPS: Final = 64
 MOST_STEPS: Final = STEPS + 8
 STEP: Final = 0.01
-#: Different values: exact up to so many.
+#: Different values: exact up to so many, then within `DISTINCT_ERROR` of the truth for 999 entities of
+#: 1,000, and within `DISTINCT_MEDIAN` for half of them.
 DISTINCT: Final = 64
+DISTINCT_ERROR: Final = 0.12
+DISTINCT_MEDIAN: Final = 0.05
 MOST_ENTRIES: Final = DISTINCT + 2
 #: How late an event may be and still be counted where it belongs.
 LATENESS_MS: Final = 2 * 3_600_000
@@ -66,6 +71,8 @@ _CODE: Final = {
     "seconds_since_last": SINCE_LAST, "seconds_since_first": SINCE_FIRST,
 }  # fmt: skip
 _MOMENTS: Final = frozenset({"sum", "mean", "std", "zscore"})
+#: What older events have to be counted or summed for.
+_IN_BUCKETS: Final = _MOMENTS | OF_CONDITIONS | {"count"}
 _WITHOUT_EVENTS: Final = OF_VALUES | {"seconds_since_last", "seconds_since_first"}
 _EXTREMES: Final = frozenset({"max", "min"})
 
@@ -74,7 +81,8 @@ _EXTREMES: Final = frozenset({"max", "min"})
 class Layout:
     """What a stream view's states hold. `operations` has a row per aggregate: code, window (ms), column in
     its group, and the n of `last`, or the value column of a maximum or minimum. Retentions are milliseconds;
-    stairs are maxima first, then minima. The first `moments` of the value columns are summed in buckets."""
+    stairs are maxima first, then minima. The first `moments` of the value columns are summed in buckets,
+    if `bucketed`. `sketched` says of each table whether values are counted beyond it."""
 
     view: str
     key: str
@@ -84,6 +92,8 @@ class Layout:
     highs: tuple[str, ...]
     lows: tuple[str, ...]
     tables: tuple[str, ...]
+    sketched: tuple[bool, ...]
+    bucketed: bool
     retention_ms: int
     stair_retention_ms: tuple[int, ...]
     table_retention_ms: tuple[int, ...]
@@ -103,8 +113,8 @@ class Layout:
 
     @property
     def parts(self) -> int:
-        """Stairs and tables."""
-        return len(self.highs) + len(self.lows) + len(self.tables)
+        """Stairs, tables and, one of each table, sketches."""
+        return len(self.highs) + len(self.lows) + 2 * len(self.tables)
 
     @property
     def header_words(self) -> int:
@@ -134,9 +144,12 @@ class Layout:
 
     def most_bytes(self) -> int:
         """The largest that a state can become."""
-        words = self.header_words + (KEPT + FOLDED) * self.event_words + MOST_BUCKETS * self.bucket_words
+        words = self.header_words + (KEPT + FOLDED) * self.event_words
+        words += MOST_BUCKETS * self.bucket_words * self.bucketed
         words += MOST_STEPS * STAIR_WORDS * (len(self.highs) + len(self.lows))
-        return 8 * words + ENTRY_BYTES * MOST_ENTRIES * len(self.tables)
+        return (
+            8 * words + ENTRY_BYTES * MOST_ENTRIES * len(self.tables) + MOST_SKETCH_BYTES * sum(self.sketched)
+        )
 
 
 @lru_cache(maxsize=256)
@@ -168,12 +181,15 @@ def layout_of(view: StreamView) -> Layout:
         [_longest(view, {"min"}, name) for name in lows]
     )
     table_retention = tuple([_longest(view, OF_VALUES, name) for name in tables])
-    content = (FORMAT, view.name, view.key, values, len(moments), flags, highs, lows, tables, retention,
-               stair_retention, table_retention)  # fmt: skip
+    counted = _columns(view, {"count_distinct"})
+    sketched = tuple([name in counted for name in tables])
+    bucketed = any(each.function in _IN_BUCKETS for each in view.aggregates)
+    content = (FORMAT, view.name, view.key, values, len(moments), flags, highs, lows, tables, sketched,
+               bucketed, retention, stair_retention, table_retention)  # fmt: skip
     digest = int.from_bytes(hashlib.sha256(repr(content).encode()).digest()[:6], "little")
     return Layout(
-        view.name, view.key, values, len(moments), flags, highs, lows, tables, retention, stair_retention,
-        table_retention, np.array(rows, dtype=np.int64).reshape(-1, 4),
+        view.name, view.key, values, len(moments), flags, highs, lows, tables, sketched, bucketed, retention,
+        stair_retention, table_retention, np.array(rows, dtype=np.int64).reshape(-1, 4),
         tuple([each.name for each in view.aggregates]), view.ttl_ms, view.known_from_ms, digest,
     )  # fmt: skip
 

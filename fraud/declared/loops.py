@@ -17,7 +17,6 @@ from fraud.declared.layout import (
     COUNT_IF,
     COUNT_MASKS,
     COUNTS,
-    DISTINCT,
     DISTINCT_OF,
     EVENTS_BITS,
     FIRST,
@@ -27,6 +26,7 @@ from fraud.declared.layout import (
     MAX,
     MEAN,
     MIN,
+    MOST_ENTRIES,
     NEW,
     SINCE,
     SINCE_FIRST,
@@ -37,6 +37,7 @@ from fraud.declared.layout import (
     VERSION,
     ZSCORE,
 )
+from fraud.declared.sketch_loops import distinct_within, sketch_words
 from fraud.state.last_seen import NEVER, SPAN_MS
 from machine.compiled import compiled
 
@@ -82,13 +83,18 @@ def _read_state(
     first_event = start + header
     first_bucket = first_event + events * event_words
     parts = first_bucket + buckets * bucket_words
-    lengths = np.zeros(stairs + tables, dtype=np.int64)
-    begins = np.zeros(stairs + tables, dtype=np.int64)
+    lengths = np.zeros(stairs + 2 * tables, dtype=np.int64)
+    begins = np.zeros(stairs + 2 * tables, dtype=np.int64)
     end = parts
-    for part in range(stairs + tables):
+    for part in range(stairs + 2 * tables):
         lengths[part] = words[start + FIXED_WORDS + part // 8] >> 8 * (part % 8) & 0xFF
         begins[part] = end
-        end += lengths[part] * (STAIR_WORDS if part < stairs else 2)
+        if part < stairs:
+            end += lengths[part] * STAIR_WORDS
+        elif part < stairs + tables:
+            end += lengths[part] * 2
+        elif end < start + size:
+            end += sketch_words(words, end, lengths[part])
     if end != start + size:
         return
     for number in range(len(operations)):
@@ -127,12 +133,19 @@ def _read_state(
             out[number] = _last(words, reals, first_event, events, event_words, at, window, column, nth)
         elif code == DISTINCT_OF:
             part = stairs + column
-            out[number] = min(_uses(words, begins[part], lengths[part], at, window, 0), DISTINCT)
+            out[number] = _uses(words, begins[part], lengths[part], at, window, 0)
+            sketch, groups = begins[part + tables], lengths[part + tables]
+            if groups and words[sketch + groups] >= at - window:  # the table had no room for some of them
+                about = distinct_within(words, begins[part], lengths[part], sketch, groups, at, window)
+                out[number] = max(out[number], np.rint(about))
         elif code == NEW:
             part = stairs + column
             if hashes[column] != 0:
                 found = _uses(words, begins[part], lengths[part], at, window, hashes[column])
-                out[number] = 0.0 if found > 0 else 1.0
+                if found > 0:
+                    out[number] = 0.0
+                elif not _is_full(words, begins[part], lengths[part], at, window):
+                    out[number] = 1.0
         elif code == SINCE_LAST:
             last = NEVER
             for event in range(events - 1, -1, -1):
@@ -273,6 +286,12 @@ def _uses(words: Ints, begin: int, entries: int, at: int, window: int, wanted: i
         if 0 < age <= window:
             found += 1.0
     return found
+
+
+@compiled
+def _is_full(words: Ints, begin: int, entries: int, at: int, window: int) -> bool:
+    """Whether a table may have dropped values that were used in the window: all that it holds were."""
+    return bool(entries >= MOST_ENTRIES and at - (words[begin + 1] >> _KEY_REST) <= window)
 
 
 @compiled

@@ -11,28 +11,23 @@ Guarantees, for reads at or after the newest event:
   buckets are enough for that (else the bound grows by quarters until they are);
 * `last`: exact; `max` and `min`: exact up to `STEPS` steps, then too extreme by `STEP` at most, which grows
   by quarters where values fall so far that more steps would be needed;
-* `count_distinct`: exact up to `DISTINCT`, and reported as that above it; `new` is exact as long as the
-  window has no more different values than that;
+* `count_distinct`: exact up to `DISTINCT`, then within `DISTINCT_MEDIAN` of the truth for half of all
+  entities and within `DISTINCT_ERROR` for 999 of 1,000, up to a million different values and more;
+* `new`: exact; null, and never a guess, where the value is not among the last `DISTINCT` ones of the window;
 * a window that reaches back before SINCE is null.
 """
 
 from __future__ import annotations
 
 from array import array
-from itertools import pairwise
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fraud.declared.layout import (
-    BUCKETS_BITS,
-    COUNT_MASKS,
-    COUNTS,
     ERROR,
-    EVENTS_BITS,
     FIRST,
-    FIXED_WORDS,
     FOLDED,
     KEPT,
     KIND,
@@ -41,28 +36,39 @@ from fraud.declared.layout import (
     MOST_STEPS,
     SEEDED,
     SINCE,
-    STAIR_WORDS,
     STEPS,
     VERSION,
     Layout,
 )
 from fraud.declared.loops import merged_buckets
+from fraud.declared.packed import packed, unpack_into
 from fraud.declared.seen import DeclaredSeen
+from fraud.declared.sketch import Sketch
 from fraud.declared.stairs import Step, fewer_steps, put
 from fraud.state import last_seen
 from fraud.state.last_seen import BEFORE_END, ENTRY_BYTES, KEY_BYTES, LAST_AT, NEVER, TIME_BYTES
-from fraud.state.layout import STRIDE_BITS, StateError
+from fraud.state.layout import STRIDE_BITS
 
 _MOST_SLACK: Final = 1e6
 _MOST_TABLE: Final = MOST_ENTRIES * ENTRY_BYTES
-_LOOSE_SHIFT: Final = EVENTS_BITS + BUCKETS_BITS
+_ONE_MORE: Final = _MOST_TABLE + ENTRY_BYTES
 Words = NDArray[np.int64]
 
 
 class DeclaredState:
     """One entity's state. Times are event times in UTC milliseconds."""
 
-    __slots__ = ("buckets", "events", "header", "layout", "loose", "newest_ms", "stairs", "tables")
+    __slots__ = (
+        "buckets",
+        "events",
+        "header",
+        "layout",
+        "loose",
+        "newest_ms",
+        "sketches",
+        "stairs",
+        "tables",
+    )
 
     def __init__(self, layout: Layout, since_ms: int | None = None) -> None:
         self.layout = layout
@@ -78,6 +84,8 @@ class DeclaredState:
         #: Per maximum and minimum (negated): newest time, extreme, least extreme of the group.
         self.stairs: list[list[Step]] = [[] for _ in range(len(layout.highs) + len(layout.lows))]
         self.tables: tuple[bytearray, ...] = tuple([bytearray() for _ in layout.tables])
+        #: Per table, what it had no room for; None where nobody counts that, or nothing was dropped yet.
+        self.sketches: list[Sketch | None] = [None for _ in layout.tables]
 
     @property
     def version(self) -> int:
@@ -121,7 +129,9 @@ class DeclaredState:
         at = table.rfind(key)
         if at < 0:
             oldest = time - self.layout.table_retention_ms[index]
-            last_seen.append(table, key, time_bytes, oldest, _MOST_TABLE)
+            last_seen.append(table, key, time_bytes, oldest, _ONE_MORE)
+            if len(table) > _MOST_TABLE:
+                self._drop(index)
         elif at % ENTRY_BYTES:  # the same bytes by chance, across two values
             self._insert(index, key, time)
         else:
@@ -131,7 +141,21 @@ class DeclaredState:
 
     def _insert(self, index: int, key: bytes, *uses: int) -> None:
         oldest = self.newest_ms - self.layout.table_retention_ms[index]
-        last_seen.insert(self.tables[index], key, uses, oldest, _MOST_TABLE)
+        table = self.tables[index]
+        last_seen.insert(table, key, uses, oldest, _ONE_MORE)
+        if len(table) > _MOST_TABLE:
+            self._drop(index)
+
+    def _drop(self, index: int) -> None:
+        """Move the value that was used longest ago from a full table to its sketch, if it has one."""
+        table = self.tables[index]
+        if self.layout.sketched[index]:
+            sketch = self.sketches[index]
+            if sketch is None:
+                sketch = self.sketches[index] = Sketch()
+            ((key, last, _),) = last_seen.entries(table[:ENTRY_BYTES])
+            sketch.add(key, last, self.newest_ms - self.layout.table_retention_ms[index])
+        del table[:ENTRY_BYTES]
 
     def _forget(self, time: int) -> None:
         """Forget what a state whose newest event is at `time` no longer knows."""
@@ -145,6 +169,7 @@ class DeclaredState:
                 steps.clear()
             for table in self.tables:
                 table.clear()
+            self.sketches = [None for _ in self.tables]
         for table, retention in zip(self.tables, self.layout.table_retention_ms, strict=True):
             last_seen.forget(table, time - retention)
 
@@ -165,7 +190,7 @@ class DeclaredState:
                 at -= width
                 if events[at + 12 : at + 16] == record[12:16]:
                     return False
-            if end == 0 and (self.buckets or any(self.stairs)):
+            if end == 0 and self._has_folded:
                 self._add_loose(bytearray(record[:width]))
             else:
                 events[end:end] = record[:width]
@@ -182,6 +207,13 @@ class DeclaredState:
                 self._insert(index, key, time)
         return True
 
+    @property
+    def _has_folded(self) -> bool:
+        """Whether events have left the exact part: an older one then goes where they went."""
+        if self.layout.bucketed:
+            return bool(self.buckets) or any(self.stairs)
+        return any(self.stairs) or len(self.events) >= KEPT * 8 * self.layout.event_words
+
     def _prune(self, oldest: int) -> None:
         """Drop events, leading buckets and steps that ended at `oldest` or before, but the last event."""
         width, size = 8 * self.layout.event_words, 8 * self.layout.bucket_words
@@ -197,6 +229,12 @@ class DeclaredState:
         if cut:
             del buckets[:cut]
             self.loose = min(self.loose, len(buckets) // size)
+        for index, sketch in enumerate(self.sketches):
+            if (
+                sketch is not None
+                and sketch.times[-1] < self.newest_ms - self.layout.table_retention_ms[index]
+            ):
+                self.sketches[index] = None
         for steps, retention in zip(self.stairs, self.layout.stair_retention_ms, strict=True):
             border = oldest + self.layout.retention_ms - retention
             while steps and steps[0][0] <= border:
@@ -214,6 +252,8 @@ class DeclaredState:
         layout = self.layout
         events = np.frombuffer(bytes(folded), dtype=np.int64).reshape(-1, layout.event_words)
         self._climb(events)
+        if not layout.bucketed:
+            return
         loose = self._singles(events)
         self.loose += len(loose)
         size = 8 * layout.bucket_words
@@ -283,53 +323,15 @@ class DeclaredState:
 
     def pack(self) -> bytes:
         """The state as bytes: equal states give equal bytes."""
-        header, layout = self.header, self.layout
-        events = len(self.events) // (8 * layout.event_words)
-        buckets = len(self.buckets) // (8 * layout.bucket_words)
-        header[COUNTS] = events | buckets << EVENTS_BITS | self.loose << _LOOSE_SHIFT
-        lengths = bytes([len(steps) for steps in self.stairs] + [len(t) // ENTRY_BYTES for t in self.tables])
-        lengths += bytes(-len(lengths) % 8)
-        header[FIXED_WORDS:] = array("q", lengths)
-        parts: list[bytes | bytearray | array[int]] = [header, self.events, self.buckets, *self.tables]
-        for number, steps in enumerate(self.stairs):
-            sign = 1.0 if number < len(layout.highs) else -1.0
-            packed = np.empty((len(steps), STAIR_WORDS), dtype=np.int64)
-            packed[:, 0] = [time for time, _, _ in steps]
-            packed[:, 1:].view(np.float64)[:] = np.array([step[1:] for step in steps]).reshape(-1, 2) * sign
-            parts.insert(3 + number, packed.tobytes())
-        return b"".join(parts)
+        return packed(self)
 
     @classmethod
     def unpack(cls, layout: Layout, data: bytes) -> DeclaredState:
         """The state that `data` packs; StateError for another layout's, and for damaged bytes."""
         state = cls(layout)
-        begin = 8 * layout.header_words
-        if len(data) < begin or len(data) % 8:
-            raise StateError(f"{len(data)} bytes are no packed state of {layout.view}")
-        header = array("q", data[:begin])
-        if header[KIND] != layout.kind:
-            raise StateError(f"the state of {layout.view} was packed by another layout: rebuild the view")
-        counts, width, size = header[COUNTS], 8 * layout.event_words, 8 * layout.bucket_words
-        lengths = header[FIXED_WORDS:].tobytes()[: layout.parts]
-        ends = [begin, (counts & COUNT_MASKS[0]) * width, (counts >> EVENTS_BITS & COUNT_MASKS[1]) * size]
-        ends += [
-            length * (8 * STAIR_WORDS if part < len(state.stairs) else ENTRY_BYTES)
-            for part, length in enumerate(lengths)
-        ]
-        bounds = np.cumsum(ends).tolist()
-        if bounds[-1] != len(data):
-            raise StateError(f"the state of {layout.view} is cut short or has extra bytes")
-        pieces: list[Any] = [data[low:high] for low, high in pairwise(bounds)]
-        state.header, state.events, state.buckets = header, bytearray(pieces[0]), bytearray(pieces[1])
-        state.loose = counts >> _LOOSE_SHIFT & COUNT_MASKS[2]
-        for number in range(len(state.stairs)):
-            words = np.frombuffer(pieces[2 + number], dtype=np.int64).reshape(-1, STAIR_WORDS)
-            sign = 1.0 if number < len(layout.highs) else -1.0
-            values = words[:, 1:].view(np.float64) * sign
-            state.stairs[number] = list(zip(words[:, 0].tolist(), *values.T.tolist(), strict=True))
-        state.tables = tuple([bytearray(piece) for piece in pieces[2 + len(state.stairs) :]])
+        unpack_into(state, data)
         if state.events:
-            state.newest_ms = _time(state.events, len(state.events) - width)
+            state.newest_ms = _time(state.events, len(state.events) - 8 * layout.event_words)
         return state
 
     def merge(self, other: DeclaredState) -> bool:
@@ -353,6 +355,11 @@ class DeclaredState:
         for index, table in enumerate(other.tables):
             for key, last, before in last_seen.entries(table):
                 self._insert(index, key, last, before)
+            theirs_sketch = other.sketches[index]
+            if theirs_sketch is not None:
+                sketch = self.sketches[index] or Sketch()
+                sketch.merge(theirs_sketch, self.newest_ms - layout.table_retention_ms[index])
+                self.sketches[index] = sketch or None
         for steps, more in zip(self.stairs, other.stairs, strict=True):
             for time, high, _ in more:
                 put(steps, time, high)
@@ -378,7 +385,8 @@ class DeclaredState:
         if older:
             moved = np.frombuffer(older, dtype=np.int64).reshape(-1, layout.event_words)
             self._climb(moved)
-            self.buckets += self._singles(moved).tobytes()
+            if layout.bucketed:
+                self.buckets += self._singles(moved).tobytes()
         if self.buckets:
             self._compress()
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fraud.declared.declaration import Aggregate, Function, StreamView
-from fraud.declared.layout import DISTINCT, ERROR, STEP, Layout, layout_of
+from fraud.declared.layout import ERROR, STEP, Layout, layout_of
 from fraud.declared.loops import read_states
 from fraud.declared.seen import DeclaredSeen
 from fraud.declared.state import DeclaredState
@@ -210,10 +210,18 @@ def test_many_events_stay_within_the_stated_bounds(count: int) -> None:
                 assert got == pytest.approx(wanted, rel=2 * ERROR, nan_ok=True), one.name
 
 
-def test_different_values_beyond_the_table_are_reported_as_its_size() -> None:
+def test_a_value_that_a_full_table_may_have_dropped_is_not_called_new() -> None:
     events = [Event(START + place * 1000, place, country=f"c{place}") for place in range(500)]
-    found = read(state_of(events), events[-1].time + 1)
-    assert found[f"count_distinct_country_{DAY}_1"] == DISTINCT
+    at = events[-1].time + 1
+    name = f"new_country_{DAY}_1"
+    state = state_of(events)
+    assert read(state, at, Event(at, -1, country="c499"))[name] == 0.0
+    assert isnan(read(state, at, Event(at, -1, country="c3"))[name])  # used, and no longer remembered
+    assert isnan(read(state, at, Event(at, -1, country="never"))[name])
+    # Once what was dropped lies before the window, the table knows all of it.
+    later = events[-30].time + DAY
+    assert read(state, later, Event(later, -1, country="c3"))[name] == 1.0
+    assert read(state, later, Event(later, -1, country="c499"))[name] == 0.0
 
 
 def test_descending_maxima_stay_within_a_step() -> None:
