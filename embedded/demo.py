@@ -281,7 +281,8 @@ class Demo:
 
     def _parity(self, chosen: Plan, spark: SparkSession) -> dict[str, Any]:
         from monitoring.decisions import read_decisions
-        from monitoring.parity.report import compare, write_report
+        from monitoring.parity.comparison import compare
+        from monitoring.parity.report import write_report
         from stores.declared import served_vector
         from training.dataset import rebuild
 

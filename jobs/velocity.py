@@ -26,7 +26,8 @@ from monitoring import gauges
 from monitoring.decisions import DecisionLogError, read_decisions
 from monitoring.gates.checks import GateBlockedError
 from monitoring.gates.run import default_history, publish_state, run_gate
-from monitoring.parity.report import ParityReport, compare, to_prometheus, write_report
+from monitoring.parity.comparison import ParityReport, compare
+from monitoring.parity.report import to_prometheus, write_report
 from stores.decisions import decisions_folder
 from stores.settings import settings
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from monitoring import page
-from monitoring.parity.report import MEANING, ParityReport
+from monitoring.parity.comparison import MEANING, ParityReport
 
 MOST_FEATURES = 60
 

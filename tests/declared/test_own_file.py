@@ -32,7 +32,7 @@ from fraud.contract.transaction import encode_transaction, parse_transaction
 from fraud.declared.state import DeclaredState
 from fraud.features.feature_list import VECTOR
 from monitoring.decisions import read_decisions
-from monitoring.parity.report import compare
+from monitoring.parity.comparison import compare
 from stores.declared import declared, served_vector
 from stores.redis_layout import encode_bytes, encode_timestamp, entity_key, field, ts_field
 from stores.settings import REPOSITORY, settings

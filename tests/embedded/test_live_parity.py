@@ -23,7 +23,7 @@ from embedded.platform import start_stream
 from embedded.redis_server import start_redis
 from fraud.features.feature_list import VECTOR
 from monitoring.decisions import read_decisions
-from monitoring.parity.report import ParityReport, compare
+from monitoring.parity.comparison import ParityReport, compare
 from stores.lake import parquet_history
 from stores.settings import settings
 from tests.bentos.running import save_model, start_service, transaction_json, wait_for

@@ -19,7 +19,7 @@ from monitoring.drift.page import to_prometheus
 from monitoring.drift.report import drift_report
 from monitoring.gates.run import publish_state
 from monitoring.gauges import folder
-from monitoring.parity.report import ParityReport
+from monitoring.parity.comparison import ParityReport
 from monitoring.parity.report import to_prometheus as parity_gauges
 from stores.job_states import JobState
 from stores.settings import REPOSITORY

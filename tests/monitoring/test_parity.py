@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 
 from fraud.features.feature_list import VECTOR
-from monitoring.parity.report import ParityError, compare, views_of_features, write_report
+from monitoring.parity.comparison import ParityError, compare, views_of_features
+from monitoring.parity.report import write_report
 
 FEATURES = ("customer_txn_count_1h", "merchant_amount_mean_30d", "txn_amount")
 START = datetime(2018, 8, 1, tzinfo=UTC)

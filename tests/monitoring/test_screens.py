@@ -12,7 +12,8 @@ import pytest
 from monitoring.drift.report import drift_report
 from monitoring.gates.run import run_gate
 from monitoring.page import write as write_page
-from monitoring.parity.report import compare, write_report
+from monitoring.parity.comparison import compare
+from monitoring.parity.report import write_report
 from monitoring.status.page import status_page
 from stores.settings import settings
 from tests.monitoring.looking import looked_at, need_browser

@@ -22,7 +22,7 @@ from fraud.features.feature_list import VECTOR
 from monitoring.decisions import feature_columns, matured, read_decisions
 from monitoring.drift.report import drift_report, feature_names
 from monitoring.gates.run import run_gate
-from monitoring.parity.report import compare
+from monitoring.parity.comparison import compare
 from monitoring.status.health import decisions as decisions_part
 from stores.decisions import COLUMNS, RECORD, decisions_folder, parquet_schema
 from stores.keys import open_keys
