@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fraud.features.entities import ENTITIES
-from fraud.state.last_seen import ENTRY_BYTES, NEVER, SPAN_MS, append, entries, entry, insert
+from fraud.state.last_seen import ENTRY_BYTES, NEVER, SPAN_MS, append, entries, entry, forget, insert
 from fraud.state.observation import Observation
 from fraud.state.velocity import VelocityState
 from tests.fraud.arrivals import DAY, START_MS, arrival
@@ -44,6 +44,41 @@ def test_uses_go_where_they_belong_in_any_order() -> None:
     assert [key for key, _, _ in entries(table)] == [b"key-01", b"key-03"]
     insert(table, b"key-03", (START_MS + 1,), START_MS + 1, 2 * ENTRY_BYTES)
     assert [key for key, _, _ in entries(table)] == [b"key-03"]
+
+
+def used(table: bytearray) -> list[tuple[bytes, int, int]]:
+    return list(entries(table))
+
+
+def test_an_added_key_was_never_used_before_and_the_first_beyond_the_bound_goes() -> None:
+    table = bytearray()
+    for number in range(4):
+        append(table, b"key-0%d" % number, (START_MS + number).to_bytes(6, "little"), 0, 3 * ENTRY_BYTES)
+    assert used(table) == [(b"key-0%d" % number, START_MS + number, NEVER) for number in (1, 2, 3)]
+
+
+def test_what_was_last_used_before_a_time_is_forgotten_and_what_was_used_at_it_is_not() -> None:
+    table = bytearray()
+    for number in range(3):
+        append(table, b"key-0%d" % number, (START_MS + number).to_bytes(6, "little"), START_MS + 1, 99_999)
+    assert [key for key, _, _ in used(table)] == [b"key-01", b"key-02"]
+    forget(table, START_MS + 2)
+    assert [key for key, _, _ in used(table)] == [b"key-02"]
+    forget(table, START_MS + 3)
+    assert table == b""
+    forget(table, START_MS + 3)
+    assert table == b""
+
+
+def test_an_entry_is_laid_out_as_the_text_says() -> None:
+    #  6 of the key, the low 4 of the use before, 6 of the last use
+    last, before = 0x0123_89AB_CDEF, 0x0123_89AB_0000
+    assert entry(b"key-01", last, before) == b"key-01" + bytes.fromhex("0000ab89efcdab892301")
+    assert entry(b"key-01", last, NEVER) == b"key-01" + bytes.fromhex("efcdab89efcdab892301")
+    wrapped = 1_800_000_000_000 >> 32 << 32  # the use before it had higher low bytes
+    assert used(bytearray(entry(b"key-01", wrapped + 5, wrapped - 5))) == [
+        (b"key-01", wrapped + 5, wrapped - 5)
+    ]
 
 
 def slow_insert(table: bytes, key: bytes, uses: tuple[int, ...], oldest: int, most_bytes: int) -> bytes:

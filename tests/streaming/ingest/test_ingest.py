@@ -5,17 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import pickle
-import threading
 from base64 import b64decode
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from fraud.contract.cards import looks_like_card_number
 from fraud.contract.event import EventTimes, encode_event
@@ -28,12 +24,9 @@ from streaming.ingest.arrival_log import arrival_table
 from streaming.ingest.control import encode_seed
 from streaming.ingest.dead_letters import dead_letter, mask_card_numbers
 from streaming.ingest.ingest import Ingest, IngestSnapshot
-from streaming.ingest.recent_ids import IdSegments, RecentIds
 from streaming.log.batch import Batch
 from streaming.log.load import Load, events
-from streaming.states.disk import Disk
 from streaming.states.shard_batch import SHARD_KEYS, SHARDS, shard_of
-from streaming.states.snapshots import SnapshotError
 from tests.streaming.oracle import plain_loop
 
 
@@ -160,86 +153,6 @@ def test_a_record_full_of_card_numbers_is_masked_in_one_pass() -> None:
     number, more = b"4111111111111111 ", 60_000
     kept = mask_card_numbers(b'{"note":"' + number * more + b'"}')
     assert kept == b'{"note":"' + (b"*" * 16 + b" ") * more + b'"}'
-
-
-@given(st.lists(st.integers(0, 40_000), max_size=400), st.integers(1, 3))
-def test_recent_ids_find_every_duplicate_within_the_bound(keys: list[int], cuts: int) -> None:
-    recent, known = RecentIds(8_192, 10**9), set()
-    for index, key in enumerate(keys):
-        assert recent.add(key, index) is (key not in known)
-        known.add(key)
-        if index % (cuts * 50) == 0:
-            recent = RecentIds(8_192, 10**9, recent.snapshot())
-
-
-def test_recent_ids_forget_the_oldest_beyond_the_bound() -> None:
-    recent = RecentIds(16_384, 10**12)
-    for key in range(100_000):
-        recent.add(key, key)
-    assert len(recent) <= 16_384 + 8_192
-    assert not recent.add(99_999 - 16_000, 0)
-    assert recent.add(0, 0)
-
-
-def test_recent_ids_forget_what_is_older_than_the_horizon() -> None:
-    recent = RecentIds(1_000_000, 1_000)
-    for key in range(30_000):
-        recent.add(key, key)
-    assert len(recent) < 20_000
-    assert recent.add(0, 30_000)
-
-
-def test_full_segments_of_recent_ids_are_named_in_snapshots_and_read_from_files(tmp_path: Path) -> None:
-    #  segments 0 1 2 | 3 begun     the snapshot names three files and holds the keys of the fourth
-    disk = Disk()
-    recent = RecentIds(40_000, 10**12, (), IdSegments(tmp_path, disk))
-    for key in range(3 * 8_192 + 100):
-        recent.add(key, key)
-    disk.close()
-    snapshot = recent.snapshot()
-    assert [len(keys) for _, _, keys in snapshot] == [0, 0, 0, 800]
-    resumed = RecentIds(40_000, 10**12, snapshot, IdSegments(tmp_path, Disk()))
-    assert not any(resumed.add(key, key) for key in range(3 * 8_192 + 100))
-    assert resumed.add(10**6, 10**6)
-    next(tmp_path.iterdir()).unlink()
-    with pytest.raises(SnapshotError, match="every process"):
-        RecentIds(40_000, 10**12, snapshot, IdSegments(tmp_path, disk))
-
-
-def test_a_segment_that_is_not_on_disk_yet_is_held_by_the_snapshot(tmp_path: Path) -> None:
-    disk, hold = Disk(), threading.Event()
-    disk.write(tmp_path / "held", lambda: bytes(hold.wait(20)))
-    recent = RecentIds(40_000, 10**12, (), IdSegments(tmp_path / "ids", disk))
-    for key in range(8_192):
-        recent.add(key, key)
-    assert [len(keys) for _, _, keys in recent.snapshot()] == [8 * 8_192]
-    hold.set()
-    disk.close()
-
-
-def test_files_of_forgotten_ids_go_once_no_snapshot_to_resume_from_names_them(tmp_path: Path) -> None:
-    disk = Disk()
-    recent = RecentIds(8_192, 10**12, (), IdSegments(tmp_path, disk))
-    for key in range(3 * 8_192):
-        recent.add(key, key)
-    disk.close()
-    assert len(list(tmp_path.iterdir())) == 3
-    for _ in range(4):
-        recent.snapshot()
-    assert [path.name for path in tmp_path.iterdir()] == ["000000000002.ids"]
-
-
-@pytest.mark.parametrize(("later_ms", "left"), [(1_000, 2), (1_001, 1)])
-def test_ids_are_forgotten_once_they_are_older_than_the_horizon(later_ms: int, left: int) -> None:
-    #  event time   0 .......... 1000 | 1001
-    #  8,192 ids    x                              forgotten when the newest is more than 1000 later
-    recent = RecentIds(1_000_000, 1_000)
-    for key in range(8_192):
-        recent.add(key, 0)
-    for key in range(8_192, 2 * 8_192):
-        recent.add(key, later_ms)
-    assert len(recent) == left * 8_192
-    assert recent.add(5, later_ms) == (left == 1)
 
 
 @pytest.mark.finding("H3", "high", "one record that raised ended the flow, again at every start")
