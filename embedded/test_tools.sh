@@ -58,8 +58,11 @@ if [ ! -x "$server/bin/mlserver" ]; then
       "$server/bin/python" -m pip install --disable-pip-version-check "${locked[@]}" >/dev/null 2>&1
   } || rm -rf "$server"
 fi
+# Apache Kafka itself, for what the small broker does not have: its jars, for Java alone.
+.venv/bin/python -m benchmarks.apache_kafka 2>/dev/null
 missing=""
-[ -x "$server/bin/mlserver" ] || missing=" mlserver"
+[ -n "$(ls $tools/kafka/libs/kafka_*.jar 2>/dev/null)" ] || missing=" kafka"
+[ -x "$server/bin/mlserver" ] || missing="$missing mlserver"
 for program in promtool amtool chromium; do
   has "$program" || missing="$missing $program"
 done

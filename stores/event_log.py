@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fraud.state.observation import stable_hash
+from stores.kafka import keyed_hash
 
 
 def stream_name(topic: str, partition: int) -> str:
@@ -11,5 +11,8 @@ def stream_name(topic: str, partition: int) -> str:
 
 
 def partition_of(customer_id: str, partitions: int) -> int:
-    """The partition of a customer's transactions: one customer's events keep their order."""
-    return stable_hash(customer_id) % partitions
+    """The partition of a customer's transactions: one customer's events keep their order.
+
+    It is where Kafka's own producers put a record whose key is the customer's id.
+    """
+    return keyed_hash(customer_id) % partitions

@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from stores.redis_url import RedisAddress, parse_redis_url
 
@@ -114,11 +115,29 @@ class EventLogSettings(Group):
 
 
 class KafkaSettings(Group):
-    """The Kafka event log."""
+    """The Kafka event log. Every property of its client (librdkafka) is a setting too (docs/kafka.md)."""
 
     bootstrap: str = Field(
         "127.0.0.1:9092", alias="TOLLGATE_KAFKA_BOOTSTRAP", description="bootstrap servers of the Kafka event log"
     )  # fmt: skip
+    group: str = Field(
+        "tollgate-stream", alias="TOLLGATE_KAFKA_GROUP", min_length=1,
+        description="consumer group under which positions are committed, so that Kafka's own tools show the lag",
+    )  # fmt: skip
+    properties: dict[str, str] = Field(
+        {}, alias="TOLLGATE_KAFKA_PROPERTIES", repr=False,
+        description="properties of Kafka's client as a JSON object; each is also a variable of its own, "
+        "`TOLLGATE_KAFKA_SECURITY_PROTOCOL` for `security.protocol`, and with `_FILE` behind it names a file that holds the value",
+    )  # fmt: skip
+    letters_topic: TopicName | None = Field(
+        None, alias="TOLLGATE_KAFKA_LETTERS_TOPIC",
+        description="topic that dead letters go to, besides their files; none without it",
+    )  # fmt: skip
+
+    @field_validator("properties", mode="before")
+    @classmethod
+    def _of_text(cls, value: object) -> object:
+        return json.loads(value) if isinstance(value, str) else value
 
 
 class StreamSettings(Group):

@@ -21,6 +21,7 @@ from pydantic import Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from fraud.contract.transaction import declare_cardless
+from stores.kafka import with_properties
 from stores.reference_rates import RatesError, apply_rates
 from stores.run_folder import default_run_folder
 from stores.setting_groups import (
@@ -197,6 +198,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     found = os.environ if environment is None else environment
     given = {name: found[name] for name in found if name.startswith(PREFIX) and name not in _ELSEWHERE}
     meant = {name: value for name, value in given.items() if not _is_service_link(name, given)}
+    meant = with_properties(meant, _known().keys())
     problems = [_unknown(name) for name in sorted(meant.keys() - _known().keys())]
     try:
         read = _read(meant)

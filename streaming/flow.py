@@ -18,6 +18,7 @@ from bytewax.dataflow import Dataflow
 from stores.declared import declared
 from stores.settings import Settings, settings
 from streaming.ingest.ingest import Ingested
+from streaming.log.partitions import with_partitions
 from streaming.log.source import EventLogSource
 from streaming.online.redis_sink import OnlineStoreSink
 from streaming.states.disk import Disk
@@ -31,6 +32,7 @@ def build_flow(
     configured: Settings, stopping: threading.Event, *, drain: bool = False, keep_log: bool = True
 ) -> Dataflow:
     """The dataflow for `configured`; it ends when `stopping` is set (with `drain`: at the log's end)."""
+    configured = with_partitions(configured, stopping)
     flow = Dataflow("velocity")
     disk = Disk()
     own = declared(configured)

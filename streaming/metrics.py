@@ -21,6 +21,21 @@ LAG = Gauge(
     "how far reading is behind the log: seconds (Redis), events (Kafka), bytes (JSONL)",
     ["partition"],
 )  # fmt: skip
+LAG_SECONDS = Gauge(
+    "tollgate_stream_lag_seconds",
+    "age of the newest event read, while the log holds more; 0 when all is read, or where it has no times",
+    ["partition"],
+)
+TOMBSTONES = Counter("tollgate_stream_tombstones", "records without a value, passed over", ["partition"])
+MISPLACED = Counter(
+    "tollgate_stream_misplaced",
+    "events in another partition than their customer's, sent to theirs",
+    ["partition"],
+)  # fmt: skip
+UNREAD_PARTITIONS = Gauge(
+    "tollgate_stream_unread_partitions", "partitions that the topic has got since the flow started"
+)
+LETTERS_UNSENT = Counter("tollgate_stream_letters_unsent", "dead letters that their topic did not take")
 CLOCK = Gauge("tollgate_stream_event_time_seconds", "event-time clock of a partition", ["partition"])
 ENTITIES_HELD = Gauge("tollgate_stream_entities", "entities with a state", ["entity", "shard"])
 STATE_BYTES = Gauge("tollgate_stream_state_bytes", "packed bytes of those states", ["entity", "shard"])

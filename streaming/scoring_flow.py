@@ -31,8 +31,11 @@ from stores.settings import Settings, settings
 from streaming import metrics
 from streaming.backoff import Backoff
 from streaming.ingest.dead_letters import LetterBox, dead_letter, letters_folder
+from streaming.ingest.framing import better_reason, json_inside
+from streaming.ingest.letter_topic import letter_topic
 from streaming.ingest.recent_ids import RecentIds
 from streaming.log.batch import Batch, LogAwayError
+from streaming.log.partitions import with_partitions
 from streaming.log.publish import open_writer
 from streaming.log.source import reader_opener
 from streaming.scoring_client import ScoringClient, ServiceAwayError
@@ -68,7 +71,8 @@ class ScoringPartition(StatefulSourcePartition[int, tuple[Any, ...]]):
         self._writer = open_writer(configured, configured.event_log.predictions_topic)
         self._client = ScoringClient(configured)
         self._letters = LetterBox(
-            letters_folder(configured, configured.event_log.authorizations_topic) / f"{partition:03d}"
+            letters_folder(configured, configured.event_log.authorizations_topic) / f"{partition:03d}",
+            letter_topic(configured),
         )
         self._pending: dict[str, bytes] = {}
         self._done: tuple[Any, ...] = ()
@@ -104,12 +108,16 @@ class ScoringPartition(StatefulSourcePartition[int, tuple[Any, ...]]):
     def snapshot(self) -> tuple[Any, ...]:
         """Positions and recent ids up to the last published batch, not the one under way."""
         self._letters.flush()
-        return self._done if self._pending else self._published_so_far()
+        found = self._done if self._pending else self._published_so_far()
+        if found:
+            self._reader.tell(found[1])
+        return found
 
     def close(self) -> None:
         self._reader.close()
         self._published.close()
         self._writer.__exit__()
+        self._letters.close()
         self._client.close()
 
     def _advance(self) -> int | None:
@@ -140,9 +148,13 @@ class ScoringPartition(StatefulSourcePartition[int, tuple[Any, ...]]):
         now_ms = time.time_ns() // 1_000_000
         found: dict[str, bytes] = {}
         for payload, position in zip(batch.payloads, batch.positions, strict=True):
+            if not payload:
+                metrics.TOMBSTONES.labels(str(self._partition)).inc()
+                continue
             try:
-                transaction = parse_transaction(payload, now_ms=now_ms)
-            except ContractError as error:
+                transaction = parse_transaction(json_inside(payload) or payload, now_ms=now_ms)
+            except ContractError as refusal:
+                error = better_reason(payload, refusal)
                 metrics.DEAD_LETTERS.labels(str(self._partition)).inc()
                 self._letters.add([dead_letter(self._partition, position, error, payload)])
                 continue
@@ -213,6 +225,7 @@ class CountSink(DynamicSink[int]):
 
 def build_flow(configured: Settings, stopping: threading.Event, *, drain: bool = False) -> Dataflow:
     """The dataflow for `configured`; it ends when `stopping` is set (with `drain`: at the log's end)."""
+    configured = with_partitions(configured, stopping, configured.event_log.authorizations_topic)
     flow = Dataflow("scoring")
     scored = op.input("authorizations", flow, AuthorizationSource(configured, stopping, drain=drain))
     op.output("count", scored, CountSink())

@@ -19,12 +19,13 @@ _PART: Final = 256 << 10
 
 
 class Effect(Struct, frozen=True, array_like=True):
-    """What one decision writes: `answer` under `key`, `event` to `partition` of the event log."""
+    """What one decision writes: `answer` under `key`, `customer`'s `event` to `partition` of the log."""
 
     key: bytes
     answer: bytes
     partition: int
     event: bytes
+    customer: str = ""
 
 
 _encode = msgspec.msgpack.Encoder().encode

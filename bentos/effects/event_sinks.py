@@ -19,6 +19,8 @@ from typing import Any, Final, Protocol
 from bentos.effects.backlog import Backlog, Effect
 from bentos.effects.outbox import Outbox
 from stores.event_log import stream_name
+from stores.kafka import client_config, opened
+from stores.setting_groups import KafkaSettings
 from stores.settings import Settings
 from stores.spool import SpoolFull
 
@@ -57,7 +59,7 @@ def open_sinks(chosen: Settings) -> tuple[Outbox, list[Sink]]:
     if chosen.event_log.kind == "redis":
         return answers, [answers, Outbox(chosen.event_log_redis, chosen.home, streams, name="events")]
     if chosen.event_log.kind == "kafka":
-        return answers, [answers, KafkaSink(chosen.kafka.bootstrap, chosen.event_log.topic, chosen.home)]
+        return answers, [answers, KafkaSink(chosen.kafka, chosen.event_log.topic, chosen.home)]
     return answers, [
         answers,
         JsonlSink(chosen.home / "events", chosen.event_log.topic, chosen.event_log.partitions),
@@ -123,23 +125,19 @@ class JsonlSink:
 class KafkaSink:
     """An idempotent producer. What Kafka does not acknowledge waits on disk, and is produced again.
 
-    Once an event is overdue, new ones wait behind it instead of filling the producer's memory.
+    Once an event is overdue, new ones wait behind it instead of filling the producer's memory. An event's key
+    is its customer, by which Kafka's partitioner finds the partition among as many as the broker has.
     """
 
-    def __init__(self, bootstrap: str, topic: str, home: Path) -> None:
+    def __init__(self, configured: KafkaSettings, topic: str, home: Path) -> None:
         from confluent_kafka import Producer
 
         self._topic = topic
-        self._producer: Any = Producer(
-            {
-                "bootstrap.servers": bootstrap,
-                "enable.idempotence": True,
-                "linger.ms": 2,
-                "message.timeout.ms": 10_000,
-                "queue.buffering.max.messages": _HELD,
-                "log_level": 2,
-            }
-        )
+        own = {
+            "enable_idempotence": True, "linger_ms": 2, "message_timeout_ms": 10_000,
+            "queue_buffering_max_messages": _HELD, "partitioner": "murmur2_random",
+        }  # fmt: skip
+        self._producer: Any = opened(Producer, client_config(configured, **own) | {"log_level": 2})
         self._backlog = Backlog(home / "outbox" / "kafka")
         self._number = 0
         # In the order of production, with the moment: the first is the oldest.
@@ -185,7 +183,7 @@ class KafkaSink:
             self._producer.produce(
                 self._topic,
                 effect.event,
-                partition=effect.partition,
+                key=effect.customer.encode(),
                 on_delivery=lambda error, _: settled(number, error is None),
             )
         except BufferError:

@@ -254,7 +254,7 @@ class Scorer:
             batch_effects = [
                 Effect(
                     work.key, value, partition_of(work.transaction.customer_id, self._partitions),
-                    work.event(),
+                    work.event(), work.transaction.customer_id,
                 )
                 for work, value in zip(batch, values, strict=True)
             ]  # fmt: skip

@@ -54,7 +54,7 @@ FEATURES: Final = Board(
     (
         ("Freshness", (
             Panel("Profiles computed", {"": _AGE + '{job_name="profiles"}'}, "s", "stat", "stale after 48 hours", 6, (7 * 3600, 36 * 3600)),
-            Panel("Velocity behind", {"": "max(tollgate_stream_lag)"}, "s", "stat", width=6, limits=(5, 30)),
+            Panel("Velocity behind", {"": "max(tollgate_stream_lag_seconds)"}, "s", "stat", width=6, limits=(5, 30)),
             Panel("Vectors that differ", {"": "tollgate_parity_mismatched_share"}, "percentunit", "stat", "served against rebuilt", 6, (0.0001, 0.001)),
             Panel("Gates that block", {"": "sum(tollgate_gate_blocked) or vector(0)"}, "short", "stat", width=6, limits=(1, 1)),
         )),
@@ -75,13 +75,19 @@ STREAM: Final = Board(
     (
         ("Flow", (
             Panel("Events", {"partition {{partition}}": _rate("tollgate_stream_events_total", "partition")}, "ops"),
-            Panel("Behind the log", {"partition {{partition}}": "tollgate_stream_lag"}, "s"),
+            Panel("Behind the log", {"partition {{partition}}": "tollgate_stream_lag_seconds"}, "s"),
             Panel("Arrival to visible in Redis", {f"p{n}": _quantile(n / 100, "tollgate_stream_freshness_seconds") for n in (50, 99)}, "s"),
         )),
         ("What was set aside", (
             Panel("Dead letters", {"partition {{partition}}": "increase(tollgate_stream_dead_letters_total[1h])"}),
             Panel("Duplicates", {"partition {{partition}}": _rate("tollgate_stream_duplicates_total", "partition")}, "ops"),
             Panel("Late events", {"partition {{partition}}": _rate("tollgate_stream_late_events_total", "partition")}, "ops"),
+        )),
+        ("Kafka", (
+            Panel("Sent to their customer's partition", {"partition {{partition}}": _rate("tollgate_stream_misplaced_total", "partition")}, "ops"),
+            Panel("Records without a value", {"partition {{partition}}": _rate("tollgate_stream_tombstones_total", "partition")}, "ops"),
+            Panel("Partitions that nobody reads", {"": "max(tollgate_stream_unread_partitions)"}, "short", "stat", width=6, limits=(1, 1)),
+            Panel("Authorizations scored from the log", {"": _rate("tollgate_stream_scored_total")}, "ops"),
         )),
         ("States", (
             Panel("Entities held", {"{{entity}}": "sum by (entity) (tollgate_stream_entities)"}),

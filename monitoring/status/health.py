@@ -205,7 +205,7 @@ def stream(config: Settings) -> Part:
         )
     values = samples(text)
     lag, dead = (
-        max(values.get("tollgate_stream_lag", [0.0])),
+        max(values.get("tollgate_stream_lag_seconds", [0.0])),
         sum(values.get("tollgate_stream_dead_letters_total", [0.0])),
     )
     tone: Tone = "bad" if lag > 30 else "watch" if dead else "good"

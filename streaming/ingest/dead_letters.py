@@ -18,11 +18,13 @@ from typing import Final
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from fraud.contract.cards import looks_like_card_number, with_card_numbers
 from fraud.contract.transaction import ContractError
 from stores.files import write_whole
 from stores.settings import Settings, settings
+from streaming.ingest.letter_topic import LONGEST_COPY, LetterTopic
 
 _DIGIT: Final = re.compile(r"\d")
 _ESCAPE: Final = re.compile(r"\\u([0-9a-fA-F]{4})")
@@ -68,8 +70,9 @@ class LetterBox:
     its last snapshot is removed when the replay reaches that sequence again.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, copies: LetterTopic | None = None) -> None:
         self._folder = folder
+        self._copies = copies
         self._letters: list[DeadLetter] = []
 
     def add(self, letters: list[DeadLetter]) -> None:
@@ -80,8 +83,18 @@ class LetterBox:
         if not self._letters:
             return
         path = self._folder / f"{_file_safe(self._letters[0].position)}.jsonl"
-        write_whole(path, b"".join(_encode(letter) + b"\n" for letter in self._letters))
+        lines = [_encode(letter) for letter in self._letters]
+        write_whole(path, b"".join(line + b"\n" for line in lines))
+        if self._copies is not None:
+            for letter, line in zip(self._letters, lines, strict=True):
+                if len(line) > LONGEST_COPY:
+                    line = _encode(replace(letter, original=""))
+                self._copies.send(f"{letter.partition}-{letter.position}", line)
         self._letters.clear()
+
+    def close(self) -> None:
+        if self._copies is not None:
+            self._copies.close()
 
 
 def letters_folder(configured: Settings, topic: str | None = None) -> Path:

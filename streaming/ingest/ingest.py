@@ -13,11 +13,13 @@ from fraud.contract.event import EventTimes, encode_event, parse_event
 from fraud.contract.transaction import ContractError, Transaction, encode_transaction
 from fraud.state.observation import Observation, observe_measured
 from stores.declared import NOTHING, Declared
+from stores.event_log import partition_of
 from stores.keys import Seal
 from streaming import metrics
 from streaming.ingest.control import PREFIX as CONTROL_PREFIX
 from streaming.ingest.control import read_seed
 from streaming.ingest.dead_letters import DeadLetter, dead_letter
+from streaming.ingest.framing import better_reason, json_inside
 from streaming.ingest.recent_ids import IdSegments, RecentIds, SegmentSnapshot
 from streaming.log.batch import Batch
 from streaming.states.shard_batch import SHARDS, ShardBatch, shard_of
@@ -71,6 +73,8 @@ class Ingested(NamedTuple):
     updates: list[ShardBatch]
     arrivals: Arrivals
     letters: list[DeadLetter]
+    #: Events of other partitions' customers: the customer, and the event as it stood here.
+    strays: list[tuple[str, bytes]]
 
 
 class IngestSnapshot(NamedTuple):
@@ -88,13 +92,16 @@ class Ingest:
     that is no newer: so it says when an event was known whose producer does not. `ingest_seq` grows strictly
     within a partition and sorts by append time across partitions: milliseconds of the append
     (of the clock, where the log has no times), 13 bits to tell them apart, 8 bits of partition.
-    Control records are taken that `control` verifies; without it none is.
+    Control records are taken that `control` verifies; without it none is. Of a log with `partitions` that
+    others produce to, only events are taken whose customer is at home in this one.
     """
 
     def __init__(
         self, partition: int, limit: int, horizon_ms: int, resume: IngestSnapshot | None = None,
         segments: IdSegments | None = None, control: Seal | None = None, declared: Declared = NOTHING,
+        *, partitions: int | None = None,
     ) -> None:  # fmt: skip
+        self._partitions = partitions
         self._control = control
         known_us, sequence, recent = resume or IngestSnapshot(0, 0, ())
         self._declared = declared
@@ -120,24 +127,34 @@ class Ingest:
         arrivals = Arrivals.none()
         clock_us, sequence, add_id = self._known_us, self._sequence, self._recent.add
         oldest = batch.appended_ms[0] if batch.appended_ms else 0
-        late = duplicates = 0
+        late = duplicates = tombstones = 0
+        homes, strays = self._partitions, []
         for payload, position, appended in zip(*batch, strict=True):
             try:
                 transaction, event_ms, minor, altered, times = parse_event(payload, now_ms=now_ms)
                 seen = observe_measured(transaction, event_ms, minor)
             except ContractError as refusal:
-                error = refusal
-                if payload.startswith(CONTROL_PREFIX):
-                    try:
+                if not payload:
+                    tombstones += 1
+                    continue
+                try:
+                    if payload.startswith(CONTROL_PREFIX):
                         self._seed(payload, now_ms, groups, oldest)
                         continue
-                    except ContractError as of_seed:
-                        error = of_seed
-                letters.append(dead_letter(self._partition, position, error, payload))
-                continue
+                    inner = json_inside(payload)
+                    if inner is None:
+                        raise better_reason(payload, refusal)
+                    transaction, event_ms, minor, _, times = parse_event(inner, now_ms=now_ms)
+                    seen, altered = observe_measured(transaction, event_ms, minor), True
+                except ContractError as said:
+                    letters.append(dead_letter(self._partition, position, said, payload))
+                    continue
             except Exception as unforeseen:  # noqa: BLE001  # no record may stop those behind it
                 error = ContractError("(record)", f"could not be taken: {type(unforeseen).__name__}")
                 letters.append(dead_letter(self._partition, position, error, payload))
+                continue
+            if homes is not None and partition_of(transaction.customer_id, homes) != self._partition:
+                strays.append((transaction.customer_id, payload))
                 continue
             if not add_id(seen.transaction_key, event_ms):
                 duplicates += 1
@@ -164,7 +181,9 @@ class Ingest:
                 self._observe_declared(transaction, seen, groups, oldest, more)
         self._known_us, self._sequence = clock_us, sequence
         self._count(len(arrivals.sequences), duplicates, late, len(letters))
-        return Ingested(list(groups.values()), arrivals, letters)
+        if tombstones:
+            metrics.TOMBSTONES.labels(self._label).inc(tombstones)
+        return Ingested(list(groups.values()), arrivals, letters, strays)
 
     def _observe_declared(
         self,
@@ -200,7 +219,7 @@ class Ingest:
             ShardBatch(shard, [], [], [], 0, self._partition, replayed, more)
             for shard in range(len(self._tracks) * SHARDS)
         ]
-        return Ingested(batches, Arrivals.none(), [])
+        return Ingested(batches, Arrivals.none(), [], [])
 
     def _seed(self, payload: bytes, now_ms: int, groups: dict[int, ShardBatch], appended: int) -> None:
         """Route a seed to its shard; raise `ContractError` where it may not be used."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
+#: One record to append: partition, payload, and the key by which Kafka finds the partition instead, if any.
+Record = tuple[int, bytes, str | None]
+
 
 class LogAwayError(ConnectionError):
     """The event log cannot be reached just now; reading it again later may work."""
@@ -14,7 +17,7 @@ class LogPositionError(RuntimeError):
 
 
 class Batch(NamedTuple):
-    """Events of one partition, in log order.
+    """Events of one partition, in log order; an empty one stands for a record without a value.
 
     `positions` name each event inside its partition, `appended_ms` is when the log took it
     (wall clock, UTC milliseconds; 0 where the log does not say).
@@ -45,6 +48,9 @@ class PartitionReader(Protocol):
 
     def release(self, position: str) -> None:
         """Everything before `position` will never be read again and may be deleted."""
+
+    def tell(self, position: str) -> None:
+        """A snapshot holds `position`: tell the log's own tools, where it has some."""
 
     def close(self) -> None:
         """Give up connections."""

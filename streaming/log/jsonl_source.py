@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from streaming.log.batch import Batch, LogPositionError
+from streaming.log.batch import Batch, LogPositionError, Record
 
 _EMPTY = Batch([], [], [])
 _CHUNK = 1 << 20
@@ -80,6 +80,9 @@ class JsonlReader:
     def release(self, position: str) -> None:
         """Nothing: files are rotated by whoever writes them."""
 
+    def tell(self, position: str) -> None:
+        """Nothing: there is nobody to tell."""
+
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
@@ -105,15 +108,13 @@ class JsonlReader:
         return self._file
 
 
-def jsonl_appender(
-    folder: Path, topic: str
-) -> tuple[Callable[[list[tuple[int, bytes]]], None], Callable[[], None]]:
+def jsonl_appender(folder: Path, topic: str) -> tuple[Callable[[Sequence[Record]], None], Callable[[], None]]:
     """Functions that append (partition, payload) pairs, on disk when they return, and that close."""
     files: dict[int, BinaryIO] = {}
 
-    def append(events: list[tuple[int, bytes]]) -> None:
+    def append(events: Sequence[Record]) -> None:
         lines: dict[int, list[bytes]] = {}
-        for partition, payload in events:
+        for partition, payload, _ in events:
             # One event is one line: a newline inside broken bytes would make two of it.
             lines.setdefault(partition, []).append(payload.replace(b"\n", b" ") + b"\n")
         for partition, chunk in lines.items():

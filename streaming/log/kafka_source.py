@@ -1,14 +1,16 @@
 """Kafka as an event log: partitions assigned by hand and read from the snapshot's offset.
 
-No consumer group is used: the recovery snapshot is the only record of what has been read, so
-that offsets and states can never disagree.
+No consumer group is joined: the recovery snapshot is the only record of what has been read, so that offsets
+and states can never disagree. What a snapshot holds is committed under the group's name all the same, for
+Kafka's own tools to show the lag. Records of aborted transactions are never read.
 """
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from confluent_kafka import (
     TIMESTAMP_NOT_AVAILABLE,
@@ -19,11 +21,29 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from streaming.log.batch import Batch, LogAwayError, LogPositionError
+from stores.kafka import client_config, opened
+from stores.setting_groups import KafkaSettings
+from streaming.log.batch import Batch, LogAwayError, LogPositionError, Record
 
 _EMPTY = Batch([], [], [])
 _TIMEOUT_S = 5.0
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
+
+
+def partitions_of(configured: KafkaSettings, topic: str) -> int:
+    """How many partitions the broker has of `topic`; `LogAwayError` while it does not answer.
+
+    `LogPositionError` where there is no such topic: it is made by whoever knows how large it has to be.
+    """
+    asking = opened(Consumer, client_config(configured, group_id=configured.group))
+    try:
+        found = _reached(lambda: asking.list_topics(topic, timeout=_TIMEOUT_S)).topics.get(topic)
+    finally:
+        asking.close()
+    if found is None or not found.partitions:
+        raise LogPositionError(f"the broker has no topic {topic}: create it, then start again")
+    return len(found.partitions)
 
 
 class KafkaReader:
@@ -33,25 +53,22 @@ class KafkaReader:
     retention, and only the operator can decide to go on.
     """
 
-    def __init__(self, bootstrap: str, topic: str, partition: int, position: str | None, count: int) -> None:
+    def __init__(
+        self, configured: KafkaSettings, topic: str, partition: int, position: str | None, count: int
+    ) -> None:
         self._next = int(position) if position is not None else 0
         self._from_start = position is None
         self._at = TopicPartition(topic, partition)
         self._count = count
         self._assigned = False
         self._failure: KafkaError | None = None
-        self._consumer = Consumer(
-            {
-                "bootstrap.servers": bootstrap,
-                "group.id": "tollgate-stream",  # required by the client; no group is joined
-                "enable.auto.commit": False,
-                "auto.offset.reset": "error",
-                "enable.partition.eof": False,
-                "fetch.wait.max.ms": 5,
-                "fetch.queue.backoff.ms": 5,
-                "queued.min.messages": 10_000,
-            }
-        )
+        own = {
+            "group_id": configured.group, "enable_auto_commit": False, "auto_offset_reset": "error",
+            # Behind an aborted transaction nothing but the end of the partition tells how far reading is.
+            "enable_partition_eof": True, "isolation_level": "read_committed", "fetch_wait_max_ms": 5,
+            "fetch_queue_backoff_ms": 5, "queued_min_messages": 10_000,
+        }  # fmt: skip
+        self._consumer: Any = opened(Consumer, client_config(configured, **own))
 
     def read(self) -> Batch:
         if not self._assigned:
@@ -70,7 +87,10 @@ class KafkaReader:
         for message in messages:
             error = message.error()
             if error is not None:
-                self._failure = error  # after what came with it has been used
+                if error.code() == KafkaError._PARTITION_EOF:
+                    self._next = max(self._next, message.offset() or 0)
+                else:
+                    self._failure = error  # after what came with it has been used
                 continue
             offset = message.offset()
             if offset is None:
@@ -105,6 +125,19 @@ class KafkaReader:
     def release(self, position: str) -> None:
         """Nothing: the topic's retention decides how long events are kept."""
 
+    def tell(self, position: str) -> None:
+        """Commit `position` under the group's name; that it could not be is no failure."""
+        at = TopicPartition(self._at.topic, self._at.partition, int(position))
+        try:
+            self._consumer.commit(offsets=[at], asynchronous=True)
+        except KafkaException as error:
+            _log.debug("the position is not committed: %s", error)
+
+    def partitions(self) -> int:
+        """How many partitions the topic has now."""
+        found = _reached(lambda: self._consumer.list_topics(self._at.topic, timeout=_TIMEOUT_S))
+        return len(found.topics[self._at.topic].partitions)
+
     def close(self) -> None:
         self._consumer.close()
 
@@ -126,7 +159,9 @@ class KafkaReader:
         return found[1] if found is not None else -1
 
     def _watermarks(self) -> tuple[int, int]:
-        found = _reached(lambda: self._consumer.get_watermark_offsets(self._at, timeout=_TIMEOUT_S))
+        found: tuple[int, int] | None = _reached(
+            lambda: self._consumer.get_watermark_offsets(self._at, timeout=_TIMEOUT_S)
+        )
         if found is None:
             raise LogAwayError("the broker does not answer")
         return found
@@ -158,28 +193,31 @@ def _reached(call: Callable[[], T]) -> T:
 
 
 def kafka_appender(
-    bootstrap: str, topic: str
-) -> tuple[Callable[[list[tuple[int, bytes]]], None], Callable[[], None]]:
-    """Functions that append (partition, payload) pairs, all acknowledged, and that close."""
-    producer = Producer(
-        {
-            "bootstrap.servers": bootstrap,
-            "enable.idempotence": True,
-            "linger.ms": 2,
-            "delivery.timeout.ms": 30_000,
-        }
-    )
+    configured: KafkaSettings, topic: str
+) -> tuple[Callable[[Sequence[Record]], None], Callable[[], None]]:
+    """Functions that append records, all acknowledged when they return, and that close.
+
+    A key decides the partition as Kafka's own producers have it, by however many the broker has.
+    """
+    producer: Any = opened(
+        Producer,
+        client_config(
+            configured, enable_idempotence=True, linger_ms=2, delivery_timeout_ms=30_000,
+            partitioner="murmur2_random",
+        ),
+    )  # fmt: skip
     failures: list[KafkaError] = []
 
     def delivered(error: KafkaError | None, _message: object) -> None:
         if error is not None:
             failures.append(error)
 
-    def append(events: list[tuple[int, bytes]]) -> None:
-        for partition, payload in events:
+    def append(events: Sequence[Record]) -> None:
+        for partition, payload, key in events:
+            place = {"partition": partition} if key is None else {"key": key.encode()}
             while True:
                 try:
-                    producer.produce(topic, payload, partition=partition, on_delivery=delivered)
+                    producer.produce(topic, payload, on_delivery=delivered, **place)
                     break
                 except BufferError:  # the client's queue is full: let it send
                     producer.poll(0.1)

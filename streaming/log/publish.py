@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, Self
 
 from fraud.contract.transaction import Transaction, encode_transaction
 from stores.event_log import partition_of
 from stores.settings import Settings
+from streaming.log.batch import Record
 
 _FLUSH_AT = 500
 
 
-Append = Callable[[list[tuple[int, bytes]]], None]
+Append = Callable[[Sequence[Record]], None]
 
 
 class EventLogWriter(Protocol):
@@ -21,8 +22,8 @@ class EventLogWriter(Protocol):
     def publish(self, transaction: Transaction) -> None:
         """Append a transaction to its customer's partition."""
 
-    def publish_raw(self, partition: int, payload: bytes) -> None:
-        """Append bytes as they are."""
+    def publish_raw(self, partition: int, payload: bytes, key: str | None = None) -> None:
+        """Append bytes as they are; a `key` decides the partition in Kafka."""
 
     def flush(self) -> None:
         """Wait until everything published is in the log.
@@ -37,21 +38,20 @@ class EventLogWriter(Protocol):
 
 
 class _Writer:
-    """Buffering shared by all logs; `append` takes (partition, payload) pairs and blocks."""
+    """Buffering shared by all logs; `append` blocks."""
 
     def __init__(self, partitions: int, append: Append, close: Callable[[], None]) -> None:
         self._partitions = partitions
         self._append = append
         self._close = close
-        self._buffer: list[tuple[int, bytes]] = []
+        self._buffer: list[Record] = []
 
     def publish(self, transaction: Transaction) -> None:
-        self.publish_raw(
-            partition_of(transaction.customer_id, self._partitions), encode_transaction(transaction)
-        )
+        customer = transaction.customer_id
+        self.publish_raw(partition_of(customer, self._partitions), encode_transaction(transaction), customer)
 
-    def publish_raw(self, partition: int, payload: bytes) -> None:
-        self._buffer.append((partition, payload))
+    def publish_raw(self, partition: int, payload: bytes, key: str | None = None) -> None:
+        self._buffer.append((partition, payload, key))
         if len(self._buffer) >= _FLUSH_AT:
             self.flush()
 
@@ -74,7 +74,7 @@ def open_writer(configured: Settings, topic: str | None = None) -> EventLogWrite
     if configured.event_log.kind == "kafka":
         from streaming.log.kafka_source import kafka_appender
 
-        return _Writer(configured.event_log.partitions, *kafka_appender(configured.kafka.bootstrap, topic))
+        return _Writer(configured.event_log.partitions, *kafka_appender(configured.kafka, topic))
     if configured.event_log.kind == "jsonl":
         from streaming.log.jsonl_source import jsonl_appender
 

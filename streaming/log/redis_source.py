@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import hiredis
@@ -11,13 +11,11 @@ from redis.exceptions import ResponseError
 from stores.event_log import stream_name
 from stores.redis_clients import AWAY, connect, connect_cluster, node_of
 from stores.redis_url import is_cluster
-from streaming.log.batch import Batch, LogAwayError
+from streaming.log.batch import Batch, LogAwayError, Record
 
 _EMPTY = Batch([], [], [])
 #: Entries in one reply: the server sends nobody else anything meanwhile, and scoring reads from it too.
 _MOST_AT_ONCE: Final = 2_000
-
-Append = Callable[[list[tuple[int, bytes]]], None]
 
 
 class RedisStreamReader:
@@ -78,6 +76,9 @@ class RedisStreamReader:
         milliseconds, sequence = _order(position)
         self._call("XTRIM", self._stream, "MINID", "~", f"{milliseconds}-{sequence + 1}")
 
+    def tell(self, position: str) -> None:
+        """Nothing: there is nobody to tell."""
+
     def close(self) -> None:
         self._disconnect()
 
@@ -105,9 +106,7 @@ def _order(entry_id: str) -> tuple[int, int]:
     return int(milliseconds), int(sequence or 0)
 
 
-def redis_appender(
-    url: str, topic: str
-) -> tuple[Callable[[list[tuple[int, bytes]]], None], Callable[[], None]]:
+def redis_appender(url: str, topic: str) -> tuple[Callable[[Sequence[Record]], None], Callable[[], None]]:
     """How to append (partition, payload) pairs to the streams of `topic`, and to give up connections.
 
     Appending raises what redis-py raises; then some of the events are in the log, some are not.
@@ -115,23 +114,23 @@ def redis_appender(
     if is_cluster(url):
         cluster: Any = connect_cluster(url)
 
-        def append_to_cluster(events: list[tuple[int, bytes]]) -> None:
+        def append_to_cluster(events: Sequence[Record]) -> None:
             pipeline = cluster.pipeline()
-            for partition, payload in events:
+            for partition, payload, _ in events:
                 pipeline.execute_command("XADD", stream_name(topic, partition), "*", "v", payload)
             pipeline.execute()
 
         return append_to_cluster, cluster.close
     client = connect(url)
 
-    def append(events: list[tuple[int, bytes]]) -> None:
+    def append(events: Sequence[Record]) -> None:
         """One write for all of them: redis-py's pipeline costs more than the log itself."""
         connection: Any = client.connection_pool.get_connection()
         refused: ResponseError | None = None
         try:
             commands = [
                 hiredis.pack_command(("XADD", stream_name(topic, partition), "*", "v", payload))  # type: ignore[arg-type]  # its stub knows tuples of one
-                for partition, payload in events
+                for partition, payload, _ in events
             ]
             connection.send_packed_command([b"".join(commands)])
             for _ in events:

@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -24,8 +25,11 @@ from streaming.backoff import Backoff
 from streaming.ingest.arrival_log import ArrivalLog
 from streaming.ingest.dead_letters import LetterBox, letters_folder
 from streaming.ingest.ingest import Ingest, Ingested, IngestSnapshot
+from streaming.ingest.letter_topic import letter_topic
 from streaming.ingest.recent_ids import IdSegments
 from streaming.log.batch import Batch, LogAwayError, PartitionReader
+from streaming.log.partitions import PartitionWatch
+from streaming.log.publish import EventLogWriter, open_writer
 from streaming.log.redis_source import RedisStreamReader
 from streaming.states.disk import Disk
 from streaming.states.snapshots import SNAPSHOT_VERSION, check_version
@@ -48,7 +52,7 @@ def reader_opener(configured: Settings) -> OpenReader:
         from streaming.log.kafka_source import KafkaReader
 
         return lambda partition, position: KafkaReader(
-            configured.kafka.bootstrap,
+            configured.kafka,
             configured.event_log.topic,
             partition,
             position,
@@ -69,6 +73,11 @@ def reader_opener(configured: Settings) -> OpenReader:
     )
 
 
+def _homes(configured: Settings) -> int | None:
+    """Among how many partitions customers are at home, where others than the platform produce."""
+    return configured.event_log.partitions if configured.event_log.kind == "kafka" else None
+
+
 class IngestPartition(StatefulSourcePartition[Ingested, tuple[Any, ...]]):
     """One partition: reads, ingests, and flushes its arrival log and dead letters by snapshot."""
 
@@ -77,10 +86,10 @@ class IngestPartition(StatefulSourcePartition[Ingested, tuple[Any, ...]]):
         resume: tuple[Any, ...] | None, stopping: threading.Event, disk: Disk, when_empty: Callable[[], None],
         *, drain: bool, keep_log: bool = True,
     ) -> None:  # fmt: skip
-        position, ingested, unwritten = None, None, ()
+        position, ingested, unwritten, strays = None, None, (), ()
         if resume is not None:
             check_version("source", resume[0])
-            position, ingested, unwritten = resume[1], IngestSnapshot(*resume[2]), resume[3]
+            position, ingested, unwritten, strays = resume[1], IngestSnapshot(*resume[2]), *resume[3:]
         self._disk = disk
         self._most = configured.stream.batch
         self._reader = open_reader(partition, position)
@@ -88,10 +97,14 @@ class IngestPartition(StatefulSourcePartition[Ingested, tuple[Any, ...]]):
         self._ingest = Ingest(
             partition, configured.stream.dedupe_ids, int(configured.stream.dedupe_hours * 3_600_000),
             ingested, IdSegments(configured.home / "stream" / "ids" / f"{partition:03d}", disk),
-            keys.seal("control"), declared(configured),
+            keys.seal("control"), declared(configured), partitions=_homes(configured),
         )  # fmt: skip
+        self._strays: list[tuple[str, bytes]] = list(strays)
+        self._homeward: EventLogWriter | None = None
+        self._configured = configured
+        self._watch = PartitionWatch(configured, self._reader) if partition == 0 else None
         self._arrivals = ArrivalLog(configured.lake, partition, disk, unwritten) if keep_log else None
-        self._letters = LetterBox(letters_folder(configured) / f"{partition:03d}")
+        self._letters = LetterBox(letters_folder(configured) / f"{partition:03d}", letter_topic(configured))
         self._stopping = stopping
         self._when_empty = when_empty
         self._drain = drain
@@ -100,6 +113,7 @@ class IngestPartition(StatefulSourcePartition[Ingested, tuple[Any, ...]]):
         self._awake: datetime | None = None
         self._keys = keys
         self._lag_at = self._read_at = 0.0
+        self._newest_ms = time.time_ns() // 1_000_000  # nothing read yet: it counts from the start
         self._tail: str | None = None
         self._replaying = True
         self._behind = False
@@ -111,6 +125,7 @@ class IngestPartition(StatefulSourcePartition[Ingested, tuple[Any, ...]]):
         try:
             if self._tail is None:
                 self._tail = self._reader.end()
+            self._send_home()
             self._observe_lag()  # before reading: nothing may fail between a read and its use
             batch = self._reader.read()
         except LogAwayError:
@@ -148,19 +163,37 @@ class IngestPartition(StatefulSourcePartition[Ingested, tuple[Any, ...]]):
         self._letters.flush()
         position = self._reader.position()
         self._release(position)
-        return (SNAPSHOT_VERSION, position, tuple(self._ingest.snapshot()), unwritten)
+        self._reader.tell(position)
+        return (SNAPSHOT_VERSION, position, tuple(self._ingest.snapshot()), unwritten, tuple(self._strays))
 
     def close(self) -> None:
         self._reader.close()
+        self._letters.close()
+
+    def _send_home(self) -> None:
+        """Send events of other partitions' customers to theirs, which count them once."""
+        if not self._strays:
+            return
+        if self._homeward is None:
+            self._homeward = open_writer(self._configured)
+        for customer, payload in self._strays:
+            self._homeward.publish_raw(0, payload, customer)
+        self._homeward.flush()
+        metrics.MISPLACED.labels(self._label).inc(len(self._strays))
+        self._strays.clear()
 
     def _taken(self, batch: Batch, more: bool) -> Ingested:
         ingested = self._ingest.take(batch, more)
         if self._arrivals is not None:
             self._arrivals.add(ingested.arrivals)
         self._letters.add(ingested.letters)
+        self._strays.extend(ingested.strays)
+        self._newest_ms = batch.appended_ms[-1]
         return ingested
 
     def _finish(self) -> None:
+        with suppress(LogAwayError):  # they stand behind the last snapshot: the next run reads them again
+            self._send_home()
         if self._arrivals is not None:
             self._arrivals.flush()
         self._letters.flush()
@@ -181,7 +214,12 @@ class IngestPartition(StatefulSourcePartition[Ingested, tuple[Any, ...]]):
         now = time.monotonic()
         if now - self._lag_at >= _LAG_EVERY_S:
             self._lag_at = now
-            metrics.LAG.labels(self._label).set(self._reader.lag())
+            lag = self._reader.lag()
+            behind = time.time() - self._newest_ms / 1000 if lag and self._newest_ms else 0.0
+            metrics.LAG.labels(self._label).set(lag)
+            metrics.LAG_SECONDS.labels(self._label).set(max(0.0, behind))
+            if self._watch is not None:
+                self._watch.look(now)
             self._keys.refresh()
             metrics.KEYS_REFUSED.set(self._keys.error is not None)
 

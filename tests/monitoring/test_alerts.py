@@ -116,7 +116,9 @@ CASES = [
         },
     ),
     Case("StreamDown", {'up{job="tollgate-stream"}': Gauge(1, 0)}),
-    Case("StreamLagging", {'tollgate_stream_lag{partition="0"}': Gauge(0.2, 90)}),
+    Case("PartitionsUnread", {"tollgate_stream_unread_partitions": Gauge(0, 2)}),
+    Case("EventsMisplaced", {'tollgate_stream_misplaced_total{partition="0"}': Counter(0, 5)}),
+    Case("StreamLagging", {'tollgate_stream_lag_seconds{partition="0"}': Gauge(0.2, 90)}),
     Case(
         "FreshnessSlow",
         {

@@ -213,14 +213,18 @@ def test_events_wait_for_kafka_on_disk_and_then_go_out_in_order(tmp_path: Path) 
     broker.create_topic("scored", 1)
 
     async def run() -> None:
-        away = KafkaSink(f"127.0.0.1:{free_port()}", "scored", tmp_path)
+        away = KafkaSink(
+            load_settings({"TOLLGATE_KAFKA_BOOTSTRAP": f"127.0.0.1:{free_port()}"}).kafka, "scored", tmp_path
+        )
         await away.start()
         assert away.send([effect("a"), effect("b")])
         await asyncio.sleep(1.1)
         assert not away.send([effect("c")])  # a and b are overdue: all three wait
         assert away.spooled == 3
         await away.close()
-        back = KafkaSink(broker.bootstrap, "scored", tmp_path)
+        back = KafkaSink(
+            load_settings({"TOLLGATE_KAFKA_BOOTSTRAP": broker.bootstrap}).kafka, "scored", tmp_path
+        )
         await back.start()
         assert not back.send([effect("d")])
         while back.spooled:

@@ -42,7 +42,7 @@ def ingested(count: int, *, broken: float = 0.0, size: int = 10) -> list[Ingeste
             Batch(payloads[at : at + size], [f"{at + index}-0" for index in range(size)], [at + 1] * size)
         )
         if len(payloads[at : at + size]) == size
-        else Ingested([], ingest.take(Batch([], [], [])).arrivals, [])
+        else Ingested([], ingest.take(Batch([], [], [])).arrivals, [], [])
         for at in range(0, count, size)
     ]
 
