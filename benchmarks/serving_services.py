@@ -8,6 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,11 +79,13 @@ def start(
     wait: float = 300,
     service: str = "bentos.service:FraudScorer",
     folder: Path | None = None,
+    wrapper: Sequence[str] = (),
     **more: str,
 ) -> Running:
     """Start `name` (tollgate, or a yardstick) and wait until it answers /readyz.
 
-    `service` is what `bentoml serve` is given, run in `folder`; `more` are environment variables.
+    `service` is what `bentoml serve` is given, run in `folder` and under the command `wrapper`;
+    `more` are environment variables.
     """
     port = port or free_port()
     environment = os.environ | {
@@ -98,7 +101,12 @@ def start(
     home.mkdir(parents=True, exist_ok=True)
     with (home / f"{name}-{port}.log").open("wb") as log:
         process = subprocess.Popen(
-            command, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=folder, start_new_session=True
+            [*wrapper, *command],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            cwd=folder,
+            start_new_session=True,
         )
     running = Running(name, port, home, process)
     try:
