@@ -17,6 +17,7 @@ LOOK_BACK_DAYS = 38
 #: The synthetic set: a customer base of the generator's default size and difficulty, long enough for
 #: full windows, ten weeks to learn from and a test period.
 SYNTHETIC_START, SYNTHETIC_DAYS = date(2026, 1, 1), 130
+NEWCOMERS_DAYS = 66
 
 
 def handbook_set(data: Path, first: date, last: date) -> Path:
@@ -34,6 +35,18 @@ def synthetic_set() -> tuple[Path, Path]:
              "--days", str(SYNTHETIC_DAYS)]  # fmt: skip
     first = SYNTHETIC_START + timedelta(days=LOOK_BACK_DAYS)
     last = SYNTHETIC_START + timedelta(days=SYNTHETIC_DAYS)
+    made = _set(computed(loaded(home, "generate", words)), first, last)
+    return made, home / "dataset" / "ground_truth.parquet"
+
+
+def newcomers_set() -> tuple[Path, Path]:
+    """The folder of a shorter set of more customers, so that more of them are new in its test period, and
+    the file that tells the kinds of fraud. Raises `benchmarks.lakes.CommandError`."""
+    home = settings().home / "bench-newcomers"
+    words = ["-m", "datasets.synthetic", "--start", SYNTHETIC_START.isoformat(),
+             "--days", str(NEWCOMERS_DAYS), "--customers", "3000"]  # fmt: skip
+    first = SYNTHETIC_START + timedelta(days=10)
+    last = SYNTHETIC_START + timedelta(days=NEWCOMERS_DAYS)
     made = _set(computed(loaded(home, "generate", words)), first, last)
     return made, home / "dataset" / "ground_truth.parquet"
 

@@ -21,12 +21,13 @@ from datasets.synthetic.genuine import DAY_MS, addresses, genuine
 from datasets.synthetic.rows import STEALTHY, Rows, concatenate
 from datasets.synthetic.scene import Scene
 from datasets.synthetic.tables import transaction_columns, truth_table
+from datasets.synthetic.turnover import turnover
 from datasets.synthetic.world import World, build_world
 from datasets.validity import Findings, check_columns
 
 Progress = Callable[[str], None]
 #: Each stage draws from its own stream of random numbers, by place in this list.
-_STAGES: Final = ("world", "genuine", "attacks", "stealth", "new_fraud", "drift", "columns", "labels")
+_STAGES: Final = ("world", "genuine", "attacks", "stealth", "new_fraud", "drift", "columns", "labels", "turnover")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,10 @@ def generate(plan: Plan, progress: Progress = lambda text: None) -> Dataset:
     rows = rows.take(np.argsort(rows.event_ms, kind="stable"))
     drifting.apply(rows, plan.drifts, streams["drift"])
     progress(f"columns of {len(rows):,} transactions")
-    transactions = transaction_columns(world, rows, f"tx{plan.seed}n", streams["columns"])
+    moves = turnover(world, addresses(world, plan.days), plan.start_ms, plan.days, streams["turnover"])
+    transactions = transaction_columns(
+        world, rows, moves.renamed(rows), f"tx{plan.seed}n", streams["columns"]
+    )
     findings = Findings(len(rows))
     check_columns(transactions, findings)
     if findings.broken.any():

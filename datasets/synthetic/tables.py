@@ -28,8 +28,13 @@ _CATEGORY_LOSS: Final = 0.01
 _COUNTRY_LOSS: Final = 0.005
 
 
-def transaction_columns(world: World, rows: Rows, prefix: str, rng: np.random.Generator) -> pa.Table:
-    """`rows`, already in event order, as TRANSACTION_SCHEMA; ids are `prefix` and a number."""
+def transaction_columns(
+    world: World, rows: Rows, named: Rows, prefix: str, rng: np.random.Generator
+) -> pa.Table:
+    """`rows`, already in event order, as TRANSACTION_SCHEMA; ids are `prefix` and a number.
+
+    `named` are the same rows with the codes that are known to the platform (`datasets.synthetic.turnover`).
+    """
     count = len(rows)
     currency = _CURRENCY_OF_COUNTRY[CITY_COUNTRY[world.merchant_city[rows.merchant]]]
     minor = _minor(rows.cents, currency, rows.channel == ATM)
@@ -41,12 +46,12 @@ def transaction_columns(world: World, rows: Rows, prefix: str, rng: np.random.Ge
         "transaction_id": _numbered(prefix, np.arange(count), 8),
         "event_timestamp": times,
         "created_timestamp": times,
-        "customer_id": _numbered("cust-", rows.customer, 6),
-        "card_id": _scrambled("card-", rows.card),
-        "merchant_id": _numbered("merch-", rows.merchant, 5),
-        "terminal_id": _numbered("term-", rows.terminal, 6),
-        "device_id": _scrambled("dev-", rows.device),
-        "ip": _addresses(rows.ip),
+        "customer_id": _numbered("cust-", named.customer, 6),
+        "card_id": _scrambled("card-", named.card),
+        "merchant_id": _numbered("merch-", named.merchant, 5),
+        "terminal_id": _numbered("term-", named.terminal, 6),
+        "device_id": _scrambled("dev-", named.device),
+        "ip": _addresses(named.ip),
         "amount_minor": pa.array(minor),
         "currency": currencies,
         "amount_reference": reference_column(minor, currencies),
