@@ -7,7 +7,8 @@ A model is a folder of the BentoML model store, `<home>/bentoml/models/tollgate_
   model's order); `thresholds` {`review`, `block`}; `calibration`: null, or
   {`kind`: "isotonic", `x`: [...], `y`: [...]} (piecewise linear over the raw probability), or
   {`kind`: "platt", `a`, `b`} (p' = 1 / (1 + exp(-(a * logit(p) + b))), p kept 1e-9 from 0 and 1);
-  `metrics` {}; other keys are ignored;
+  `patterns`: [{`name`, `thresholds`, `calibration`}], what counts for rows that lack views
+  (`stores.patterns`), none by default; `metrics` {}; other keys are ignored;
 * `signature` of both (`stores.model_signature`), and `reference.parquet` (scored held-out rows, for drift).
 
 Training saves it, the service loads it, gates, drift and the status page read it: by this module.
@@ -36,6 +37,7 @@ MODEL_NAME: Final = "tollgate_fraud"
 _VERSION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _LARGEST_MANIFEST: Final = 8_000_000
 _MOST_FEATURES: Final = 4096
+_MOST_PATTERNS: Final = 1024
 #: How near to 0 and 1 a raw score may be before its log-odds are taken.
 _EPSILON: Final = 1e-9
 
@@ -82,6 +84,18 @@ def newest_version(home: Path) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """From a raw score to a decision: the calibration, and the thresholds of what it gives."""
+
+    thresholds: Thresholds
+    calibrate: Callable[[Floats], Floats] | None = None
+
+    def score(self, raw: Floats) -> Floats:
+        """Fraud probabilities of raw scores."""
+        return self.calibrate(raw) if self.calibrate is not None else raw
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """What comes with a model; see the module's text for each field."""
 
@@ -91,6 +105,12 @@ class Manifest:
     thresholds: Thresholds
     calibrate: Callable[[Floats], Floats] | None
     metrics: dict[str, Any] = field(default_factory=dict)
+    patterns: dict[str, Limits] = field(default_factory=dict)
+
+    @property
+    def limits(self) -> Limits:
+        """What counts for a row that lacks no view."""
+        return Limits(self.thresholds, self.calibrate)
 
 
 def read_manifest(text: str | bytes) -> Manifest:
@@ -106,12 +126,26 @@ def read_manifest(text: str | bytes) -> Manifest:
             version=str(raw["version"]),
             digest=str(raw["digest"]).removeprefix("sha256:"),
             features=tuple(str(name) for name in raw["features"]),
-            thresholds=Thresholds(float(limits["review"]), float(limits["block"])),
+            thresholds=_thresholds(limits),
             calibrate=read_calibration(raw.get("calibration")),
             metrics=dict(raw.get("metrics") or {}),
+            patterns=_patterns(raw.get("patterns") or []),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise ModelError(f"manifest.json: {type(error).__name__}: {str(error)[:200]}") from None
+
+
+def _thresholds(limits: Any) -> Thresholds:
+    return Thresholds(float(limits["review"]), float(limits["block"]))
+
+
+def _patterns(raw: Any) -> dict[str, Limits]:
+    if not isinstance(raw, list) or len(raw) > _MOST_PATTERNS:
+        raise ValueError(f"patterns should be a list of at most {_MOST_PATTERNS}")
+    return {
+        str(each["name"]): Limits(_thresholds(each["thresholds"]), read_calibration(each.get("calibration")))
+        for each in raw
+    }
 
 
 @dataclass(frozen=True, slots=True)

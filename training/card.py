@@ -80,6 +80,8 @@ def card_html(card: dict[str, Any]) -> str:
             ("Cost of thresholds (dotted: approve everything)", card_plots.cost(card)),
         ),
         _decisions(card),
+        "<h2>What an outage does to it</h2>",
+        _patterns(card),
         "<h2>Where it is weaker</h2>",
         '<p class="quiet">At the REVIEW threshold. AUC and average precision need at least five frauds.</p>',
         _slices(card),
@@ -104,6 +106,32 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     lines = ["<table><tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in head) + "</tr>"]
     lines += ["<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows]
     return "\n".join(lines) + "</table>"
+
+
+def _patterns(card: dict[str, Any]) -> str:
+    """Figures without the views of each pattern, and how calibration was chosen."""
+    made = card.get("missing") or {}
+    rows = [
+        [
+            each["name"], f"{each['ap']:.3f}", f"{each['brier']:.5f}", f"{each['mean_score']:.3%}",
+            f"{each['review_rate']:.2%}", f"{each['block_rate']:.2%}",
+            "-" if each["recall"] is None else f"{each['recall']:.1%}", f"{each['cost_per_day'] / 100:,.0f}",
+        ]
+        for each in card["patterns"]
+    ]  # fmt: skip
+    told = (
+        f"Calibration: {escape(made['calibration'])} (log loss {made['log_loss_each']:.5f} each its own, "
+        f"{made['log_loss_shared']:.5f} one for all). "
+        if made
+        else "It was never trained without views. "
+    )
+    brier = card["patterns"][0]["base_brier"]
+    return (
+        '<p class="quiet">The test period again, as if these views had not arrived: a view, an entity, an '
+        f"engine (profiles: batch; states: stream), everything. {told}Always answering the base rate has "
+        f"Brier {brier:.5f}.</p>"
+        + table(["without", "AP", "Brier", "mean score", "review", "block", "recall", "cost a day"], rows)
+    )
 
 
 def _headline(card: dict[str, Any]) -> str:

@@ -22,6 +22,7 @@ from stores.settings import settings
 from training import metrics
 from training.bootstrap import difference_interval, intervals
 from training.card import card_html
+from training.disturbed import by_pattern
 from training.latency import measure
 from training.metrics import Floats
 from training.model import Model
@@ -102,6 +103,8 @@ def gather(version: str, rows: Rows, *, champion: str | None = None, rounds: int
             "gain_frauds": found.tolist(),
         },
         "reliability": metrics.reliability(late.label, score, late.weight),
+        "patterns": by_pattern(model, manifest, late, cost),
+        "missing": manifest.get("missing"),
         "slices": slices(late, score, limits["review"]),
         "weekly": by_week(rows, model, manifest),
         "importance": importance(model),

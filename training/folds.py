@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.metrics import NoFraudError
+from training.missing import with_masked
 from training.model import Sample, fit, thin_genuine
 from training.plan import Plan
 from training.rows import Rows
@@ -61,14 +62,15 @@ def folds_of(split: Split, plan: Plan) -> list[Fold]:
 
 def sample_of(rows: Rows, mask: NDArray[np.bool_], drop: NDArray[np.bool_], plan: Plan) -> Sample:
     """The rows of `mask` to fit on: genuine ones thinned to the plan's limit, useless columns
-    blanked. One copy of the features, however many steps."""
+    blanked, and copies that lack views behind them (`training.missing`)."""
     chosen = np.flatnonzero(mask)
     weight = None if rows.weight is None else rows.weight[chosen]
     keep, stands_for = thin_genuine(rows.label[chosen], plan.most_rows, weight=weight, seed=plan.seed)
     chosen = chosen[keep]
     features = rows.features[chosen]
     features[:, drop] = 0.0  # a constant: no tree can split on it
-    return Sample(features, rows.label[chosen], stands_for)
+    sample = Sample(features, rows.label[chosen], stands_for)
+    return with_masked(sample, rows.names, plan.missing, drop, seed=plan.seed) if plan.missing else sample
 
 
 def grow(

@@ -15,6 +15,7 @@ from stores.lake_files import parquet_files
 from stores.model_signature import model_digest, model_verifies, read_signature
 from stores.settings import settings
 from training.calibration import apply_calibration
+from training.missing import MOST_STOPPED
 from training.refusal import diverged
 from training.save import model_folder
 
@@ -27,6 +28,8 @@ TOLERATED_LOSS: Final = 0.01
 #: Largest rise in flagged decisions that a replay against the decision log may show.
 MOST_MORE_ALERTS: Final = 1.5
 REPLAYED_ROWS: Final = 50_000
+#: Standard deviations that a share may lie above `MOST_STOPPED` by the chance of a small test period.
+BY_CHANCE: Final = 3.0
 
 
 def _check(gate: str, passed: bool, reason: str) -> Verdict:
@@ -93,6 +96,31 @@ def champion_gate(version: str, champion: str | None) -> Verdict:
         passed,
         f"average precision {difference:+.4f} (95% {low:+.4f} to {high:+.4f}) against {champion}, same rows",
     )
+
+
+def outage_gate(version: str) -> Verdict:
+    """No outage sends the customers to the analysts: under every pattern of missing views, at most
+    `MOST_STOPPED` times as many are stopped as undisturbed, and reviewed as the alert budget allows."""
+    path = card_path(version)
+    patterns = json.loads(path.read_bytes()).get("patterns") if path.is_file() else None
+    if not patterns:
+        return _check("outage", False, "no figures under missing views; run `python -m training.evidence`")
+    undisturbed, budget = patterns[0], json.loads(path.read_bytes())["alerts_per_day"]
+    usual = undisturbed["review_rate"] + undisturbed["block_rate"]
+    worst, most = "any view", 0.0
+    for each in patterns[1:]:
+        factor, rows = MOST_STOPPED[each["kind"]], max(each["rows"], 1)
+        allowed = factor * usual + BY_CHANCE * (max(factor * usual, 1 / rows) / rows) ** 0.5
+        reviews = factor * budget + BY_CHANCE * (factor * budget) ** 0.5
+        found = max(
+            (each["review_rate"] + each["block_rate"]) / allowed, each["reviews_per_day"] / max(reviews, 1)
+        )
+        if found > most:
+            worst, most = each["name"], found
+    return _check(
+        "outage", most <= 1.0,
+        f"at worst without {worst}: {most:.0%} of what may be stopped then (undisturbed {usual:.2%})",
+    )  # fmt: skip
 
 
 def replay_gate(version: str) -> Verdict:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from stores.patterns import views
+from training.missing import Chosen, rates
 from training.model import Model
 from training.refusal import AUC_CEILING
 from training.split import Split
@@ -19,6 +21,7 @@ class Plan:
 
     `final` says which trees are kept: those that were judged, or their like grown again on every
     mature row, the test period included, so that the figures are of an older sibling.
+    `missing` is the share of rows that lose views in training, by pattern; empty for none.
     `threads` 0 chooses by the number of rows and processors.
     """
 
@@ -37,6 +40,7 @@ class Plan:
     settings: dict[str, Any] = field(default_factory=dict)
     final: Literal["judged", "everything"] = "judged"
     ensemble: bool = False
+    missing: dict[str, float] = field(default_factory=lambda: rates(views().patterns()))
     seed: int = 7
     threads: int = 0
 
@@ -44,8 +48,9 @@ class Plan:
 @dataclass(frozen=True)
 class Trained:
     """A model with what it was judged by: `metrics` are of `split.test`, which the judged trees
-    never saw. `left_out` are inputs that no tree reads: constant, repeating another, or where
-    somebody lives; `ensemble` is what a second learner earned, if one was tried."""
+    never saw. `patterns` is what counts for rows that lack views. `left_out` are inputs that no tree
+    reads: constant, repeating another, or where somebody lives; `ensemble` is what a second learner
+    earned, if one was tried."""
 
     model: Model
     split: Split
@@ -55,6 +60,7 @@ class Trained:
     metrics: dict[str, float]
     validation_metrics: dict[str, float]
     thresholds: Thresholds
+    patterns: Chosen
     trials: list[dict[str, Any]]
     data: dict[str, Any]
     left_out: tuple[str, ...]

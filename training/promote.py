@@ -17,7 +17,7 @@ import msgspec
 from stores import deployment
 from stores.deployment import DEFAULT_SHARE, Change, Deployment, DeploymentError
 from stores.settings import settings
-from training.gates import Verdict, champion_gate, registered_gate, replay_gate
+from training.gates import Verdict, champion_gate, outage_gate, registered_gate, replay_gate
 from training.save import model_folder
 
 LARGEST_SHARE: Final = 0.5
@@ -57,7 +57,9 @@ def canary(version: str, *, share: float = DEFAULT_SHARE, force: bool = False) -
         raise PromotionError(
             f"{version} is not in shadow; run `python -m training.promote shadow {version}` first"
         )
-    verdict = _pass(registered_gate(version) + champion_gate(version, state.champion), force)
+    verdict = _pass(
+        registered_gate(version) + outage_gate(version) + champion_gate(version, state.champion), force
+    )
     verdict += _pass(replay_gate(version), force)
     rest = _without(state.shadow, version)
     if state.challenger is not None and state.challenger != version:
@@ -75,7 +77,9 @@ def champion(version: str, *, force: bool = False) -> Verdict:
         raise PromotionError(
             f"{version} is not the challenger; run `python -m training.promote canary {version}` first"
         )
-    verdict = _pass(registered_gate(version) + champion_gate(version, state.champion), force)
+    verdict = _pass(
+        registered_gate(version) + outage_gate(version) + champion_gate(version, state.champion), force
+    )
     rest = _without(state.shadow, version)
     challenger = None if state.challenger == version else state.challenger
     _write(state, "champion", version, verdict, champion=version, challenger=challenger, shadow=rest)

@@ -114,6 +114,8 @@ def manifest(trained: Trained, rows: Rows, version: str) -> dict[str, Any]:
         "features": list(trained.model.names),
         "thresholds": {"review": trained.thresholds.review, "block": trained.thresholds.block},
         "calibration": trained.model.calibration,
+        "patterns": [limits.report() for limits in trained.patterns.limits],
+        "missing": {"rates": trained.plan.missing, **trained.patterns.report()},
         "metrics": _plain(trained.metrics),
         "validation_metrics": _plain(trained.validation_metrics),
         "feature_reference": described,

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fraud.features.entities import ENTITIES
 from training import metrics
 from training.metrics import Floats, NoFraudError
 from training.rows import Rows
@@ -15,8 +16,9 @@ from training.rows import Rows
 AMOUNT_BANDS = (1_000, 5_000, 10_000, 25_000, 100_000)
 #: Values of a category shown one by one, by number of rows; the rest are "other".
 MOST_VALUES = 12
-#: How new a card is by its first known transaction (the velocity state's horizon is 30 days).
-NEW_CARD_SECONDS = 7 * 86_400.0
+#: Entities that may be new, by their first known transaction (the velocity state's horizon is 30 days).
+NEWCOMERS = ("customer", "card", "merchant", "device")
+NEW_SECONDS = 7 * 86_400.0
 #: Slices with fewer frauds are counted, not judged.
 FEWEST_FRAUDS = 5
 WEEK_US = 7 * 86_400_000_000
@@ -41,11 +43,36 @@ def groupings(rows: Rows) -> dict[str, NDArray[Any]]:
     if "amount_reference" in rows.described:
         place = np.searchsorted(np.array(AMOUNT_BANDS), rows.amount, side="right")
         groups["amount"] = np.asarray(_bands(), dtype=object)[place]
-    if "card_seconds_since_first_txn" in rows.names:
-        seconds = rows.features[:, rows.names.index("card_seconds_since_first_txn")]
-        new = ~(seconds >= NEW_CARD_SECONDS)
-        groups["card"] = np.where(new, "new (under 7 days)", "known").astype(object)
+    for name in NEWCOMERS:
+        if f"{name}_seconds_since_first_txn" in rows.names:
+            groups[name] = _newness(rows, name)
+    if "customer_new_country" in rows.names:
+        new = rows.features[:, rows.names.index("customer_new_country")]
+        groups["travel"] = np.select(
+            [new == 1, new == 0], ["first purchase in the country", "known country"], "not known"
+        ).astype(object)
     return groups
+
+
+def first_transactions(rows: Rows, name: str = "customer") -> NDArray[np.bool_]:
+    """Rows of an entity that nobody has seen in 30 days: named, and without a state."""
+    seconds = rows.features[:, rows.names.index(f"{name}_seconds_since_first_txn")]
+    return np.isnan(seconds) & _named(rows, name)
+
+
+def _named(rows: Rows, name: str) -> NDArray[np.bool_]:
+    key = next(entity.key for entity in ENTITIES if entity.name == name)
+    values = rows.described.get(key)
+    return np.ones(len(rows), dtype=bool) if values is None else np.asarray(values != "")
+
+
+def _newness(rows: Rows, name: str) -> NDArray[Any]:
+    """How new an entity is: its first transaction, days old, known, or not named."""
+    seconds = rows.features[:, rows.names.index(f"{name}_seconds_since_first_txn")]
+    return np.select(
+        [~_named(rows, name), np.isnan(seconds), seconds < NEW_SECONDS],
+        ["(none)", "first transaction", "new (under 7 days)"], "known",
+    ).astype(object)  # fmt: skip
 
 
 def _bands() -> list[str]:

@@ -6,7 +6,7 @@ an analyst, the rest approved. Every amount of money is in reference cents.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -127,6 +127,84 @@ def choose_thresholds(
         curve=curve,
         model=cost,
     )
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Calibration and thresholds of rows that lack the views of one pattern (`stores.patterns`).
+
+    The shares are of the rows they were chosen on: stopped undisturbed; stopped, blocked and frauds found
+    under the pattern.
+    """
+
+    name: str
+    review: float
+    block: float
+    calibration: dict[str, Any] | None
+    undisturbed_share: float
+    stopped_share: float
+    blocked_share: float
+    recall: float
+
+    def placed(self, score: Floats, weight: Floats | None = None) -> Limits:
+        """The same shares of the rows with these scores: thresholds for trees that were grown again.
+
+        Without their views rows crowd at few scores, and grown again those lie elsewhere: a threshold that
+        was kept would stop a crowd, or let one go.
+        """
+        order = np.argsort(-score, kind="stable")
+        ranked = score[order]
+        mass = np.ones(len(score)) if weight is None else weight[order]
+        places = np.concatenate(([0], np.flatnonzero(np.diff(ranked)) + 1, [len(ranked)]))
+        flagged = np.concatenate(([0.0], np.cumsum(mass)))[places] / mass.sum()
+        review, block = (
+            _between(ranked, int(places[int(np.searchsorted(flagged, share + 1e-12, side="right")) - 1]))
+            for share in (self.stopped_share, self.blocked_share)
+        )
+        return replace(self, review=review, block=block)
+
+    def report(self) -> dict[str, Any]:
+        """As the manifest holds it."""
+        report = asdict(self)
+        return {"thresholds": {name: report.pop(name) for name in ("review", "block")}, **report}
+
+
+def within(
+    name: str,
+    label: NDArray[np.generic],
+    amount: Floats,
+    before: tuple[Floats, float],
+    after: Floats,
+    cost: CostModel,
+    *,
+    most: float,
+    calibration: dict[str, Any] | None,
+    weight: Floats | None = None,
+) -> Limits:
+    """Thresholds that find as many frauds as before, and stop at most `most` times as many rows.
+
+    `before` are the undisturbed scores and REVIEW threshold, `after` the scores under the pattern. Among the
+    rows that are stopped, the riskiest are blocked as far as that costs less than reviewing them.
+    """
+    each = np.ones(len(after)) if weight is None else weight
+    stopped_before = before[0] >= before[1]
+    share = float(each[stopped_before].sum() / each.sum())
+    order = np.argsort(-after, kind="stable")
+    score, fraud, money, mass = after[order], label[order].astype(np.float64), amount[order], each[order]
+    places = np.concatenate(([0], np.flatnonzero(np.diff(score)) + 1, [len(score)]))
+    flagged = np.concatenate(([0.0], np.cumsum(mass)))[places] / mass.sum()
+    found = np.concatenate(([0.0], np.cumsum(fraud)))[places]
+    allowed = int(np.searchsorted(flagged, most * share, side="right")) - 1
+    enough = int(np.searchsorted(found, float(label[stopped_before].sum()), side="left"))
+    at = min(allowed, enough)
+    gain = np.cumsum((cost.review(fraud, money) - cost.block(fraud, money)) * mass)
+    savings = np.concatenate(([0.0], gain))[places[: at + 1]]
+    blocked = int(np.argmax(savings))
+    review, block = _between(score, int(places[at])), _between(score, int(places[blocked]))
+    return Limits(
+        name, review, block, calibration, share, float(flagged[at]), float(flagged[blocked]),
+        float(found[at] / max(fraud.sum(), 1.0)),
+    )  # fmt: skip
 
 
 def _between(score: Floats, place: int) -> float:

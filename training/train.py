@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fraud.features.profiles import USUAL_PLACE
+from stores.patterns import views
 from stores.settings import settings
 from training import metrics
 from training.calibration import fit_calibration
@@ -28,6 +29,8 @@ from training.columns import left_out
 from training.constraints import directions
 from training.ensemble import SECOND, Earned, Member, judge_ensemble, merged
 from training.folds import Grown, folds_of, grow, sample_of
+from training.missing import choose, rates
+from training.missing_log import logged_rates
 from training.model import DEFAULTS, Model, fit, for_few_frauds, text_of
 from training.plan import Plan, Trained
 from training.refusal import AUC_CEILING, RefusedError, refuse
@@ -87,6 +90,7 @@ def train(
     calibrated = replace(first, calibration=fit_calibration(held.label, raw, held.weight))
     held_score = calibrated.score(held.features, threads=threads)
     thresholds = choose_thresholds(held.label, held_score, held.amount, held.day, plan.cost, held.weight)
+    chosen_by_pattern = choose(calibrated, held, thresholds.review, plan.cost, threads=threads)
 
     def again(mask: NDArray[np.bool_]) -> Model:
         sample = sample_of(rows, rows.mature & mask, drop, plan)
@@ -118,6 +122,7 @@ def train(
         metrics=figures,
         validation_metrics=metrics.summary(held.label, held_score, held.amount, held.weight),
         thresholds=thresholds,
+        patterns=chosen_by_pattern.placed(model, held, threads=threads),
         trials=trials,
         ensemble=earned.report() if earned else None,
         data=data or {},
@@ -196,6 +201,8 @@ def write_candidate(trained: Trained, folder: Path) -> None:
         "digest": trained.model.digest,
         "calibration": trained.model.calibration,
         "thresholds": trained.thresholds.report(),
+        "patterns": [limits.report() for limits in trained.patterns.limits],
+        "missing": trained.patterns.report(),
         "plan": asdict(trained.plan),
         "split": trained.split.text(),
     }
@@ -255,6 +262,7 @@ def main(argv: list[str] | None = None) -> int:
             constrained=not options.unconstrained, auc_ceiling=options.auc_ceiling,
             alerts_per_day=options.alerts_per_day, cost=CostModel(alerts_per_day=options.alerts_per_day),
             final=options.final, ensemble=options.ensemble, seed=options.seed, threads=options.threads,
+            missing=rates(views().patterns(), logged_rates(settings().home)),
         )  # fmt: skip
         trained = train(rows, plan, data=facts)
     except (TrainingSetError, SplitError, RefusedError, metrics.NoFraudError) as error:

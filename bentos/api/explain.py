@@ -37,12 +37,13 @@ async def explain(engine: Engine, caller: Caller, raw: bytes) -> dict[str, Any]:
     if scoring is None:
         raise Problem(503, "(model)", "no model is in service", retry_after=5)
     rows = scoring.rows(vector([work], online))
+    limits = scoring.limits.of(online.status[0], transaction)
     contributions = scoring.model.contributions(rows)[0]
     order = np.argsort(-np.abs(contributions[:-1]))
     names = scoring.model.manifest.features
     return {
         "transaction_id": work.own_id,
-        "fraud_score": float(scoring.model.score(rows)[0]),
+        "fraud_score": float(scoring.calibrated(scoring.model.raw(rows), [limits])[0]),
         "model_version": scoring.version,
         "variant": variant,
         "method": "TreeSHAP, log-odds of the uncalibrated model",

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bentos.models.admission import RETRY_SECONDS, Admission, Unfinished
+from bentos.models.by_pattern import ByPattern
 from bentos.models.model import Model
 from bentos.models.risk_factors import PathAttribution
 from fraud.decision.experiment import Experiment, Variant
@@ -29,17 +31,18 @@ from stores.deployment import FILE, Deployment, DeploymentError, in_service
 from stores.files import marks
 from stores.keys import Keys
 from stores.model_signature import SIGNATURE
-from stores.models import Floats, ModelError, model_folder, read_model_files, store_folder
+from stores.models import Floats, Limits, ModelError, model_folder, read_model_files, store_folder
 
 _log = logging.getLogger("tollgate.deployment")
 
 
 class Scoring:
-    """A model and where its features stand in the vector."""
+    """A model, where its features stand in the vector, and what counts for rows that lack views."""
 
     def __init__(self, model: Model, text: bytes) -> None:
         self.model = model
         self.version = model.version
+        self.limits = ByPattern(model.manifest.limits, model.manifest.patterns)
         served = served_vector()
         place = {name: index for index, name in enumerate(served)}
         places = [place[name] for name in model.manifest.features]
@@ -52,8 +55,20 @@ class Scoring:
         """The model's own columns of served rows."""
         return matrix if self._columns is None else matrix[:, self._columns]
 
-    def score(self, matrix: Floats) -> Floats:
-        return self.model.score(self.rows(matrix))
+    def score(self, matrix: Floats, limits: Sequence[Limits] | None = None) -> Floats:
+        """Fraud probabilities of served rows, each by its own `limits` (None: no row lacks a view)."""
+        return self.calibrated(self.model.raw(self.rows(matrix)), limits)
+
+    def calibrated(self, raw: Floats, limits: Sequence[Limits] | None = None) -> Floats:
+        """Fraud probabilities of raw scores, each by its own `limits`."""
+        whole = self.limits.undisturbed
+        if limits is None or all(mine is whole for mine in limits):
+            return whole.score(raw)
+        scores = np.empty(len(raw))
+        for one in set(map(id, limits)):
+            places = [place for place, mine in enumerate(limits) if id(mine) == one]
+            scores[places] = limits[places[0]].score(raw[places])
+        return scores
 
 
 #: What the service says at start and in /readyz while it has no champion.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from bentos.models.deployment import LineUp, ModelRoom, Scoring
 from bentos.wire.breaker import CircuitBreaker
 from fraud.decision.experiment import Variant
 from stores.keys import open_keys
-from stores.models import Floats, ModelError
+from stores.models import Floats, Limits, ModelError
 from stores.run_folder import open_run_folder
 from stores.settings import Settings
 
@@ -27,11 +27,13 @@ _log = logging.getLogger("tollgate.scoring")
 
 @dataclass(slots=True)
 class Scored:
-    """Scores of a batch; `models` names who gave each, `degraded` why there are none."""
+    """Scores of a batch; `models` names who gave each, `limits` what counts for it by the views that
+    arrived, `degraded` why there are none."""
 
     variants: list[Variant]
     scores: list[float | None]
     models: list[Scoring | None]
+    limits: list[Limits | None]
     shadows: list[dict[str, float]]
     degraded: str | None = None
 
@@ -68,17 +70,25 @@ class ModelScores:
             return None
         return version, raw
 
-    def of(self, batch: Sequence[Work], matrix: Floats, remote: tuple[str, Floats] | None = None) -> Scored:
+    def of(
+        self,
+        batch: Sequence[Work],
+        matrix: Floats,
+        status: Sequence[Mapping[str, str]],
+        remote: tuple[str, Floats] | None = None,
+    ) -> Scored:
         """Scores by each transaction's variant, and those of the shadows.
 
-        `remote` holds a version with its raw scores, used if it is champion still.
+        `status` tells of each row which views arrived. `remote` holds a version with its raw scores, used if
+        it is champion still.
         """
         line: LineUp = self.room.current
         variants: list[Variant] = ["champion"] * len(batch)
         if line.challenger is not None:
             key = line.experiment.key
             variants = [line.experiment.variant(getattr(work.transaction, key)) for work in batch]
-        result = Scored(variants, [None] * len(batch), [None] * len(batch), [{} for _ in batch])
+        nobody: list[None] = [None] * len(batch)
+        result = Scored(variants, [*nobody], [*nobody], [*nobody], [{} for _ in batch])
         if line.champion is None:
             result.degraded = "model:none"
             return result
@@ -91,26 +101,32 @@ class ModelScores:
                 assert scoring is not None
                 places = [place for place, mine in enumerate(variants) if mine == variant]
                 rows = matrix if len(places) == len(batch) else matrix[places]
+                limits = [scoring.limits.of(status[place], batch[place].transaction) for place in places]
                 if remote is not None and variant == "champion" and scoring.version == remote[0]:
-                    scores = scoring.model.calibrated(remote[1][places])
+                    scores = scoring.calibrated(remote[1][places], limits)
                 else:
-                    scores = scoring.score(rows)
+                    scores = scoring.score(rows, limits)
                 if not np.isfinite(scores).all():
                     raise ModelError(f"{scoring.version}: a score is not finite")
-                for place, score in zip(places, scores.tolist(), strict=True):
+                for place, score, mine in zip(places, scores.tolist(), limits, strict=True):
                     result.scores[place] = score
                     result.models[place] = scoring
+                    result.limits[place] = mine
         except ModelError as error:
             self.breaker.failed()
             _log.error("a model failed", extra={"reason": str(error)})
             result.scores = [None] * len(batch)
             result.models = [None] * len(batch)
+            result.limits = [None] * len(batch)
             result.degraded = "model:failed"
             return result
         self.breaker.succeeded()
         for shadow in line.shadows:
             try:
-                for place, score in enumerate(shadow.score(matrix).tolist()):
+                limits = [
+                    shadow.limits.of(status[place], work.transaction) for place, work in enumerate(batch)
+                ]
+                for place, score in enumerate(shadow.score(matrix, limits).tolist()):
                     result.shadows[place][shadow.version] = score
             except ModelError as error:
                 _log.error("a shadow model failed", extra={"reason": str(error)})

@@ -167,7 +167,7 @@ class Scorer:
         watch: Watch,
     ) -> None:
         """Model, rules and everything that ends in an answer, without waiting in between."""
-        scored = self.scores.of(batch, matrix, remote)
+        scored = self.scores.of(batch, matrix, online.status, remote)
         watch.passed("model", scored)
         hits = self._hits(batch, matrix, scored.scores)
         watch.passed("rules", hits)
@@ -222,8 +222,8 @@ class Scorer:
         count = self.metrics.count
         for place, work in enumerate(batch):
             scoring, score, hits = scored.models[place], scored.scores[place], every[place]
-            status = online.status[place]
-            decision = decide(score, scoring.model.manifest.thresholds if scoring else None, hits)
+            status, limits = online.status[place], scored.limits[place]
+            decision = decide(score, limits.thresholds if limits else None, hits)
             degraded = shared
             if "stale" in status.values():
                 degraded = shared + [f"stale:{view}" for view, state in status.items() if state == "stale"]

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bentos.models.by_pattern import ByPattern
 from bentos.rules.ruleset import DEFAULT_RULES, RuleError, RuleSet, load_rules
 from fraud.contract.money import decimal_amount
 from fraud.contract.transaction import Transaction
@@ -29,7 +30,7 @@ from stores.declared import served_vector
 from stores.deployment import in_service
 from stores.lake import read_labels
 from stores.lake_files import parquet_files
-from stores.models import ModelError, model_folder, read_manifest
+from stores.models import Limits, ModelError, model_folder, read_manifest
 from stores.settings import settings
 
 _CEILING = Thresholds(0.5, 0.9)
@@ -58,15 +59,17 @@ class Backtest:
     changes: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
-def _rows(table: pa.Table) -> Iterator[tuple[Transaction, int, float | None, str | None, float]]:
+def _rows(
+    table: pa.Table,
+) -> Iterator[tuple[Transaction, int, float | None, str | None, dict[str, str], float]]:
     columns = {name: table.column(name).to_pylist() for name in TRANSACTION_FIELDS}
     attributes = table.column("attributes").to_pylist()
     extra = [
         table.column(name).to_pylist()
         for name in ("event_timestamp", "amount_minor", "amount_reference", "score", "model_version")
     ]
-    extra.append(_lateness_seconds(table))
-    for row, (event, minor, reference, score, version, late) in enumerate(zip(*extra, strict=True)):
+    extra += [table.column("feature_status").to_pylist(), _lateness_seconds(table)]
+    for row, (event, minor, reference, score, version, status, late) in enumerate(zip(*extra, strict=True)):
         values = {name: columns[name][row] for name in TRANSACTION_FIELDS}
         amount = decimal_amount(minor, values["currency"])
         given = attributes_of(attributes[row])
@@ -75,6 +78,7 @@ def _rows(table: pa.Table) -> Iterator[tuple[Transaction, int, float | None, str
             reference,
             score,
             version,
+            dict(status),
             late,
         )
 
@@ -104,19 +108,20 @@ def backtest(
 ) -> Backtest:
     """Run both rule sets over decision files; `frauds` are the transactions known to be fraud."""
     result = Backtest(rules={rule.name: RuleFigures(rule.action) for rule in candidate.rules})
-    thresholds: dict[str | None, Thresholds | None] = {None: None}
+    limits: dict[str, ByPattern] = {}
     for path in files:
         table = pq.read_table(path, partitioning=None)
         vectors = _vectors(table)
-        for row, (transaction, reference, score, version, late) in enumerate(_rows(table)):
-            if version not in thresholds:
-                thresholds[version] = _thresholds(home, version)
+        for row, (transaction, reference, score, version, status, late) in enumerate(_rows(table)):
+            thresholds = None
+            if version is not None:
+                if version not in limits:
+                    limits[version] = _limits(home, version)
+                thresholds = limits[version].of(status, transaction).thresholds
             fraud = transaction.transaction_id in frauds
             hits = candidate.hits(transaction, reference, vectors[row], score, late)
-            before = decide(
-                score, thresholds[version], live.hits(transaction, reference, vectors[row], score, late)
-            )
-            after = decide(score, thresholds[version], hits)
+            served = live.hits(transaction, reference, vectors[row], score, late)
+            before, after = decide(score, thresholds, served), decide(score, thresholds, hits)
             result.rows += 1
             result.frauds += fraud
             result.decisions[after] += 1
@@ -134,15 +139,16 @@ def backtest(
     return result
 
 
-def _thresholds(home: Path, version: str | None) -> Thresholds:
+def _limits(home: Path, version: str) -> ByPattern:
     """The thresholds of a model version; those of the champion if it left the store."""
     for name in (version, getattr(in_service(home), "champion", None)):
         if name is not None:
             try:
-                return read_manifest((model_folder(home, name) / "manifest.json").read_text()).thresholds
+                manifest = read_manifest((model_folder(home, name) / "manifest.json").read_text())
             except (OSError, ModelError):
                 continue
-    return _CEILING
+            return ByPattern(manifest.limits, manifest.patterns)
+    return ByPattern(Limits(_CEILING), {})
 
 
 def report(result: Backtest) -> str:

@@ -27,7 +27,17 @@ from datasets.validity import Findings, check_columns
 
 Progress = Callable[[str], None]
 #: Each stage draws from its own stream of random numbers, by place in this list.
-_STAGES: Final = ("world", "genuine", "attacks", "stealth", "new_fraud", "drift", "columns", "labels", "turnover")
+_STAGES: Final = (
+    "world",
+    "genuine",
+    "attacks",
+    "stealth",
+    "new_fraud",
+    "drift",
+    "columns",
+    "labels",
+    "turnover",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,9 +67,7 @@ class Turnover:
         return renamed
 
 
-def turnover(
-    world: World, places: Addresses, start_ms: int, days: int, rng: np.random.Generator
-) -> Turnover:
+def turnover(world: World, places: Addresses, start_ms: int, days: int, rng: np.random.Generator) -> Turnover:
     """Moments at random within `days` days from `start_ms`, for as many places as change hands by then."""
 
     def moments(count: int, a_day: float) -> Ints:

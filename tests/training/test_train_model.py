@@ -202,7 +202,7 @@ def test_what_trees_are_grown_on_is_a_copy_without_the_columns_left_out(session_
     drop = np.zeros(len(session_rows.names), dtype=bool)
     drop[2] = True
     mask = session_rows.event_us < np.median(session_rows.event_us)
-    sample = sample_of(session_rows, mask, drop, replace(SMALL, most_rows=2_000))
+    sample = sample_of(session_rows, mask, drop, replace(SMALL, most_rows=2_000, missing={}))
     assert not sample.features[:, 2].any() and len(sample.label) < mask.sum()
     assert sample.label.sum() == session_rows.label[mask].sum()
     assert np.array_equal(session_rows.features, before, equal_nan=True)

@@ -149,7 +149,7 @@ def test_a_model_that_fails_leaves_the_rules_and_then_the_conservative_default(
 
     async def run() -> None:
         async with worker(home, url, rules_file=rules) as (engine, post):
-            monkeypatch.setattr(Model, "score", fail)
+            monkeypatch.setattr(Model, "raw", fail)
             answers = [(await post(transaction_id=f"f{n}")).json() for n in range(7)]
             assert {(answer["decision"], answer["fraud_score"]) for answer in answers} == {("REVIEW", None)}
             assert [answer["degraded"] for answer in answers] == [["model:failed"]] * 5 + [
