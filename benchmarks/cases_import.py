@@ -9,6 +9,7 @@ import re
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +20,13 @@ import yaml
 from datasets import importer
 from datasets.folder import read_dataset_transactions
 from datasets.mapping import load_mapping
+from embedded.demo_plan import Options, plan
+from fraud.contract.transaction import parse_transaction
+from fraud.features.entities import ENTITIES
+from fraud.features.on_demand import on_demand
+from fraud.features.request import request_row
+from fraud.state.observation import observe
+from fraud.state.velocity import VelocityState
 
 
 @dataclass
@@ -68,6 +76,23 @@ def _tokens(found: Imported) -> bool:
     return len(keys) == 2 and all(re.fullmatch("tok_[0-9a-f]{32}", key) for key in keys)
 
 
+def mean_after_verification() -> float:
+    """A customer's mean amount of 24 hours (reference cents) after a purchase of 25 dollars and a zero."""
+    place = next(index for index, entity in enumerate(ENTITIES) if entity.name == "customer")
+    state = VelocityState(ENTITIES[place])
+    for hour, amount in enumerate(("25.00", "0.00")):
+        body = {"transaction_id": f"t-{hour}", "event_time": f"2026-02-19T1{hour}:00:00Z", "amount": amount}
+        state.add(observe(parse_transaction(json.dumps(_PAYMENT | body).encode())), place)
+    later = _PAYMENT | {"transaction_id": "t-9", "event_time": "2026-02-19T12:00:00Z", "amount": "25.00"}
+    request = request_row(parse_transaction(json.dumps(later).encode()))
+    inputs: dict[str, list[Any]] = {name: [value] for name, value in request.items()}
+    return on_demand(inputs | {ENTITIES[place].state_feature: [state.pack()]})["customer_amount_mean_24h"][0]
+
+
+_PAYMENT: Final = {
+    "customer_id": "c1", "card_id": "k1", "merchant_id": "m1", "currency": "USD", "channel": "ecom",
+}  # fmt: skip
+
 #: What is right of each import, by the case's name.
 IMPORTS: Final[dict[str, Callable[[Imported], bool]]] = {
     "card_number_as_key": _tokens,
@@ -96,6 +121,11 @@ IMPORTS: Final[dict[str, Callable[[Imported], bool]]] = {
         found.code == 0 and len(found.rows) == 2 and "share their time" in found.said
     ),
     "minor_units_of_a_provider": lambda found: _minor(found) == {"a1": 10, "a2": 100_000},
+    "refunds_in_the_file": lambda found: (
+        list(found.rows) == ["a1", "a3"]
+        and "a refund or reversal is no payment" in found.refused["a2"]
+        and mean_after_verification() == 2500
+    ),
     "imei_as_device": lambda found: len(found.rows) == 2,
 }
 
@@ -134,9 +164,24 @@ def _every_currency(folder: Path, mapping: str) -> bool:
     return [found[f"a{place}"] for place in range(10)] == [500, 500, 500, 500, 5000, 5, 500, 500, 500, 500]
 
 
+def _lonely_year(folder: Path, mapping: str) -> bool:
+    """60 days of 2018 and a row of 2025: the import names the row, the demo plans by where the data are."""
+    days = [date(2018, 1, 1) + timedelta(days=day) for day in range(60)]
+    rows = [f"a{day:%m%d},{day}T00:00:10Z,c1,m1,1.00" for day in days]
+    data, out = folder / "data.csv", folder / "out"
+    data.write_text("\n".join(["id,ts,cust,mer,amt", *rows, "odd,2025-06-01T00:00:00Z,c1,m1,1.00"]) + "\n")
+    (folder / "mapping.yaml").write_text(mapping)
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        importer.main(["--data", str(data), "--mapping", str(folder / "mapping.yaml"), "--out", str(out)])
+    planned = plan(out, Options(data=data), timedelta(days=7))
+    return "odd of 2025-06-01" in said.getvalue() and planned.replay_to.date() == date(2018, 3, 2)
+
+
 #: Imports that need other files than a CSV.
 OTHERS: Final[dict[str, Callable[[Path, str], bool]]] = {
     "most_rows_refused": _most_refused,
+    "lonely_year": _lonely_year,
     "amounts_as_float32": lambda folder, mapping: (
         _columns(folder, mapping, "a.parquet", amt=pa.array([149.62, 4.97, 16777217.01], pa.float32()))
         == {"a0": 14962, "a1": 497}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection
 from typing import Any, Final
 
@@ -31,18 +32,40 @@ _PLAIN: Final = rf"^\d{{{FEWEST},{MOST}}}$"
 
 
 class Findings:
-    """The first thing wrong with each of `rows` rows."""
+    """The first thing wrong with each of `rows` rows, and which of them are left out as the mapping says."""
 
     def __init__(self, rows: int) -> None:
         self._first = np.full(rows, -1, dtype=np.int32)
         self._reasons: list[tuple[str, str]] = []
+        self._out = np.zeros(rows, dtype=bool)
+        #: How many rows were left out for which reason.
+        self.left_out: Counter[str] = Counter()
+
+    def leave_out(self, rows: Mask, reason: str) -> None:
+        """Leave `rows` out: nothing is wrong with them, and nothing more is said of them."""
+        fresh = rows & ~self._out & (self._first < 0)
+        if fresh.any():
+            self._out |= fresh
+            self.left_out[reason] += int(np.count_nonzero(fresh))
+
+    def noted(self, read: tuple[pa.Array, list[tuple[Mask, str]]], field: str) -> pa.Array:
+        """The values that were read of `field`; what could not be is noted."""
+        values, problems = read
+        for mask, reason in problems:
+            self.add(mask, field, reason)
+        return values
 
     def add(self, broken: Mask, field: str, reason: str) -> None:
         """Note `reason` against `field` for the rows of `broken` that had no finding yet."""
-        fresh = broken & (self._first < 0)
+        fresh = broken & (self._first < 0) & ~self._out
         if fresh.any():
             self._first[fresh] = len(self._reasons)
             self._reasons.append((field, reason))
+
+    @property
+    def kept(self) -> Mask:
+        """Which rows are taken."""
+        return np.asarray((self._first < 0) & ~self._out)
 
     @property
     def broken(self) -> Mask:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from datasets.folder import read_info, transaction_files
+from datasets.span import main_span
 
 _MARKER = "demo.json"
 _REPLAY_DAYS = 7
@@ -61,11 +62,11 @@ class Options:
 
 def plan(dataset: Path, options: Options, maturity: timedelta) -> Plan:
     """When history ends and the replay runs, from what the dataset holds."""
-    info = read_info(dataset)
-    if info.start is None or info.end is None:
+    info, span = read_info(dataset), main_span(dataset)
+    if span is None:
         raise DemoError(f"{dataset} holds no transaction")
-    start, end = (datetime.fromisoformat(text).astimezone(UTC) for text in (info.start, info.end))
-    length = timedelta(days=options.replay_days or _replay_days(dataset, options))
+    start, end = span.start, span.end
+    length = timedelta(days=options.replay_days or _replay_days(dataset, options, end))
     replay_from = options.replay_from or _midnight(_midnight(end) + timedelta(days=1) - length)
     train_from = max(
         _midnight(start + timedelta(days=8)), replay_from - maturity - timedelta(days=options.train_days)
@@ -79,14 +80,15 @@ def plan(dataset: Path, options: Options, maturity: timedelta) -> Plan:
     return Plan(info.name, replay_from, replay_from + length, history_from, train_from, options.negatives)
 
 
-def _replay_days(dataset: Path, options: Options) -> int:
+def _replay_days(dataset: Path, options: Options, end: datetime) -> int:
     """A day of synthetic data; of real data the last days, for figures that one day's luck does not make.
 
     At most a week, and no more than about `_REPLAY_ROWS` transactions.
     """
     if options.data is None:
         return 1
-    days = [pq.read_metadata(path).num_rows for path in transaction_files(dataset)[-_REPLAY_DAYS:]]
+    files = [path for path in transaction_files(dataset) if path.stem <= f"{end:%Y-%m-%d}"]
+    days = [pq.read_metadata(path).num_rows for path in files[-_REPLAY_DAYS:]]
     return max(1, min(len(days), int(_REPLAY_ROWS * len(days) / max(1, sum(days)))))
 
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from datasets.importer import convert
+from datasets.convert import convert
 from datasets.mapping import Mapping
 from fraud.contract.transaction import ContractError, check, encode_transaction, parse_transaction
 from stores.lake import transactions_from_table

@@ -10,9 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from datasets.fields import MappingError
 from datasets.folder import read_dataset_labels, read_dataset_transactions
-from datasets.importer import main, remarks
-from datasets.mapping import MappingError, load_mapping
+from datasets.importer import main
+from datasets.mapping import load_mapping
+from datasets.remarks import remarks
 from datasets.tokens import read_key, token
 from stores.settings import settings
 

@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from datasets import importer
+from datasets.fields import MappingError
 from datasets.folder import read_dataset_labels, read_dataset_transactions, read_info
 from datasets.importer import import_data, main
-from datasets.mapping import Mapping, MappingError, load_mapping
+from datasets.mapping import Mapping, load_mapping
 from stores.lake import transactions_from_table
 
 HANDBOOK = Path(importer.__file__).parent / "mappings" / "handbook.yaml"
@@ -274,7 +275,7 @@ def test_csv_and_parquet_of_the_same_rows_give_the_same_dataset(tmp_path: Path) 
 def test_a_folder_in_any_order_comes_out_in_event_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("datasets.sources.BATCH_ROWS", 64)
+    monkeypatch.setattr("datasets.batches.BATCH_ROWS", 64)
     monkeypatch.setattr("datasets.importer.DayStage.__init__.__defaults__", (100,))
     rng = np.random.default_rng(0)
     seconds = rng.permutation(900) * 600
