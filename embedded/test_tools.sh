@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What a few tests need from the system: Prometheus' and Alertmanager's programs and a browser.
+# What a few tests need from the system: Prometheus' and Alertmanager's programs, a browser and PostgreSQL.
 # Where they cannot be had, those tests are skipped and say so; nothing else needs them.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -45,6 +45,13 @@ if command -v apt-get >/dev/null; then
     echo "installing Chromium, which the tests of the pages look with"
     read_lists
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null 2>&1
+  fi
+  if ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 && ! has initdb && [ "$(id -u)" = 0 ]; then
+    echo "installing PostgreSQL, which the tests of shared state ask"
+    read_lists
+    mkdir -p /etc/postgresql-common # no server of the system's own
+    echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.conf
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql >/dev/null 2>&1
   fi
 fi
 # A server of the Open Inference Protocol: its pins do not go with ours, so it gets packages of its own.

@@ -11,5 +11,5 @@ compile() {
     --no-emit-index-url --custom-compile-command "requirements/lock.sh" "$@"
 }
 compile pyproject.toml --extra dev --extra bench --extra tracing --extra docs -o requirements/dev.txt "$@"
-compile pyproject.toml --extra tracing -c requirements/dev.txt -o requirements/jobs.txt
+compile pyproject.toml --extra tracing --extra postgres -c requirements/dev.txt -o requirements/jobs.txt
 compile --group pyproject.toml:serving -c requirements/dev.txt -o requirements/serving.txt

@@ -24,6 +24,7 @@ from fraud.contract.transaction import declare_cardless
 from stores.kafka import with_properties
 from stores.reference_rates import RatesError, apply_rates
 from stores.run_folder import default_run_folder
+from stores.setting_cluster import ClusterSettings
 from stores.setting_groups import (
     ContractSettings,
     EventLogSettings,
@@ -90,6 +91,7 @@ class Settings(Group):
     contract: ContractSettings
     redis: RedisSettings
     feast: FeastSettings
+    cluster: ClusterSettings
     event_log: EventLogSettings
     kafka: KafkaSettings
     keys: KeySettings
