@@ -19,10 +19,12 @@ PLUGIN: Final = "tollgate"
 
 
 def registry_url() -> URL:
-    """The registry's database: `TOLLGATE_REGISTRY_URL`, or a SQLite file in the home folder."""
-    configured = settings().feast.registry_url
+    """Its database: `TOLLGATE_REGISTRY_URL`, the state database, or a SQLite file in the home folder."""
+    configured, shared = settings().feast.registry_url, settings().cluster.state_url
     if configured is not None:
         return make_url(configured)
+    if shared is not None:
+        return make_url(shared).set(drivername="postgresql+psycopg")
     folder = settings().home
     folder.mkdir(parents=True, exist_ok=True)
     # Writers of several processes (apply, materialize) wait for each other instead of failing.

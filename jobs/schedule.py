@@ -7,20 +7,19 @@
 
 Each run is a process of its own. A run that was missed while this was not running is caught up
 once, at start. A job never overlaps itself, not even from another process: it holds a lock file.
-What happened last is in `<home>/schedule/state.json` and, for Prometheus, on the metrics port.
+What happened last is in `<home>/schedule/state.json` and, for Prometheus, on the metrics port; of several
+hosts' runs the state database holds lock and state.
 """
 
 from __future__ import annotations
 
 import argparse
-import fcntl
-import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -28,13 +27,17 @@ from typing import Final
 from jobs.materialize import newest_cut
 from monitoring import gauges
 from monitoring.decisions import week_name
-from stores.files import write_whole
-from stores.job_states import CRON, JobState, overdue, read_states, schedule_folder
+from stores.job_states import CRON, JobState, overdue, schedule_folder
 from stores.settings import settings
+from stores.state import Files, StateAway, open_state
+from stores.state import State as Kept
 
 #: Longest that a run may take before it is ended.
 LONGEST: Final = timedelta(hours=5)
 METRICS_PORT: Final = 9465
+#: How often, and how many seconds apart, a run that is due asks for a state database that is away.
+STATE_TRIES: Final = 60
+STATE_PAUSE_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,41 +74,25 @@ JOBS: Final = (
 
 
 class State:
-    """The states of all jobs, in one file."""
+    """The states of all jobs, where this platform keeps them (`stores.state`)."""
 
-    def __init__(self, home: Path) -> None:
-        self._home = home
+    def __init__(self, home: Path, kept: Kept | None = None) -> None:
+        self._kept = Files(home) if kept is None else kept
         self.folder = schedule_folder(home)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._path = self.folder / "state.json"
 
     def read(self) -> dict[str, JobState]:
         """The state of every job that ever ran here."""
-        return read_states(self._home)
+        return self._kept.jobs()
 
     def write(self, name: str, state: JobState) -> None:
         """Replace one job's state, and the gauges made from all of them."""
-        with self._locked("state"):
-            content = {**{key: asdict(value) for key, value in self.read().items()}, name: asdict(state)}
-            write_whole(self._path, json.dumps(content, indent=1))
+        self._kept.keep_job(name, state)
         gauges.publish("schedule", exposition(self.read()))
 
-    @contextmanager
-    def running(self, name: str) -> Iterator[bool]:
-        """Hold the job's lock; False if another process holds it."""
-        with (self.folder / f"{name}.lock").open("w") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-                return
-            yield True
-
-    @contextmanager
-    def _locked(self, name: str) -> Iterator[None]:
-        with (self.folder / f"{name}.lock").open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
+    def running(self, name: str) -> AbstractContextManager[bool]:
+        """Hold the job's lock; False if another process, of whichever host, holds it."""
+        return self._kept.running(name)
 
 
 def exposition(states: dict[str, JobState]) -> str:
@@ -165,6 +152,18 @@ def run_job(job: Job, state: State, *, due: datetime, say: Callable[[str], None]
         return code
 
 
+def _run_due(job: Job, state: State, due: datetime) -> None:
+    """Run a job that is due; while the state database is away, wait for it as long as a run may take to begin."""
+    for _ in range(STATE_TRIES):
+        try:
+            run_job(job, state, due=due, say=lambda text: print(text, flush=True))
+            return
+        except StateAway as error:
+            print(f"{job.name}: {error}; tried again in {STATE_PAUSE_S:.0f} s", flush=True)
+            time.sleep(STATE_PAUSE_S)
+    print(f"{job.name}: the state database stayed away; this run is left out", flush=True)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run until interrupted, or one job with `--once`."""
     parser = argparse.ArgumentParser(
@@ -179,12 +178,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         serve(chosen.port, chosen.host)
         while True:
             time.sleep(3600)
-    state = State(settings().home)
-    if chosen.once:
-        job = next(job for job in JOBS if job.name == chosen.once)
-        return run_job(job, state, due=datetime.now(UTC)) or 0
-    serve(chosen.port, chosen.host)
-    _run(state)
+    try:
+        state = State(settings().home, open_state(settings()))
+        if chosen.once:
+            job = next(job for job in JOBS if job.name == chosen.once)
+            return run_job(job, state, due=datetime.now(UTC)) or 0
+        serve(chosen.port, chosen.host)
+        _run(state)
+    except StateAway as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -211,7 +214,7 @@ def _run(state: State) -> None:
         late = overdue(job.cron, known.get(job.name), now)
         options = {"next_run_time": now} if late else {}
         scheduler.add_job(
-            lambda job=job: run_job(job, state, due=datetime.now(UTC)),
+            lambda job=job: _run_due(job, state, datetime.now(UTC)),
             CronTrigger(timezone=UTC, **job.cron), id=job.name, coalesce=True, max_instances=1,
             misfire_grace_time=None, **options,
         )  # fmt: skip

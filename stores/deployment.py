@@ -6,11 +6,13 @@
 `share` of keys is what the challenger decides, `experiment` the salt of that split. Promotion
 writes it, the service watches it, drift and the status page read it. A name that is none of these
 is refused: one that a writer spells otherwise would be silently something else. Every change is
-kept in `<home>/deployment-history.jsonl`.
+kept in `<home>/deployment-history.jsonl`. Of several hosts the state database decides (`stores.state`), and
+both files are copies of what it says.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -99,7 +101,19 @@ def write_deployment(
     # a change that nobody recorded.
     with (home / HISTORY).open("ab") as history:
         history.write(msgspec.json.encode(change) + b"\n")
-    write_whole(home / FILE, msgspec.json.format(msgspec.json.encode(after)), durable=True)
+    write_copy(home, after)
+
+
+def write_copy(home: Path, deployment: Deployment) -> None:
+    """Put out what is in force according to the state database, for this host's readers."""
+    home.mkdir(parents=True, exist_ok=True)
+    write_whole(home / FILE, msgspec.json.format(msgspec.json.encode(deployment)), durable=True)
+
+
+def keep_history(home: Path, history: Sequence[Change]) -> None:
+    """Put out every change that the state database holds, oldest first."""
+    home.mkdir(parents=True, exist_ok=True)
+    write_whole(home / HISTORY, b"".join(msgspec.json.encode(change) + b"\n" for change in history))
 
 
 def read_history(home: Path) -> list[Change]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
+
+from stores.files import write_whole
 
 #: When each job runs: cron fields, in UTC.
 CRON: Final[dict[str, dict[str, str]]] = {
@@ -39,6 +42,15 @@ def read_states(home: Path) -> dict[str, JobState]:
     path = schedule_folder(home) / "state.json"
     content = json.loads(path.read_text()) if path.exists() else {}
     return {name: JobState(**values) for name, values in content.items()}
+
+
+def write_states(home: Path, states: Mapping[str, JobState]) -> None:
+    """Replace the states of all jobs."""
+    folder = schedule_folder(home)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(
+        folder / "state.json", json.dumps({name: asdict(state) for name, state in states.items()}, indent=1)
+    )
 
 
 def overdue(cron: dict[str, str], state: JobState | None, now: datetime) -> bool:

@@ -3,7 +3,8 @@
     registered --shadow--> shadow --canary--> challenger --champion--> champion
                  <----------------- retire / rollback -----------------
 
-State is `<home>/deployment.json` (`stores.deployment`), which the service watches.
+State is `<home>/deployment.json` (`stores.deployment`), which the service watches; of several hosts the state
+database decides (`stores.state`), and that file is a copy.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from typing import Any, Final
 
 import msgspec
 
-from stores import deployment
 from stores.deployment import DEFAULT_SHARE, Change, Deployment, DeploymentError
 from stores.settings import settings
+from stores.state import StateAway, open_state
 from training.gates import Verdict, champion_gate, outage_gate, registered_gate, replay_gate
 from training.save import model_folder
 
@@ -29,12 +30,12 @@ class PromotionError(ValueError):
 
 def read_deployment() -> Deployment:
     """The deployment as it is; one without a champion if nothing was ever promoted."""
-    return deployment.read_deployment(settings().home)
+    return open_state(settings()).deployment()
 
 
 def read_history() -> list[Change]:
     """Every change, oldest first."""
-    return deployment.read_history(settings().home)
+    return open_state(settings()).history()
 
 
 def shadow(version: str, *, force: bool = False) -> Verdict:
@@ -136,7 +137,7 @@ def _pass(verdict: Verdict, force: bool) -> Verdict:
 
 def _write(state: Deployment, step: str, version: str, verdict: Verdict, **changes: Any) -> None:
     after = msgspec.structs.replace(state, **changes)
-    deployment.write_deployment(settings().home, after, step=step, version=version, gates=verdict)
+    open_state(settings()).deploy(state, after, step=step, version=version, gates=verdict)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -172,7 +173,7 @@ def main(argv: list[str] | None = None) -> int:
         elif options.step == "rollback":
             rollback()
         told = status_text(read_deployment(), read_history())
-    except (PromotionError, DeploymentError, LookupError) as error:
+    except (PromotionError, DeploymentError, LookupError, StateAway) as error:
         print(f"promote: {error}", file=sys.stderr)
         return 1
     print(told)
