@@ -218,7 +218,11 @@ local function microseconds(stored)
 end
 
 for i, key in ipairs(KEYS) do
-  local stored, version = call('HGET', key, ts_field), tonumber(ARGV[at])
+  local stored, version = redis.pcall('HGET', key, ts_field), tonumber(ARGV[at])
+  if type(stored) == 'table' then  -- no hash: somebody else's, which must not hold up the others
+    call('DEL', key)
+    stored = false
+  end
   local newest, known = true, -1
   if stored then
     -- Whole seconds of today take five bytes, and mostly decide.

@@ -16,6 +16,9 @@ UNVERIFIED = Counter(
 for what in ("seed", "snapshot"):  # so that the first one is an increase
     UNVERIFIED.labels(what)
 KEYS_REFUSED = Gauge("tollgate_keys_refused", "1 while the keyring is refused: the keys before stay in force")
+STATES_FAILED = Counter(
+    "tollgate_stream_states_failed", "updates and states that failed and went aside", ["entity"]
+)
 LAG = Gauge(
     "tollgate_stream_lag",
     "how far reading is behind the log: seconds (Redis), events (Kafka), bytes (JSONL)",

@@ -12,6 +12,7 @@ from stores.settings import Settings
 
 BULK_PATH: Final = "/v1/score/batch"
 _TIMEOUT_S: Final = 15.0
+_ITEMS: Final = frozenset({400, 413, 422})
 _BUSY: Final = frozenset({408, 429, 500, 502, 503, 504})
 
 
@@ -21,6 +22,10 @@ class ServiceAwayError(ConnectionError):
 
 class ServiceRefusedError(RuntimeError):
     """The service refuses this caller or this request as a whole; asking again will not help."""
+
+
+class ItemsRefusedError(RuntimeError):
+    """The service refuses the request for what is in it: one of its items may be why."""
 
 
 class ScoringClient:
@@ -44,7 +49,7 @@ class ScoringClient:
         """The answers to valid transactions (canonical JSON), in their order.
 
         An item that the service could not score has an `error` with field and reason. Raises
-        `ServiceAwayError` and `ServiceRefusedError`.
+        `ServiceAwayError`, `ItemsRefusedError` and `ServiceRefusedError`.
         """
         body = b"[" + b",".join(payloads) + b"]"
         try:
@@ -56,14 +61,16 @@ class ScoringClient:
             raise ServiceAwayError(type(error).__name__) from None
         if response.status in _BUSY:
             raise ServiceAwayError(f"status {response.status}")
+        if response.status in _ITEMS:
+            raise ItemsRefusedError(f"status {response.status}")
         if response.status != 200:
             raise ServiceRefusedError(f"the scoring service answered {response.status} to a bulk request")
         try:
-            answers = msgspec.json.decode(data, type=list[dict[str, Any]])
-        except msgspec.DecodeError:
-            raise ServiceRefusedError("the scoring service did not answer with a list of answers") from None
+            answers = _decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # a proxy's page, or half an answer
+            raise ServiceAwayError("what came is no list of answers") from None
         if len(answers) != len(payloads):
-            raise ServiceRefusedError(f"{len(payloads)} transactions got {len(answers)} answers")
+            raise ServiceAwayError(f"{len(payloads)} transactions got {len(answers)} answers")
         if any(_came_too_much(answer) for answer in answers):
             raise ServiceAwayError("items were turned away")
         return answers
@@ -72,7 +79,11 @@ class ScoringClient:
         self._connection.close()
 
 
+_decode: Final = msgspec.json.Decoder(list[dict[str, Any]]).decode
+
+
 def _came_too_much(answer: dict[str, Any]) -> bool:
     """Whether the service, not the transaction, is why there is no answer."""
     error = answer.get("error")
-    return error is not None and str(error.get("field", "")).startswith("(") and error["field"] != "(body)"
+    field = error.get("field", "") if isinstance(error, dict) else ""
+    return str(field).startswith("(") and field != "(body)"

@@ -38,13 +38,22 @@ from streaming.log.batch import Batch, LogAwayError
 from streaming.log.partitions import with_partitions
 from streaming.log.publish import open_writer
 from streaming.log.source import reader_opener
-from streaming.scoring_client import ScoringClient, ServiceAwayError
+from streaming.scoring_client import ItemsRefusedError, ScoringClient, ServiceAwayError
 from streaming.states.snapshots import SNAPSHOT_VERSION, check_version
 
 _IDLE: Final = timedelta(milliseconds=2)
 #: Most transactions in one bulk request: the service takes 1,024.
 _MOST: Final = 256
 _log = logging.getLogger(__name__)
+
+
+class _Named(msgspec.Struct):
+    """What an answer is read back for."""
+
+    transaction_id: str
+
+
+_decode_name: Final = msgspec.json.Decoder(_Named).decode
 
 
 class ScoringPartition(StatefulSourcePartition[int, tuple[Any, ...]]):
@@ -133,7 +142,7 @@ class ScoringPartition(StatefulSourcePartition[int, tuple[Any, ...]]):
                 return None
             self._pending = self._valid(batch)
         if self._pending:
-            self._publish(self._client.score(list(self._pending.values())))
+            self._publish(self._scored(list(self._pending.values())))
         count = len(self._pending)
         self._pending = {}
         return count
@@ -153,14 +162,31 @@ class ScoringPartition(StatefulSourcePartition[int, tuple[Any, ...]]):
                 continue
             try:
                 transaction = parse_transaction(json_inside(payload) or payload, now_ms=now_ms)
+                key, encoded = transaction_key(transaction.transaction_id), encode_transaction(transaction)
             except ContractError as refusal:
-                error = better_reason(payload, refusal)
-                metrics.DEAD_LETTERS.labels(str(self._partition)).inc()
-                self._letters.add([dead_letter(self._partition, position, error, payload)])
+                self._refuse(position, better_reason(payload, refusal), payload)
                 continue
-            if self._recent.add(transaction_key(transaction.transaction_id), transaction.event_ms):
-                found[transaction.transaction_id] = encode_transaction(transaction)
+            except Exception as unforeseen:  # noqa: BLE001  # no record may stop those behind it
+                kind = type(unforeseen).__name__
+                self._refuse(position, ContractError("(record)", f"could not be taken: {kind}"), payload)
+                continue
+            if self._recent.add(key, transaction.event_ms):
+                found[transaction.transaction_id] = encoded
         return found
+
+    def _refuse(self, position: str, error: ContractError, payload: bytes) -> None:
+        metrics.DEAD_LETTERS.labels(str(self._partition)).inc()
+        self._letters.add([dead_letter(self._partition, position, error, payload)])
+
+    def _scored(self, payloads: list[bytes]) -> list[dict[str, Any]]:
+        """Answers in order; a transaction for which the service refuses a whole request has an `error`."""
+        try:
+            return self._client.score(payloads)
+        except ItemsRefusedError as refusal:
+            if len(payloads) == 1:
+                return [{"error": {"field": "(body)", "reason": f"was refused by the service: {refusal}"}}]
+        middle = len(payloads) // 2  # one of them is why: asking again is harmless
+        return self._scored(payloads[:middle]) + self._scored(payloads[middle:])
 
     def _publish(self, answers: list[dict[str, Any]]) -> None:
         already, self._already = self._already, None  # to be read back, if appending fails half-way
@@ -183,7 +209,10 @@ class ScoringPartition(StatefulSourcePartition[int, tuple[Any, ...]]):
         end = self._published.end()
         while not self._published.reached(end):
             for payload in self._published.read().payloads:
-                ids.add(msgspec.json.decode(payload)["transaction_id"])
+                try:
+                    ids.add(_decode_name(payload).transaction_id)
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                    continue  # somebody else's: it answers nothing
         return ids
 
     def _finish(self) -> None:

@@ -14,7 +14,14 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta, Struct
 
-from fraud.contract.transaction import Transaction, encode_transaction, parse_measured
+from fraud.contract.transaction import (
+    FUTURE_TOLERANCE_MS,
+    LATEST_MS,
+    ContractError,
+    Transaction,
+    encode_transaction,
+    parse_measured,
+)
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 #: How the service's own fields begin, behind the last of the contract's.
@@ -29,9 +36,9 @@ class EventTimes(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=
     caller wrote where another one counts (milliseconds UTC).
     """
 
-    known_us: Annotated[int, Meta(ge=0, lt=1 << 62)]
+    known_us: Annotated[int, Meta(ge=0, lt=LATEST_MS * 1000)]
     lateness_ms: Annotated[int, Meta(ge=0, lt=1 << 40)] = 0
-    stated_ms: Annotated[int, Meta(ge=0, lt=1 << 48)] | None = None
+    stated_ms: Annotated[int, Meta(ge=0, lt=LATEST_MS)] | None = None
 
 
 _decode: Final[Callable[[bytes], EventTimes]] = msgspec.json.Decoder(EventTimes).decode
@@ -61,6 +68,8 @@ def parse_event(
         try:
             times = _decode(b"{" + raw[at + 1 :])
             raw = raw[:at] + b"}"
+            if now_ms is not None and times.known_us > (now_ms + FUTURE_TOLERANCE_MS) * 1000:
+                raise ContractError("known_us", "is more than 5 minutes in the future")
         except msgspec.MsgspecError:  # another producer's field of that name: the contract has its say
             times = None
     return *parse_measured(raw, now_ms=now_ms), times

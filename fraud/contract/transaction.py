@@ -57,7 +57,7 @@ LONGEST_ATTRIBUTE: Final = 256
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _EARLIEST_MS: Final = 946_684_800_000  # 2000-01-01: anything before is a broken clock
-_LATEST_MS: Final = 253_370_764_800_000  # 9999-01-01: no calendar goes on for long after it
+LATEST_MS: Final = 253_370_764_800_000  # 9999-01-01: no calendar goes on for long after it
 #: How far ahead of the receiver's clock an event may claim to be.
 FUTURE_TOLERANCE_MS: Final = 300_000
 #: Largest amount accepted, in minor units.
@@ -267,7 +267,7 @@ def check(transaction: Transaction, *, suspicious: bool = True, now_ms: int | No
     event_ms = (transaction.event_time - _EPOCH) // _MILLISECOND
     if event_ms < _EARLIEST_MS:
         raise ContractError("event_time", "is before 2000-01-01")
-    if event_ms >= _LATEST_MS:
+    if event_ms >= LATEST_MS:
         raise ContractError("event_time", "is after the year 9998")
     if now_ms is not None and event_ms > now_ms + FUTURE_TOLERANCE_MS:
         raise ContractError("event_time", "is more than 5 minutes in the future")

@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 
 from fraud.contract.event import parse_event
 from fraud.state.observation import observe_measured
+from stores.aside import put_aside
 from stores.attributes import attributes_text
 from stores.lake import TIMESTAMP, TRANSACTION_SCHEMA, TRANSACTIONS
 from streaming.ingest.ingest import Arrivals
@@ -86,6 +87,7 @@ class ArrivalLog:
         unwritten: tuple[tuple[Any, ...], ...] = (),
     ) -> None:
         self._folder = lake / TRANSACTIONS
+        self._aside = lake / "_aside"  # which no reader of the lake lists
         self._partition = partition
         self._disk = disk
         self._rows = Arrivals.none()
@@ -140,7 +142,9 @@ class ArrivalLog:
 
     def _write(self, name: str, rows: Arrivals) -> None:
         file = Unwritten(name, tuple(rows.payloads), tuple(rows.sequences), tuple(rows.known_us))
-        self._under_way.append((file, self._disk.write(self._folder / name, partial(_content, rows))))
+        self._under_way.append(
+            (file, self._disk.write(self._folder / name, partial(_content, rows, self._aside)))
+        )
 
     def _remove_from(self, first: int) -> None:
         """Remove this partition's files that start at or after sequence `first`."""
@@ -163,13 +167,27 @@ def _by_day(rows: Arrivals) -> list[tuple[int, Arrivals]]:
     return sorted(parts.items())
 
 
-def _content(rows: Arrivals) -> bytes:
-    """The parquet file of `rows`."""
+def _content(rows: Arrivals, aside: Path) -> bytes:
+    """The parquet file of `rows`; what has no place in it goes to the folder `aside`."""
+    try:
+        table = arrival_table(rows)
+    except Exception:  # noqa: BLE001  nothing that the contract accepts is known to fail
+        table = _usable(rows, aside)
     buffer = BytesIO()
-    pq.write_table(
-        arrival_table(rows), buffer, compression="zstd", use_dictionary=_REPEATING, write_statistics=_TIMES
-    )
+    pq.write_table(table, buffer, compression="zstd", use_dictionary=_REPEATING, write_statistics=_TIMES)
     return buffer.getvalue()
+
+
+def _usable(rows: Arrivals, aside: Path) -> pa.Table:
+    """Those of `rows` that fit the schema, so that one which does not holds up no other."""
+    tables = [TRANSACTION_SCHEMA.empty_table()]
+    for row in zip(*rows, strict=True):
+        one = Arrivals(*([value] for value in row))
+        try:
+            tables.append(arrival_table(one))
+        except Exception as error:  # noqa: BLE001
+            put_aside(aside, f"no row of the lake: {type(error).__name__}", one.payloads[0])
+    return pa.concat_tables(tables)
 
 
 def arrival_table(rows: Arrivals) -> pa.Table:

@@ -14,25 +14,31 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 from msgspec import Struct
-from msgspec.structs import replace
 
 from fraud.contract.cards import looks_like_card_number, with_card_numbers
 from fraud.contract.transaction import ContractError
+from stores.aside import NAME as ASIDE_NAME
+from stores.aside import put_aside
 from stores.files import write_whole
 from stores.settings import Settings, settings
-from streaming.ingest.letter_topic import LONGEST_COPY, LetterTopic
+from streaming.ingest.letter_topic import LetterTopic
 
 _DIGIT: Final = re.compile(r"\d")
 _ESCAPE: Final = re.compile(r"\\u([0-9a-fA-F]{4})")
+#: Bytes of a refused event that are kept: four times what the contract takes. No event is longer.
+LONGEST: Final = 65_536
+#: What a cut may have left of a number: digits, and what stands between them.
+_BROKEN_END: Final = re.compile(rb"[0-9 .\-\\]{1,64}$")
 
 
 class DeadLetter(Struct, frozen=True):
     """One refused event. `original` is base64 of its bytes; with `masked`, card-number digits
-    in them were replaced by ``*`` and the letter cannot be replayed as it was."""
+    in them were replaced by ``*``, with `cut` only the first `LONGEST` of its `size` bytes are kept: such
+    a letter cannot be replayed as it was."""
 
     partition: int
     position: str
@@ -40,6 +46,8 @@ class DeadLetter(Struct, frozen=True):
     reason: str
     original: str
     masked: bool
+    cut: bool = False
+    size: int = 0
 
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -48,10 +56,15 @@ _decode: Final = msgspec.json.Decoder(DeadLetter).decode
 
 def dead_letter(partition: int, position: str, error: ContractError, payload: bytes) -> DeadLetter:
     """The letter for `payload`, which `error` refused."""
+    whole = payload
+    cut = len(payload) > LONGEST
+    if cut:  # a number that the cut goes through would no longer be seen for what it is
+        payload = _BROKEN_END.sub(b"", payload[:LONGEST])
     kept = mask_card_numbers(payload)
     return DeadLetter(
-        partition, position, error.field, error.reason, base64.b64encode(kept).decode(), kept != payload
-    )
+        partition, position, error.field, error.reason, base64.b64encode(kept).decode(), kept != payload,
+        cut, len(whole),
+    )  # fmt: skip
 
 
 def mask_card_numbers(payload: bytes) -> bytes:
@@ -87,8 +100,6 @@ class LetterBox:
         write_whole(path, b"".join(line + b"\n" for line in lines))
         if self._copies is not None:
             for letter, line in zip(self._letters, lines, strict=True):
-                if len(line) > LONGEST_COPY:
-                    line = _encode(replace(letter, original=""))
                 self._copies.send(f"{letter.partition}-{letter.position}", line)
         self._letters.clear()
 
@@ -116,9 +127,26 @@ def read_letters(folder: Path) -> Iterator[tuple[Path, DeadLetter]]:
                 yield path, letter
 
 
+def damaged_lines(path: Path) -> list[bytes]:
+    """The lines of a file of letters that are no letters."""
+    return [line for line in path.read_bytes().splitlines() if _letter(line) is None]
+
+
 def _letters(path: Path) -> Iterator[DeadLetter]:
+    """The letters of a file; a line that is none holds up no other."""
     for line in path.read_bytes().splitlines():
-        yield _decode(line)
+        letter = _letter(line)
+        if letter is not None:
+            yield letter
+
+
+def _letter(line: bytes) -> DeadLetter | None:
+    try:
+        letter = _decode(line)
+        base64.b64decode(letter.original, validate=True)
+    except (ValueError, RecursionError):  # msgspec's and binascii's errors are such
+        return None
+    return letter
 
 
 def _file_safe(position: str) -> str:
@@ -126,28 +154,40 @@ def _file_safe(position: str) -> str:
     return f"{int(milliseconds):020d}-{int(sequence or 0):010d}"
 
 
-def replay(configured: Settings, topic: str) -> tuple[int, int]:
-    """Publish every unmasked letter to the event log again; return (published, kept back).
+class Replayed(NamedTuple):
+    """How many letters were published again; how many not, as they had been masked or cut, or name a
+    partition that there is no longer; and how many lines were no letters."""
+
+    published: int
+    kept_back: int
+    damaged: int
+
+
+def replay(configured: Settings, topic: str) -> Replayed:
+    """Publish every letter to the event log again that is as it was.
 
     A file whose letters were published is renamed to ``.replayed``. Run it after a fix: what
-    still breaks the contract comes back as a new letter at its new position.
+    still breaks the contract comes back as a new letter at its new position. Lines that are no letters go
+    aside, with the folder's `aside.jsonl`.
     """
     from streaming.log.publish import open_writer
 
-    published = masked = 0
-    done: set[Path] = set()
+    folder = letters_folder(configured, topic)
+    published = kept_back = damaged = 0
     with open_writer(configured, topic) as writer:
-        for path, letter in read_letters(letters_folder(configured, topic)):
-            done.add(path)
-            if letter.masked:
-                masked += 1
+        for _, letter in read_letters(folder):
+            if letter.masked or letter.cut or not 0 <= letter.partition < configured.event_log.partitions:
+                kept_back += 1
                 continue
             writer.publish_raw(letter.partition, base64.b64decode(letter.original))
             published += 1
         writer.flush()
-    for path in done:
+    for path in sorted(folder.glob("*/*.jsonl")):
+        for line in damaged_lines(path):
+            put_aside(folder, "is no dead letter", line, file=path.name)
+            damaged += 1
         path.rename(path.with_suffix(".replayed"))
-    return published, masked
+    return Replayed(published, kept_back, damaged)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -159,15 +199,21 @@ def main(arguments: list[str] | None = None) -> int:
     configured = settings()
     topic = chosen.topic or configured.event_log.topic
     if chosen.command == "replay":
-        published, masked = replay(configured, topic)
-        print(f"{published} letters published to {topic} again")
-        if masked:
-            print(f"{masked} were not: they held a card number, which was masked")
+        done = replay(configured, topic)
+        print(f"{done.published} letters published to {topic} again")
+        if done.kept_back:
+            print(
+                f"{done.kept_back} were not: a card number in them was masked, they were too long to be kept "
+                "whole, or their partition is gone"
+            )
+        if done.damaged:
+            print(f"{done.damaged} lines are no letters: {letters_folder(configured, topic) / ASIDE_NAME}")
         return 0
     count = 0
     for _, letter in read_letters(letters_folder(configured, topic)):
         count += 1
         note = "  (card number masked)" if letter.masked else ""
+        note += f"  (the first {LONGEST:,} of {letter.size:,} bytes)" if letter.cut else ""
         print(f"{letter.partition}  {letter.position}  {letter.field}: {letter.reason}{note}")
     print(f"{count} dead letters of topic {topic}", file=sys.stderr)
     return 0

@@ -10,7 +10,12 @@ import time
 from typing import Final, NamedTuple
 
 from fraud.contract.event import EventTimes, encode_event, parse_event
-from fraud.contract.transaction import ContractError, Transaction, encode_transaction
+from fraud.contract.transaction import (
+    FUTURE_TOLERANCE_MS,
+    ContractError,
+    Transaction,
+    encode_transaction,
+)
 from fraud.state.observation import Observation, observe_measured
 from stores.declared import NOTHING, Declared
 from stores.event_log import partition_of
@@ -65,6 +70,11 @@ def _canonical(transaction: Transaction, times: EventTimes | None) -> bytes:
     """An event whose text stood in the log in another form, as it is kept."""
     plain = encode_transaction(transaction)
     return plain if times is None else encode_event(transaction, plain, times)
+
+
+def _times(appended_ms: list[int], latest_ms: int) -> list[int]:
+    """Times at which the log took events; a time from far ahead is none."""
+    return [appended if appended <= latest_ms else 0 for appended in appended_ms]
 
 
 class Ingested(NamedTuple):
@@ -126,6 +136,8 @@ class Ingest:
         letters: list[DeadLetter] = []
         arrivals = Arrivals.none()
         clock_us, sequence, add_id = self._known_us, self._sequence, self._recent.add
+        if max(batch.appended_ms, default=0) > now_ms + FUTURE_TOLERANCE_MS:  # producers can write these, too
+            batch = batch._replace(appended_ms=_times(batch.appended_ms, now_ms + FUTURE_TOLERANCE_MS))
         oldest = batch.appended_ms[0] if batch.appended_ms else 0
         late = duplicates = tombstones = 0
         homes, strays = self._partitions, []

@@ -12,8 +12,6 @@ from stores.settings import Settings
 from streaming import metrics
 
 _CLOSING_S = 5.0
-#: A copy of a longer letter goes without the original bytes: brokers take 1 MB, and its file has them.
-LONGEST_COPY = 500_000
 
 
 class LetterTopic:

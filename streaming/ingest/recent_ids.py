@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from streaming.states.disk import Disk
-from streaming.states.snapshots import SnapshotError, missing_file
+from streaming.states.disk import Disk, digest_of
+from streaming.states.snapshots import SnapshotError, damaged_file, missing_file
 
 _SEGMENT: Final = 8_192
 #: Snapshots for which the file of a forgotten segment is kept: a crash resumes from a recent one.
 _KEPT_SNAPSHOTS: Final = 4
 
-#: A segment's number, newest event time, and keys (none if its file is on disk).
-SegmentSnapshot = tuple[int, int, bytes]
+#: A segment's number, newest event time, and keys; in place of keys that are on disk, their digest.
+SegmentSnapshot = tuple[int, int, bytes, bytes]
 
 
 class IdSegments:
@@ -31,12 +31,14 @@ class IdSegments:
         """Begin to write a segment; done once it is on disk."""
         return self._disk.write(self._path(number), lambda: keys)
 
-    def read(self, number: int) -> bytes:
-        """The keys of a segment; SnapshotError if its file is gone or cut short."""
+    def read(self, number: int, digest: bytes) -> bytes:
+        """The keys of a segment; SnapshotError if its file is gone, cut short or another one."""
         path = self._path(number)
         keys = path.read_bytes() if path.exists() else b""
         if len(keys) != 8 * _SEGMENT:
             raise missing_file(path.name, str(path.parent))
+        if digest_of(keys) != digest:
+            raise damaged_file(f"{path.parent.name}/{path.name}")
         return keys
 
     def drop(self, number: int) -> None:
@@ -60,12 +62,15 @@ class _Segment:
     newest: int
     keys: bytes
     writing: Future[None] | None
+    digest: bytes = b""
 
     def snapshot(self) -> SegmentSnapshot:
         if self.writing is not None and self.writing.done():
             self.writing.result()
-            return self.number, self.newest, b""
-        return self.number, self.newest, self.keys
+            if not self.digest:
+                self.digest = digest_of(self.keys)
+            return self.number, self.newest, b"", self.digest
+        return self.number, self.newest, self.keys, b""
 
 
 class RecentIds:
@@ -92,8 +97,8 @@ class RecentIds:
         self._newest = self._number = 0
         #: Numbers of forgotten segments, with the snapshots left until their files go.
         self._forgotten: deque[list[int]] = deque()
-        for number, newest, held in snapshot:
-            keys = array("q", held or self._read(number))
+        for number, newest, held, digest in snapshot:
+            keys = array("q", held or self._read(number, digest))
             self._known.update(keys)
             self._number, self._newest = number, newest
             if len(keys) >= _SEGMENT:
@@ -127,14 +132,14 @@ class RecentIds:
             if self._segments is not None:
                 self._segments.drop(forgotten[0][0])
             forgotten.popleft()
-        current = self._number, self._newest, self._current.tobytes()
+        current = self._number, self._newest, self._current.tobytes(), b""
         full = tuple([segment.snapshot() for segment in self._full])
         return (*full, current) if self._current else full
 
-    def _read(self, number: int) -> bytes:
+    def _read(self, number: int, digest: bytes) -> bytes:
         if self._segments is None:
             raise SnapshotError("the recovery snapshot names a file of transaction ids; none are kept here")
-        return self._segments.read(number)
+        return self._segments.read(number, digest)
 
     def _keep(self, keys: bytes, *, on_disk: bool = False) -> None:
         """Make `keys` the newest full segment; the next one begins."""

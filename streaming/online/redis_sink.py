@@ -15,6 +15,7 @@ import hiredis
 import redis
 from bytewax.outputs import DynamicSink, StatelessSinkPartition
 
+from fraud.contract.transaction import FUTURE_TOLERANCE_MS
 from stores.redis_clients import AWAY, connect
 from stores.redis_layout import (
     NEWEST_WINS,
@@ -235,28 +236,40 @@ class OnlineWriter:
 
     def versions(self, place: int, values: list[str]) -> list[int]:
         """The stored version (microseconds, 0 if none) of each of `values` of an entity."""
-        name, found = ts_field(self._views[place]), []
+        name = ts_field(self._views[place])
+        found: list[int] = []
         for at in range(0, len(values), _MOST_READS):
             keys = self._encoded(place, values[at : at + _MOST_READS])
-            found.extend([decode_timestamp(stored) if stored else 0 for stored in self._stored(keys, name)])
+            found.extend(map(_version, self._stored(keys, name)))
         return found
 
     def _stored(self, keys: list[bytes], name: bytes) -> list[Any]:
         if self._cluster is not None:
             commands: list[tuple[Any, ...]] = [("HGET", key, name) for key in keys]
-            replies = self._cluster.call(
-                [(command[1], hiredis.pack_command(command)) for command in commands]
-            )
-            for reply in replies:
-                if isinstance(reply, redis.ResponseError):
-                    raise reply
-            return replies
+            return self._cluster.call([(command[1], hiredis.pack_command(command)) for command in commands])
         client: Any = self._client
         pipeline = client.pipeline(transaction=False)
         for key in keys:
             pipeline.hget(key, name)
-        stored: list[Any] = pipeline.execute()
+        stored: list[Any] = pipeline.execute(raise_on_error=False)
         return stored
+
+
+def _version(stored: Any) -> int:
+    """The version that a row has in Redis, 0 where there is none, or none of ours.
+
+    Whoever may write to Redis can put anything there: it ends no flow, and no version from far ahead
+    keeps honest ones out.
+    """
+    if isinstance(stored, Exception):
+        if not str(stored).startswith("WRONGTYPE"):
+            raise stored
+        return 0
+    try:
+        found = decode_timestamp(stored) if stored else 0
+    except ValueError:
+        return 0
+    return found if found <= time.time_ns() // 1000 + FUTURE_TOLERANCE_MS * 1000 else 0
 
 
 def stored_version_reader(

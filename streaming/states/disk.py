@@ -12,11 +12,21 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from hashlib import blake2b
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 #: Files and other work under way at once; more waits for the oldest.
 _MOST_UNDER_WAY: Final = 128
+_T = TypeVar("_T")
+
+
+def digest_of(data: bytes) -> bytes:
+    """What a snapshot says of a file that it names: BLAKE2b, 16 bytes.
+
+    The snapshot is signed, so this needs no key: nobody finds other bytes that have it.
+    """
+    return blake2b(data, digest_size=16).digest()
 
 
 class Disk:
@@ -24,7 +34,7 @@ class Disk:
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="disk")
-        self._under_way: deque[Future[None]] = deque()
+        self._under_way: deque[Future[Any]] = deque()
         self._rests_until = 0.0
 
     def write(self, path: Path, content: Callable[[], bytes], names: Sequence[Path] = ()) -> Future[None]:
@@ -35,7 +45,7 @@ class Disk:
         """
         return self.do(partial(_write_whole, path, content, names))
 
-    def do(self, work: Callable[[], None]) -> Future[None]:
+    def do(self, work: Callable[[], _T]) -> Future[_T]:
         """Begin to do `work` in the disk's thread, after all that was asked before."""
         under_way = self._under_way
         while under_way and (under_way[0].done() or len(under_way) >= _MOST_UNDER_WAY):
@@ -44,10 +54,10 @@ class Disk:
         under_way.append(begun)
         return begun
 
-    def _work(self, work: Callable[[], None]) -> None:
+    def _work(self, work: Callable[[], _T]) -> _T:
         while (left := self._rests_until - time.monotonic()) > 0:
             time.sleep(left)
-        work()
+        return work()
 
     def rest(self, seconds: float) -> None:
         """Begin nothing for so long: the interpreter serves one thread at a time."""
@@ -56,6 +66,11 @@ class Disk:
     def close(self) -> None:
         """Wait for everything under way, and end the thread."""
         self._thread.shutdown()
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Write the whole file `path`; on disk once this returns."""
+    _write_whole(path, lambda: data, ())
 
 
 def _write_whole(path: Path, content: Callable[[], bytes], names: Sequence[Path]) -> None:

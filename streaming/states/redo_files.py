@@ -16,16 +16,15 @@ import time
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Final
-from zlib import crc32
 
-from streaming.states.disk import Disk
+from streaming.states.disk import Disk, digest_of
 from streaming.states.snapshots import damaged_file, missing_file
 
 #: Seconds of pieces that become one file, about.
 _EVERY_S: Final = 0.5
 
-#: Where a piece lies: the file's name for its shard, offset, length and checksum.
-PieceRef = tuple[str, int, int, int]
+#: Where a piece lies: the file's name for its shard, offset, length and digest.
+PieceRef = tuple[str, int, int, bytes]
 
 
 class Piece:
@@ -88,7 +87,7 @@ class RedoFiles:
                 data = file.read(length)
         except FileNotFoundError:
             raise missing_file(path.name, str(path.parent)) from None
-        if crc32(data) != check:
+        if digest_of(data) != check:
             raise damaged_file(f"{path.parent.name}/{name}")
         return data
 
@@ -117,7 +116,7 @@ class RedoFiles:
         offset = 0
         for shard, piece in waiting:
             size = len(piece.data)
-            piece.under_way((names[shard, piece.generation], offset, size, crc32(piece.data)), writing)
+            piece.under_way((names[shard, piece.generation], offset, size, digest_of(piece.data)), writing)
             offset += size
 
     def _folder_of(self, shard: str) -> Path:

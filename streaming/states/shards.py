@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from datetime import UTC, datetime
-from itertools import compress, repeat
+from itertools import compress
 from typing import Any, Final, cast
 
 from bytewax.operators import StatefulBatchLogic
@@ -19,6 +19,7 @@ from stores.settings import Settings
 from streaming import metrics
 from streaming.online.redis_sink import REWRITE_S, stored_version_reader
 from streaming.states.disk import Disk
+from streaming.states.guard import Guard
 from streaming.states.held_states import MOST_HELD, HeldStates
 from streaming.states.redo_files import Piece, PieceRef, RedoFiles
 from streaming.states.shard_batch import SHARDS, ShardBatch, Writes
@@ -77,8 +78,10 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
         settle: Callable[[], None],
         resume: tuple[Any, ...] | None = None,
         tracks: Sequence[Track] = STANDARD,
+        guard: Guard | None = None,
     ) -> None:
         self._shard = -1
+        self._guard = guard or Guard()
         self._tracks = tracks
         self._retired = resume
         self._stored_versions = stored_versions
@@ -86,8 +89,9 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
         self._files = files
         self._settle = settle
         self._base = 0
+        self._base_digest = b""
         self._since_base = 0
-        self._base_under_way: Future[None] | None = None
+        self._base_under_way: Future[bytes] | None = None
         self._redo: list[Redo] = []
         self._in_base = 0  # entries of `redo` that the base under way makes superfluous
         self._updates = 0
@@ -110,9 +114,9 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
             if not self._resume_as(resume[2], resume[1]):
                 return
             self._clock = self._swept = resume[3]
-            self._base = resume[4]
-            if self._base:
-                self._packed = bases.read(self._shard_name, self._base)
+            if resume[4]:
+                self._base, self._base_digest = resume[4]
+                self._packed = bases.read(self._shard_name, self._base, self._base_digest)
             self._redo = [self._again(entry) for entry in resume[5]]
             self._replayed = set(resume[6]).union(*[self._values(entry) for entry in resume[7]])
 
@@ -153,14 +157,16 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
         stored_versions = stored_version_reader(configured, stopping, tracks)
         bases = StateBases(configured.home / "stream" / "states", disk)
         files = RedoFiles(configured.home / "stream" / "redo", disk)
+        guard = Guard(configured.home / "stream" / "aside")
         return lambda resume: cls(
-            configured.event_log.partitions, stored_versions, bases, files, settle, resume, tracks
+            configured.event_log.partitions, stored_versions, bases, files, settle, resume, tracks, guard
         )
 
     def on_batch(self, values: list[ShardBatch]) -> tuple[list[Writes], bool]:
         if self._shard < 0:
             self._name(values[0].shard)
         place, live, held = self._place, self._live, self._held
+        track, guard = self._track, self._guard
         held.begin(len(self._fresh))
         touched = held.states
         only_updates = True
@@ -168,12 +174,12 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
             (self._behind.add if batch.more else self._behind.discard)(batch.source)
             held.note(batch.appended_ms)
             for value, packed in batch.seeds:
-                state = self._state(value)
-                if state.merge(self._track.unpack(packed)):
-                    touched[value] = state
-                    only_updates = False
+                live[value], merged = guard.merge(track, self._state(value), value, packed)
+                if value in touched or merged:
+                    touched[value] = live[value]
+                only_updates = only_updates and not merged
             states = [live.get(value) or self._state(value) for value in batch.values]
-            added = list(map(self._track.add, states, batch.seen, repeat(place)))
+            added = guard.add(track, states, batch.values, batch.seen, place)
             if False in added:
                 touched.update(compress(zip(batch.values, states, strict=True), added))
             else:
@@ -221,7 +227,11 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
 
     def _pack_held(self) -> dict[str, bytes]:
         """Pack the states that are held; they still are to be written."""
-        changed = {value: state.pack() for value, state in self._held.states.items()}
+        changed = self._guard.pack(self._track, self._held.states)
+        if len(changed) < len(self._held.states):
+            for value in self._held.states.keys() - changed.keys():
+                self._live.pop(value, None)
+                del self._held.states[value]
         self._packed.update(changed)
         return changed
 
@@ -263,7 +273,7 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
             self._track.version,
             self._shard_name,
             self._clock,
-            self._base,
+            (self._base, self._base_digest) if self._base else (),
             _snapshots(self._redo),
             tuple(self._replayed),
             _snapshots(lately),
@@ -277,7 +287,7 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
         if self._base_under_way is not None:
             if not self._base_under_way.done():
                 return
-            self._base_under_way.result()
+            self._base_digest = self._base_under_way.result()
             self._base_under_way = None
             self._base += 1
             self._bases.drop(self._shard_name, self._base)
@@ -315,10 +325,11 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
         batch = self._batch(entry)
         self._updates += len(batch.values)
         touched: dict[str, State] = {}
-        for value, seen in zip(batch.values, batch.seen, strict=True):
-            touched[value] = state = self._state(value)
-            self._track.add(state, seen, self._place)
-        self._packed.update({value: state.pack() for value, state in touched.items()})
+        for value in batch.values:
+            touched[value] = self._state(value)
+        states = [touched[value] for value in batch.values]
+        self._guard.add(self._track, states, batch.values, batch.seen, self._place)
+        self._packed.update(self._guard.pack(self._track, touched))
         return Piece(self._base, entry) if isinstance(entry, bytes) else Piece.on_disk(cast(PieceRef, entry))
 
     def _values(self, entry: RedoSnapshot) -> list[str]:
@@ -361,7 +372,7 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
         state = self._live.get(value)
         if state is None:
             packed = self._packed.get(value)
-            state = self._track.unpack(packed) if packed else self._track.new()
+            state = self._guard.unpack(self._track, value, packed) if packed else self._track.new()
             self._live[value] = state
         return state
 

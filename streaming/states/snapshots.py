@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 #: Raised whenever the layout of a snapshot changes.
-SNAPSHOT_VERSION: Final = 7
+SNAPSHOT_VERSION: Final = 8
 
 
 def recovery_folder(folder: Path) -> Path:
@@ -37,5 +37,8 @@ def missing_file(name: str, folder: str) -> SnapshotError:
 
 
 def damaged_file(name: str) -> SnapshotError:
-    """The error for a file whose checksum is wrong."""
-    return SnapshotError(f"{name} is damaged: move stream/ away and seed the states")
+    """The error for a file that does not have the digest which the signed snapshot gives it."""
+    return SnapshotError(
+        f"{name} is damaged, or was changed by somebody else, and is not loaded: move stream/ away and seed "
+        "the states"
+    )

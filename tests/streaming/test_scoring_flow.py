@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -18,6 +19,10 @@ from streaming.log.publish import open_writer
 from streaming.log.source import reader_opener
 from streaming.scoring_flow import ScoringPartition
 
+POISON = pytest.mark.finding(
+    "S6", "medium", "one record among the predictions, or one refused request, ended the scoring flow"
+)
+
 
 class Service(ThreadingHTTPServer):
     """Answers bulk requests as the scoring service does; `failures` are statuses to answer first."""
@@ -25,6 +30,8 @@ class Service(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.failures: list[int] = []
+        self.refused = ""
+        self.garbled = 0
         self.asked = 0
 
 
@@ -37,7 +44,12 @@ class Handler(BaseHTTPRequestHandler):
         status = self.server.failures.pop(0) if self.server.failures else 200
         self.server.asked += 1
         answers = [{"transaction_id": item["transaction_id"], "decision": "APPROVE"} for item in items]
+        if self.server.refused in [item["transaction_id"] for item in items]:
+            status = 422
         body = json.dumps(answers).encode()
+        if self.server.garbled:
+            self.server.garbled -= 1
+            body = b"<html>" if self.server.garbled else b'[{"error": "text"}' + b"]"
         self.send_response(status)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
@@ -152,3 +164,59 @@ def test_a_service_that_refuses_the_caller_ends_the_flow_with_its_status(
     service.failures = [401]
     with pytest.raises(RuntimeError, match="401"):
         run(start(settings()))
+
+
+@POISON
+def test_one_transaction_that_the_service_refuses_a_request_for_holds_up_no_other(
+    configured: Settings, service: Service, start: Start
+) -> None:
+    names = publish(settings(), Load(40))
+    service.refused = sorted(names)[7]
+    run(start(settings()))
+    assert sorted(predictions(settings())) == sorted(names)
+    assert [answer["transaction_id"] for answer in published(settings()) if "error" in answer] == [
+        service.refused
+    ]
+
+
+@POISON
+def test_what_is_no_list_of_answers_is_asked_for_again(
+    configured: Settings, service: Service, start: Start
+) -> None:
+    names = publish(settings(), Load(20))
+    service.garbled = 3  # a proxy's page, twice, and a list of too few
+    run(start(settings()))
+    assert sorted(predictions(settings())) == sorted(names)
+
+
+@POISON
+def test_records_among_the_answers_that_are_none_are_passed_over(
+    log: Settings, service: Service, start: Start
+) -> None:
+    log = settings()
+    names = publish(log, Load(40))
+    first = start(log)
+    snapshot = first.snapshot()
+    with open_writer(log, log.event_log.predictions_topic) as writer:
+        for planted in (b"{", b"[]", b"7", b'{"transaction_id": 3}', b"\xff", b"[" * 100_000):
+            writer.publish_raw(0, planted)
+            writer.publish_raw(1, planted)
+    run(start(log, snapshot))
+    found = [answer for answer in published(log) if isinstance(answer, dict) and "decision" in answer]
+    assert sorted(answer["transaction_id"] for answer in found) == sorted(names)
+
+
+def published(configured: Settings) -> list[Any]:
+    """Everything in the predictions of both partitions that is JSON."""
+    found = []
+    for partition in range(configured.event_log.partitions):
+        reader = reader_opener(configured.changed(topic=configured.event_log.predictions_topic))(
+            partition, None
+        )
+        end = reader.end()
+        while not reader.reached(end):
+            for payload in reader.read().payloads:
+                with suppress(ValueError, RecursionError):
+                    found.append(json.loads(payload))
+        reader.close()
+    return found

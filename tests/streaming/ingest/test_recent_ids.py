@@ -53,7 +53,7 @@ def test_full_segments_of_recent_ids_are_named_in_snapshots_and_read_from_files(
         recent.add(key, key)
     disk.close()
     snapshot = recent.snapshot()
-    assert [len(keys) for _, _, keys in snapshot] == [0, 0, 0, 800]
+    assert [len(keys) for _, _, keys, _ in snapshot] == [0, 0, 0, 800]
     resumed = RecentIds(40_000, 10**12, snapshot, IdSegments(tmp_path, Disk()))
     assert not any(resumed.add(key, key) for key in range(3 * 8_192 + 100))
     assert resumed.add(10**6, 10**6)
@@ -68,7 +68,7 @@ def test_a_segment_that_is_not_on_disk_yet_is_held_by_the_snapshot(tmp_path: Pat
     recent = RecentIds(40_000, 10**12, (), IdSegments(tmp_path / "ids", disk))
     for key in range(8_192):
         recent.add(key, key)
-    assert [len(keys) for _, _, keys in recent.snapshot()] == [8 * 8_192]
+    assert [len(keys) for _, _, keys, _ in recent.snapshot()] == [8 * 8_192]
     hold.set()
     disk.close()
 
@@ -153,9 +153,9 @@ def test_a_snapshot_names_segments_by_number_and_newest_event_time() -> None:
     filled(recent, SEGMENT, 1, event_ms=60)
     recent.add(-9, 80)
     first, second, last = recent.snapshot()
-    assert first == (0, 70, array("q", range(SEGMENT)).tobytes())
-    assert second == (1, 70, array("q", range(SEGMENT, 2 * SEGMENT)).tobytes())
-    assert last == (2, 80, array("q", [-9]).tobytes())
+    assert first == (0, 70, array("q", range(SEGMENT)).tobytes(), b"")
+    assert second == (1, 70, array("q", range(SEGMENT, 2 * SEGMENT)).tobytes(), b"")
+    assert last == (2, 80, array("q", [-9]).tobytes(), b"")
 
 
 def test_whoever_resumes_goes_on_where_the_snapshot_ended() -> None:
@@ -168,9 +168,9 @@ def test_whoever_resumes_goes_on_where_the_snapshot_ended() -> None:
         for key in range(SEGMENT, 2 * SEGMENT - 1):
             recent.add(key, 2_999)
     assert resumed.snapshot() == first.snapshot()
-    assert [(number, newest) for number, newest, _ in resumed.snapshot()] == [(0, 2_000), (1, 2_999)]
+    assert [(number, newest) for number, newest, *_ in resumed.snapshot()] == [(0, 2_000), (1, 2_999)]
     filled(resumed, 2 * SEGMENT - 1, 1, event_ms=3_001)  # the first segment is 1,001 older
-    assert [number for number, _, _ in resumed.snapshot()] == [1, 2]
+    assert [number for number, *_ in resumed.snapshot()] == [1, 2]
 
 
 def test_a_resumed_run_takes_the_number_after_the_last_full_segment(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_resumed_run_takes_the_number_after_the_last_full_segment(tmp_path: Pa
     more = Disk()
     resumed = RecentIds(10**6, 10**12, recent.snapshot(), IdSegments(tmp_path, more))
     assert [segment[0] for segment in resumed.snapshot()] == [0, 1]
-    assert [len(keys) for _, _, keys in resumed.snapshot()] == [0, 0]
+    assert [len(keys) for _, _, keys, _ in resumed.snapshot()] == [0, 0]
     filled(resumed, 2 * SEGMENT, 1)
     more.close()
     assert names(tmp_path) == ["000000000000.ids", "000000000001.ids", "000000000002.ids"]
@@ -203,7 +203,7 @@ def test_a_resumed_run_deletes_what_a_crash_left_of_forgotten_segments(tmp_path:
 
 def test_files_of_others_are_left_where_a_snapshot_names_none(tmp_path: Path) -> None:
     (tmp_path / "000000000007.ids").write_bytes(b"kept")
-    RecentIds(SEGMENT, 10**12, ((9, 1, array("q", [5]).tobytes()),), IdSegments(tmp_path, Disk()))
+    RecentIds(SEGMENT, 10**12, ((9, 1, array("q", [5]).tobytes(), b""),), IdSegments(tmp_path, Disk()))
     assert names(tmp_path) == ["000000000007.ids"]
 
 
@@ -225,7 +225,7 @@ def test_forgetting_needs_no_files() -> None:
     recent = RecentIds(SEGMENT, 10**12)
     filled(recent, 0, 3)
     for _ in range(5):
-        assert [number for number, _, _ in recent.snapshot()] == [2]
+        assert [number for number, *_ in recent.snapshot()] == [2]
 
 
 def test_a_file_that_is_gone_already_is_no_error(tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ def test_a_snapshot_that_names_files_is_refused_where_none_are_kept() -> None:
     with pytest.raises(
         SnapshotError, match=r"^the recovery snapshot names a file of transaction ids; none are kept here$"
     ):
-        RecentIds(10**6, 10**12, ((0, 1, b""),))
+        RecentIds(10**6, 10**12, ((0, 1, b"", bytes(16)),))
 
 
 def test_a_segment_that_could_not_be_written_says_so_at_the_next_snapshot(tmp_path: Path) -> None:
