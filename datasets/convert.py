@@ -46,6 +46,8 @@ _REFUND: Final = (
     "is negative: a refund or reversal is no payment (negative: absolute, where the sign says who pays, or "
     "leave_out)"
 )
+#: Words that a line lists.
+_FEW: Final = 4
 _LOST: Final = "went through a float that lost its last digits: export the column as text"
 _NUMERIC_CODES: Final = pa.array([f"{currency.number:03d}" for currency in CURRENCIES.values()])
 _LETTER_CODES: Final = pa.array(list(CURRENCIES))
@@ -61,7 +63,7 @@ def convert(batch: pa.RecordBatch, mapping: Mapping, first_row: int = 0) -> tupl
     for name, kept in mapping.only.items():
         said = columns.tidy(columns.text(batch.column(name)))
         other = ~mask_of(pc.is_in(said, value_set=pa.array(kept, pa.string())))
-        findings.leave_out(other, f"{name} is none of {', '.join(kept)}")
+        findings.leave_out(other, f"{name} is none of {_few(kept)}")
     fields = mapping.fields
     made = _texts(batch, mapping, findings, first_row)
     _place(batch, mapping, made, findings)
@@ -98,6 +100,9 @@ def _texts(
             if name in _IDS:
                 findings.add(columns.lost_digits(batch, source), name, _LOST)
     made["ip"] = findings.noted(columns.normal_addresses(made["ip"]), "ip")
+    # As providers write it: usd.
+    small = pc.match_substring_regex(made["currency"], "^[a-z]{3}$")
+    made["currency"] = pc.if_else(small, pc.utf8_upper(made["currency"]), made["currency"])
     # ISO 4217 has numbers beside its letters: 978 is EUR, and so is 0978 of a fixed-width field.
     code = pc.utf8_slice_codeunits(pc.utf8_lpad(made["currency"], 3, "0"), -3)
     place = pc.index_in(
@@ -136,6 +141,10 @@ def _amount(batch: pa.RecordBatch, mapping: Mapping, made: dict[str, pa.Array], 
     # Without a known currency an amount means nothing: the currency is at fault, not the amount.
     minor = findings.noted((minor, [(mask & known, reason) for mask, reason in problems]), "amount")
     made["amount_minor"] = pc.if_else(pa.array(known), minor, 0)
+
+
+def _few(words: tuple[str, ...]) -> str:
+    return ", ".join(words) if len(words) <= _FEW else f"{', '.join(words[:_FEW])}, ..."
 
 
 def _row_ids(name: str, first_row: int, rows: int) -> pa.Array:

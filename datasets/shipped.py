@@ -1,4 +1,7 @@
-"""The mappings that come with the platform, by name: `--mapping paysim` needs no path."""
+"""The mappings that come with the platform, by name: `--mapping paysim` needs no path.
+
+Beside each lies a small invented file of the same columns, in `datasets/samples`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 MAPPINGS: Final = Path(__file__).resolve().parent / "mappings"
+SAMPLES: Final = MAPPINGS.parent / "samples"
 
 
 def mapping_path(given: Path) -> Path:

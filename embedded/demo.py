@@ -20,7 +20,7 @@ from urllib.parse import quote
 import orjson
 
 from datasets.folder import read_info
-from embedded.demo_plan import SMALL, DemoError, Options, Plan, plan, prepare_home
+from embedded.demo_plan import SMALL, DemoError, Options, Plan, check_trainable, plan, prepare_home
 from embedded.processes import Child, ProcessFailedError, stop_on_sigterm
 from embedded.redis_server import RedisServer, free_port, password_file, start_redis
 from embedded.replay import Replay, ReplayError, ReplayResult, ReplaySettings
@@ -78,6 +78,7 @@ class Demo:
         step = self.steps.step
         with step("dataset", "transactions onto the contract"):
             dataset = self._dataset()
+        check_trainable(dataset)
         chosen = plan(dataset, self.options, timedelta(days=self.config.history.label_maturity_days))
         with step("load", f"history until {chosen.replay_from:%Y-%m-%d} into the lake"):
             self._load(dataset, chosen)

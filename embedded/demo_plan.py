@@ -17,6 +17,10 @@ _REPLAY_DAYS = 7
 _REPLAY_ROWS = 70_000
 
 
+#: Known frauds below which no model can be trained and judged: ten in each held-out period.
+FEWEST_FRAUDS = 20
+
+
 class DemoError(RuntimeError):
     """The demo cannot run or a step failed; the text says what to do."""
 
@@ -58,6 +62,16 @@ class Options:
         """The synthetic history's first day. By default it ends with yesterday, so that what the platform
         knows is fresh when `make up` serves it afterwards."""
         return self.start or datetime.now(UTC).date() - timedelta(days=self.days)
+
+
+def check_trainable(dataset: Path) -> None:
+    """Raise `DemoError` where a model cannot be trained on `dataset`, before anything is started."""
+    info = read_info(dataset)
+    if info.frauds < FEWEST_FRAUDS:
+        raise DemoError(
+            f"{dataset} holds {info.frauds} known frauds among {info.rows:,} transactions: too few to train "
+            f"and judge a model, which takes {FEWEST_FRAUDS} at least (does the mapping say label?)"
+        )
 
 
 def plan(dataset: Path, options: Options, maturity: timedelta) -> Plan:
