@@ -38,6 +38,8 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
     "fraud/contract/cards.py": ("tests/fraud/contract/test_cards.py",),
     "fraud/contract/money.py": ("tests/fraud/contract/test_money.py",),
     "fraud/contract/transaction.py": ("tests/fraud/test_contract.py",),
+    "fraud/contract/fields.py": ("tests/fraud/test_contract.py",),
+    "fraud/contract/attributes.py": ("tests/fraud/test_contract.py",),
     "fraud/decision/decide.py": ("tests/fraud/decision/test_decide.py",),
     "fraud/decision/experiment.py": ("tests/fraud/decision/test_experiment.py",),
     "fraud/decision/rules.py": ("tests/fraud/decision/test_rules.py",),

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from datasets.fields import FieldMapping, MappingError
 from datasets.tokens import read_key, token_column
 from fraud.contract.canonical import normal_address
-from fraud.contract.transaction import EXPECTED
+from fraud.contract.fields import EXPECTED
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]

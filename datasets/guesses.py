@@ -6,8 +6,8 @@ import re
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
+from fraud.contract.fields import CHANNELS
 from fraud.contract.money import CURRENCIES
-from fraud.contract.transaction import CHANNELS
 
 _FORMATS: Final = (
     "%d/%m/%Y %H:%M:%S", "%m/%d/%Y %H:%M:%S", "%d/%m/%Y %H:%M", "%m/%d/%Y %H:%M", "%d.%m.%Y %H:%M:%S",

@@ -14,7 +14,7 @@ import yaml
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
 
 from datasets.fields import Delay, FieldMapping, FieldSource, MappingError, Strict, Text
-from fraud.contract.transaction import FIELDS
+from fraud.contract.fields import FIELDS
 
 REQUIRED: Final = (
     "transaction_id", "event_time", "customer_id", "card_id", "merchant_id", "amount", "currency", "channel",

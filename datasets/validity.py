@@ -13,9 +13,10 @@ import pyarrow.compute as pc
 
 from fraud.contract.canonical import INVISIBLE, UNSEEN
 from fraud.contract.cards import SUSPECT, looks_like_card_number
+from fraud.contract.fields import CHANNELS, EXPECTED
 from fraud.contract.issuers import FEWEST, LEAD, MOST, lengths_by_lead
 from fraud.contract.money import MINOR_DIGITS
-from fraud.contract.transaction import CHANNELS, EXPECTED, LARGEST_AMOUNT, searched_fields
+from fraud.contract.transaction import LARGEST_AMOUNT, searched_fields
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 

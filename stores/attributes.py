@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from fraud.contract.transaction import Attributes
+from fraud.contract.attributes import Attributes
 
 _encode: Final = msgspec.json.Encoder(order="deterministic").encode
 _decode: Final = msgspec.json.Decoder(Attributes).decode

@@ -31,16 +31,13 @@ from stores.setting_groups import (
     FeastSettings,
     Group,
     HistorySettings,
-    HttpSettings,
     KafkaSettings,
     KeySettings,
-    MachineSettings,
     RedisSettings,
-    RemoteModelSettings,
-    ServeSettings,
     SparkSettings,
     StreamSettings,
 )
+from stores.setting_groups_serving import HttpSettings, MachineSettings, RemoteModelSettings, ServeSettings
 
 #: Where these packages are: a checkout, site-packages, a built Bento.
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -12,7 +12,8 @@ import msgspec
 from bentos.api.access import Access
 from bentos.api.edge import Edge, Route
 from fraud.contract.answer import Answer
-from fraud.contract.transaction import EXPECTED, Transaction
+from fraud.contract.fields import EXPECTED
+from fraud.contract.transaction import Transaction
 from stores.settings import REPOSITORY
 from tollgate.commands import GROUPS
 

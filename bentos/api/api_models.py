@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from bentos.api.admitted import require_admitted
 from bentos.api.edge import split_bulk
-from fraud.contract.transaction import Channel
+from fraud.contract.fields import Channel
 
 
 class ScoreRequest(BaseModel):

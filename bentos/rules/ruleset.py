@@ -20,7 +20,8 @@ import numpy.typing as npt
 import yaml
 
 from bentos.base.guarded import EXITS
-from fraud.contract.transaction import FIELDS, Transaction
+from fraud.contract.fields import FIELDS
+from fraud.contract.transaction import Transaction
 from fraud.decision.rules import ACTIONS, Action, Rule
 from stores.declared import Declared, declared
 

@@ -13,8 +13,8 @@ from datasets.money_columns import reference_column
 from datasets.synthetic.places import CATEGORIES, COUNTRIES, CURRENCY_OF
 from datasets.synthetic.rows import ATM, KINDS, NONE, STEALTHY, Array, Floats, Ints, Rows
 from datasets.synthetic.world import CITY_COUNTRY, World
+from fraud.contract.fields import CHANNELS
 from fraud.contract.money import MINOR_DIGITS, reference_cents
-from fraud.contract.transaction import CHANNELS
 from stores.lake import LATER_COLUMNS, TIMESTAMP, TRANSACTION_SCHEMA
 
 _CURRENCIES: Final = tuple(sorted(set(CURRENCY_OF.values())))

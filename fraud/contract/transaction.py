@@ -7,19 +7,18 @@ should be, without repeating the input.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import product
-from math import isfinite
 from string import ascii_uppercase
-from typing import Annotated, Any, Final, Literal, get_args
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta, Struct
 from msgspec.structs import astuple, force_setattr
 
+from fraud.contract.attributes import Attributes, check_attributes
 from fraud.contract.canonical import (
     clean_text,
     cut_fraction,
@@ -28,7 +27,8 @@ from fraud.contract.canonical import (
     normal_address,
     refuse_repeated_keys,
 )
-from fraud.contract.cards import looks_like_card_number, may_hold_card_number, outline, redact
+from fraud.contract.cards import looks_like_card_number, may_hold_card_number, outline
+from fraud.contract.fields import EXPECTED, FIELDS, Channel, contract_error
 from fraud.contract.money import (
     MINOR_DIGITS,
     decimal_amount,
@@ -40,20 +40,11 @@ from fraud.contract.money import (
 )
 from fraud.contract.refusal import ContractError as ContractError
 
-Channel = Literal["pos", "ecom", "atm", "moto", "transfer"]
-CHANNELS: Final[tuple[str, ...]] = get_args(Channel)
-
 Identifier = Annotated[str, Meta(min_length=1, max_length=64)]
 #: A client's own id, or one behind the name of its id space: that is what it is called in the event log.
 TransactionId = Annotated[str, Meta(min_length=1, max_length=128)]
 #: What may be absent may be empty as well, which means the same.
 Optional = Annotated[str, Meta(max_length=64)] | None
-#: A field that a team declares (`fraud.declared.declaration.Attribute`), by its name.
-Attributes = dict[str, str | bool | float | None]
-#: Most attributes of one transaction, and longest text of one.
-MOST_ATTRIBUTES: Final = 32
-LONGEST_ATTRIBUTE: Final = 256
-
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _EARLIEST_MS: Final = 946_684_800_000  # 2000-01-01: anything before is a broken clock
@@ -113,25 +104,6 @@ class Transaction(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
         return reference_cents(self.amount_minor, self.currency)
 
 
-#: What each field should be, for errors.
-EXPECTED: Final[dict[str, str]] = {
-    "transaction_id": "a string of 1 to 64 characters",
-    "event_time": "an RFC 3339 time with an offset, such as 2026-03-01T12:00:00.250Z",
-    "customer_id": "a string of 1 to 64 characters",
-    "card_id": "a card token of 1 to 64 characters, never a card number",
-    "merchant_id": "a string of 1 to 64 characters",
-    "amount": 'a decimal of at least 0, as a string or a number, such as "12.34"',
-    "currency": "an ISO 4217 code of a currency with a minor unit, such as EUR",
-    "channel": "one of " + ", ".join(CHANNELS),
-    "terminal_id": "a string of 1 to 64 characters, or absent",
-    "device_id": "a string of 1 to 64 characters, or absent",
-    "ip": "one IPv4 or IPv6 address, or absent",
-    "merchant_category": "a string of 1 to 64 characters, a whole number, or absent",
-    "country": "an ISO 3166 alpha-2 code in capitals, or absent",
-    "latitude": "degrees between -90 and 90, or absent",
-    "longitude": "degrees between -180 and 180, or absent",
-}
-FIELDS: Final = tuple(EXPECTED)
 _TEXT_FIELDS: Final = (
     "transaction_id", "customer_id", "card_id", "merchant_id", "currency", "terminal_id",
     "device_id", "ip", "merchant_category",
@@ -147,9 +119,6 @@ assert len(FIELDS) == _REQUIRED + len(_OPTIONAL_TEXT) + 2
 #: The fields that are searched for card numbers.
 _searched: tuple[str, ...] = _TEXT_FIELDS
 
-_ATTRIBUTE = re.compile(r"[a-z][a-z0-9_]{0,62}")
-_PATH = re.compile(r"`\$\.?([^`]*)`\s*$")
-_FIELD_IN_MESSAGE = re.compile(r"field `(.*?)`", re.DOTALL)
 
 _decode: Final[Callable[[bytes], Transaction]] = msgspec.json.Decoder(Transaction).decode
 encode_transaction: Final[Callable[[Transaction], bytes]] = msgspec.json.Encoder(
@@ -262,7 +231,7 @@ def check(transaction: Transaction, *, suspicious: bool = True, now_ms: int | No
             if value is not None and looks_like_card_number(value):
                 raise ContractError(field, "looks like a card number; send a token instead")
     if transaction.attributes is not None:
-        _check_attributes(transaction.attributes, suspicious)
+        check_attributes(transaction.attributes, suspicious)
     minor = _minor_amount(transaction)
     event_ms = (transaction.event_time - _EPOCH) // _MILLISECOND
     if event_ms < _EARLIEST_MS:
@@ -335,39 +304,3 @@ def _set_place(transaction: Transaction, latitude: float | None, longitude: floa
         nowhere = latitude == longitude
         force_setattr(transaction, "latitude", None if nowhere else latitude + 0.0)
         force_setattr(transaction, "longitude", None if nowhere else longitude + 0.0)
-
-
-def _check_attributes(attributes: Attributes, suspicious: bool) -> None:
-    if len(attributes) > MOST_ATTRIBUTES:
-        raise ContractError("attributes", f"should have at most {MOST_ATTRIBUTES} fields")
-    for name, value in attributes.items():
-        if not _ATTRIBUTE.fullmatch(name):
-            raise ContractError("attributes", "should have names of small letters, digits and _, at most 63")
-        if isinstance(value, str):
-            if len(value) > LONGEST_ATTRIBUTE:
-                raise ContractError(f"attributes.{name}", f"is longer than {LONGEST_ATTRIBUTE} characters")
-            if suspicious and len(value) > 12 and looks_like_card_number(value):
-                raise ContractError(f"attributes.{name}", "looks like a card number; send a token instead")
-        elif isinstance(value, float):
-            if not isfinite(value):
-                raise ContractError(f"attributes.{name}", "should be a finite number")
-            if suspicious and abs(value) >= 1e11 and looks_like_card_number(f"{value:.0f}"):
-                raise ContractError(f"attributes.{name}", "looks like a card number; send a token instead")
-
-
-def contract_error(error: msgspec.ValidationError) -> ContractError:
-    """The `ContractError` for what msgspec refused, free of any input but the field's name."""
-    message = str(error)
-    named = _FIELD_IN_MESSAGE.search(message)
-    if message.startswith("Object missing required field") and named:
-        field = named.group(1)
-        return ContractError(field, f"is missing; it should be {EXPECTED.get(field, 'present')}")
-    if message.startswith("Object contains unknown field") and named:
-        return ContractError(redact(named.group(1))[:64], "is not a field of the contract")
-    path = _PATH.search(message)
-    field = re.split(r"[.\[]", path.group(1))[0] if path else ""
-    if field == "attributes":
-        return ContractError(field, "should be an object of strings, numbers and booleans")
-    if field in EXPECTED:
-        return ContractError(field, f"should be {EXPECTED[field]}")
-    return ContractError("(body)", "should be a JSON object that holds one transaction")

@@ -9,8 +9,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from fraud.contract.fields import CHANNELS
 from fraud.contract.money import CURRENCIES
-from fraud.contract.transaction import CHANNELS, Transaction
+from fraud.contract.transaction import Transaction
 from fraud.features.entities import TRACKED_FIELDS
 from fraud.state.observation import NO_LOCATION, pack_location, stable_hash
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from fraud.contract.transaction import CHANNELS
+from fraud.contract.fields import CHANNELS
 from monitoring.drift.measures import ColumnDrift, evidently_distance, sample
 
 #: Features that are codes of a segment.

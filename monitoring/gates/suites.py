@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
+from fraud.contract.fields import CHANNELS
 from fraud.contract.money import MINOR_DIGITS, REFERENCE_CAP
-from fraud.contract.transaction import CHANNELS, LARGEST_AMOUNT
+from fraud.contract.transaction import LARGEST_AMOUNT
 from fraud.features.entities import ENTITY_BY_NAME, PROFILE_DAYS, Entity
 from fraud.features.feature_list import VECTOR
 from fraud.features.profiles import PROFILE_FEATURES

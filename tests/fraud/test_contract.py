@@ -11,11 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fraud.contract.fields import CHANNELS, EXPECTED, FIELDS
 from fraud.contract.money import MINOR_DIGITS
 from fraud.contract.transaction import (
-    CHANNELS,
-    EXPECTED,
-    FIELDS,
     FUTURE_TOLERANCE_MS,
     LARGEST_AMOUNT,
     LARGEST_BODY,

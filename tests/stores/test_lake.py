@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fraud.contract.fields import CHANNELS
 from fraud.contract.money import MINOR_DIGITS, decimal_amount
-from fraud.contract.transaction import CHANNELS, Transaction
+from fraud.contract.transaction import Transaction
 from stores.lake import (
     LABEL_SCHEMA,
     TRANSACTION_SCHEMA,
