@@ -22,12 +22,10 @@ from typing import Any, Final
 
 import numpy as np
 
+from benchmarks.declared_accuracy import accuracy, distinct
 from feature_repo.collect import declarations_of, read_own
 from fraud.contract.transaction import Transaction
-from fraud.declared.declaration import Aggregate, Declarations, Function, StreamView
-from fraud.declared.layout import DISTINCT, ERROR, EXACT, STEP, layout_of
-from fraud.declared.loops import read_states
-from fraud.declared.seen import DeclaredSeen
+from fraud.declared.declaration import Declarations
 from fraud.declared.state import DeclaredState
 from fraud.state.observation import observe
 from stores.declared import Declared
@@ -36,9 +34,6 @@ from streaming.log.load import Load, events
 
 EVENTS: Final = 24_000
 TURNS: Final = 3
-BURSTS: Final = (10, 1_000, 100_000)
-HOUR, DAY = 3_600_000, 86_400_000
-START: Final = 1_760_000_000_000
 
 
 def standard(base: Path | None) -> dict[str, Any]:
@@ -133,83 +128,6 @@ def _tell(declared: Declared, one: Transaction, states: dict[tuple[int, str], De
             state.add(observer.seen(seen.event_ms, seen.transaction_key, values))
 
 
-def accuracy() -> list[dict[str, Any]]:
-    """The worst error of every function and window over bursts, beside its bound (relative)."""
-    wanted: list[tuple[Function, str]] = [
-        ("count", ""), ("count_if", "flagged"), ("sum", "amount"), ("mean", "amount"), ("std", "amount"),
-        ("max", "amount"), ("min", "amount"), ("last", "amount"), ("count_distinct", "other"),
-    ]  # fmt: skip
-    windows = (60_000, HOUR, DAY, 7 * DAY, 30 * DAY)
-    aggregates = [
-        Aggregate(f"{function}_{column}_{window}", function, column, window)
-        for function, column in wanted
-        for window in windows
-    ]
-    layout = layout_of(StreamView("priced", "card", "card_id", 30 * DAY, tuple(aggregates)))
-    report = []
-    for burst in BURSTS:
-        draw = np.random.default_rng(burst)
-        times = START + np.sort(draw.integers(0, 3 * DAY, burst))
-        amounts, flags = np.round(draw.lognormal(7, 1.5, burst)), draw.random(burst) < 0.05
-        others = np.arange(burst)  # as many different counterparties
-        state = DeclaredState(layout)
-        for number in range(burst):
-            word = number << 33 | int(flags[number])
-            key = int(others[number] + 1).to_bytes(6, "little")
-            record = layout.record.pack(
-                int(times[number]), word, *[amounts[number]] * len(layout.values), key
-            )
-            state.add(DeclaredSeen(int(times[number]), record))
-        worst = dict.fromkeys([each.name for each in aggregates], 0.0)
-        for later in (0, 1, 50_000, HOUR // 2, DAY // 2, 5 * DAY):
-            at = int(times[-1]) + later
-            found = _read(layout, state.pack(), at)
-            for each in aggregates:
-                error = _error(each, found[each.name], at, times, amounts, flags)
-                worst[each.name] = max(worst[each.name], error)
-        report += [
-            {"function": each.function, "window": each.window_ms // 1000, "events": burst,
-             "worst_error": round(worst[each.name], 5), "bound": _bound(each, burst)}
-            for each in aggregates
-        ]  # fmt: skip
-    return report
-
-
-def _read(layout: Any, data: bytes, at: int) -> dict[str, float]:
-    matrix = np.empty((1, len(layout.names)))
-    read_states(
-        np.frombuffer(data, dtype=np.int64), np.array([0, len(data) // 8]), layout.shape, layout.operations,
-        np.array([at]), layout.ttl_ms, np.zeros((1, len(layout.tables)), dtype=np.int64),
-        np.zeros((1, len(layout.values))), matrix,
-    )  # fmt: skip
-    return dict(zip(layout.names, matrix[0].tolist(), strict=True))
-
-
-def _error(each: Aggregate, got: float, at: int, times: Any, amounts: Any, flags: Any) -> float:
-    """The relative error of one aggregate; of distinct counts beyond what is reported there is none."""
-    inside = (times >= at - each.window_ms) & (times < at)
-    values = amounts[inside]
-    count = int(inside.sum())
-    truth = {
-        "count": float(count), "count_if": float(flags[inside].sum()), "sum": float(values.sum()),
-        "count_distinct": float(min(count, DISTINCT)),
-    }.get(each.function)  # fmt: skip
-    if truth is None:
-        if not count:
-            return 0.0 if np.isnan(got) else 1.0
-        truth = float(
-            {"mean": values.mean(), "std": values.std(), "max": values.max(), "min": values.min(),
-             "last": values[-1]}[each.function]
-        )  # fmt: skip
-    return abs(got - truth) / abs(truth) if truth else abs(got)
-
-
-def _bound(each: Aggregate, burst: int) -> float:
-    if each.function in ("last", "count_distinct") or burst <= EXACT:
-        return 0.0
-    return {"max": STEP, "min": STEP, "mean": 2 * ERROR, "std": 4 * ERROR}.get(each.function, ERROR)
-
-
 def main() -> int:
     """Write the report; 1 if a standard value differs or a bound is broken."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.declared", description=__doc__)
@@ -219,11 +137,15 @@ def main() -> int:
         "default": standard(chosen.base.resolve() if chosen.base else None),
         "own": own_features(),
         "accuracy": accuracy(),
+        "distinct": distinct(),
     }
     path = settings().results / "bench" / "declared.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report, indent=1) + "\n")
     broken = [each for each in report["accuracy"] if each["worst_error"] > each["bound"] + 1e-6]  # type: ignore[index]
+    many: dict[str, Any] = report["distinct"]  # type: ignore[assignment]
+    if many["worst_error"] > many["bound"] or many["median_error"] > many["median_bound"]:
+        broken.append({"function": "count_distinct", **many})
     for each in broken:
         print(f"beyond its bound: {each}", file=sys.stderr)
     print(json.dumps({"default": report["default"], "own": report["own"]}, indent=1))

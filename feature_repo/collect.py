@@ -23,6 +23,7 @@ from msgspec.structs import replace
 from feature_repo import standard
 from feature_repo.declare import STREAM_TAG, Collected, DeclarationError, begin, function_of
 from fraud.declared.declaration import (
+    DECISION,
     OF_CONDITIONS,
     OF_NUMBERS,
     Aggregate,
@@ -242,7 +243,7 @@ def _expression_problems(declared: Declarations, collected: Collected) -> Iterat
     types: dict[str, type] = {}
     for measure in declared.measures:
         try:
-            types[measure.name] = Expression(measure.expression).check(numbers, texts, flags)
+            types[measure.name] = Expression(measure.expression).check(numbers, texts | {DECISION}, flags)
         except ExpressionError as error:
             yield f"{collected.place(measure.name)}: {measure.name}: {error}"
     for stream in declared.streams:

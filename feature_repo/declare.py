@@ -41,8 +41,8 @@ from stores.expressions import ExpressionError
 from stores.settings import settings
 
 __all__ = [
-    "Aggregation", "attribute", "category", "each", "expression", "flag", "measure", "number", "stream_view",
-    "table_view", "text",
+    "Aggregation", "attribute", "category", "deviation", "each", "expression", "flag", "measure", "number",
+    "rate", "ratio", "stream_view", "table_view", "text",
 ]  # fmt: skip
 
 #: Where a stream view's declaration notes what Feast's aggregations do not hold.
@@ -86,6 +86,8 @@ def begin() -> Collected:
 
 def _note(name: str) -> None:
     frame: Any = sys._getframe(2)
+    while frame.f_code.co_filename == __file__:  # one short form that calls another
+        frame = frame.f_back
     _collected.where.setdefault(name, f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}")
 
 
@@ -191,6 +193,34 @@ def expression(
     )
 
 
+def ratio(
+    name: str, above: str, below: str, *, of: Iterable[FeatureView] = (), meaning: str = ""
+) -> OnDemandFeatureView:
+    """`above` divided by `below`, both features or numbers of the event: null where there is nothing to
+    divide by."""
+    return expression(name, f"{above} / {below}", of=of, meaning=meaning or f"{above} per {below}")
+
+
+def deviation(
+    name: str, value: str, mean: str, std: str, *, of: Iterable[FeatureView] = (), meaning: str = ""
+) -> OnDemandFeatureView:
+    """How many standard deviations `value` lies above a `mean`, such as a profile's (a z-score): null where
+    `std` is 0."""
+    meaning = meaning or f"{value} against {mean}"
+    return expression(name, f"({value} - {mean}) / {std}", of=of, meaning=meaning)
+
+
+def rate(
+    name: str, count: str, over: timedelta, usual: str, usually_over: timedelta, *,
+    of: Iterable[FeatureView] = (), meaning: str = "",
+) -> OnDemandFeatureView:  # fmt: skip
+    """How much faster events come than they usually do: `count` of the last `over`, against `usual` many in
+    `usually_over`. 1 is as usual; null where there usually are none."""
+    times = usually_over / over
+    meaning = meaning or f"{count} against {usual}"
+    return expression(name, f"{count} * {times!r} / {usual}", of=of, meaning=meaning)
+
+
 def _event(name: str, fields: list[Field]) -> RequestSource:
     """The fields of the event that a feature looks at."""
     return RequestSource(name=f"{name}_event", schema=fields)
@@ -230,7 +260,7 @@ def stream_view(
     """Aggregates of transactions by `entity`, up to date at every event, each a feature of the view.
 
     The entity's join key is the field of the event, or the attribute, that names it. Aggregations have a
-    `column` (a field, an attribute or a measure; none for `count`), a `function` of
+    `column` (a field, an attribute or a measure; none for `count`, "location" for distances), a `function` of
     `fraud.declared.declaration`, a `time_window` of 1 minute to 30 days and a `name`.
     """
     _note(name)

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from feature_repo.declared_columns import declared_of
 from feature_repo.velocity_replay import BEFORE_ALL, TIMESTAMP, arrival_day, log_schema, write_log
-from fraud.declared.declaration import EVENT_TEXTS, encode
+from fraud.declared.declaration import DECISION, EVENT_TEXTS, encode
 from fraud.declared.seen import DeclaredSeen
 from fraud.declared.state import DeclaredState
 from fraud.state.observation import transaction_key, use_identity
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 _EPOCH: Final = date(1970, 1, 1)
-_EVENT: Final = (*EVENT_TEXTS, "latitude", "longitude", "amount_reference", "attributes")
+_EVENT: Final = (*EVENT_TEXTS, "latitude", "longitude", "amount_reference", "attributes", DECISION)
 _CARRIED: Final = ("transaction_id", "event_ms", "created_us", "ingest_seq", "arrived")
 _OBSERVED: Final = (
     "entity int, shard int, key string, record binary, event_ms bigint, created_us bigint, "
@@ -145,7 +145,7 @@ def observed(batch: pa.RecordBatch, document: bytes, chosen: tuple[int, ...], sh
     own = declared_of(document)
     found = []
     for row in batch.to_pylist():
-        values = own.row_values(row)
+        values = own.row_values(row, row[DECISION])
         for place in chosen:
             observer = own.observers[place]
             key = observer.key(values)

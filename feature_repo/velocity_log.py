@@ -45,7 +45,7 @@ _TRANSACTIONS: Final = (
     "transaction_id string, event_timestamp timestamp, created_timestamp timestamp, "
     "customer_id string, card_id string, merchant_id string, terminal_id string, device_id string, "
     "ip string, currency string, amount_reference bigint, channel string, merchant_category string, "
-    "country string, latitude double, longitude double, ingest_seq bigint, attributes string"
+    "country string, latitude double, longitude double, ingest_seq bigint, attributes string, decision string"
 )
 _REPORT: Final = "entity int, arrived int, date string, file string, rows bigint"
 

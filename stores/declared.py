@@ -18,6 +18,7 @@ import msgspec
 
 from fraud.contract.transaction import ContractError, Transaction
 from fraud.declared.declaration import (
+    DECISION,
     EVENT_NUMBERS,
     EVENT_TEXTS,
     NOTHING_DECLARED,
@@ -111,16 +112,21 @@ class Declared:
             if problem:
                 raise ContractError(f"attributes.{name}", problem)
 
-    def event_values(self, transaction: Transaction, amount_reference: int) -> dict[str, Any]:
-        """The columns of one event by name, None where absent; amounts in reference cents."""
+    def event_values(
+        self, transaction: Transaction, amount_reference: int, decision: str | None = None
+    ) -> dict[str, Any]:
+        """The columns of one event by name, None where absent; amounts in reference cents. Of a transaction
+        that is being decided there is no `decision` yet."""
         values: dict[str, Any] = {name: getattr(transaction, name) for name in _FIELDS}
+        values[DECISION] = decision
         values["amount"] = float(amount_reference)
         values["latitude"], values["longitude"] = transaction.latitude, transaction.longitude
         return self._with_attributes(values, transaction.attributes or {})
 
-    def row_values(self, row: Mapping[str, Any]) -> dict[str, Any]:
+    def row_values(self, row: Mapping[str, Any], decision: str | None = None) -> dict[str, Any]:
         """The same of a row of the lake or of the decision log."""
         values: dict[str, Any] = {name: row.get(name) for name in _FIELDS}
+        values[DECISION] = decision
         values["amount"] = float(row["amount_reference"])
         values["latitude"], values["longitude"] = row.get("latitude"), row.get("longitude")
         text = row.get("attributes")

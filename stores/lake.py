@@ -33,7 +33,8 @@ TIMESTAMP: Final = pa.timestamp("us", tz="UTC")
 #: `lateness_ms` how much later it counts than it happened, null for not at all; `ingest_seq` is its place in
 #: arrival order;
 #: `amount_minor` counts minor units of `currency`, `amount_reference` reference cents. `attributes` are a
-#: team's own fields as one JSON object, so that declaring another one leaves older files as they are.
+#: team's own fields as one JSON object, so that declaring another one leaves older files as they are;
+#: `decision` is what was decided here, null for what was not.
 TRANSACTION_SCHEMA: Final = pa.schema(
     [
         ("transaction_id", pa.string()),
@@ -57,6 +58,7 @@ TRANSACTION_SCHEMA: Final = pa.schema(
         ("attributes", pa.string()),
         ("stated_timestamp", TIMESTAMP),
         ("lateness_ms", pa.int64()),
+        ("decision", pa.string()),
     ]
 )
 
@@ -87,10 +89,11 @@ OPTIONAL_COLUMNS: Final = frozenset(
         "stated_timestamp",
         "lateness_ms",
         "attributes",
+        "decision",
     }
 )
 #: Columns that a table may lack: null there.
-LATER_COLUMNS: Final = frozenset({"attributes", "stated_timestamp", "lateness_ms"})
+LATER_COLUMNS: Final = frozenset({"attributes", "stated_timestamp", "lateness_ms", "decision"})
 TRANSACTIONS: Final = "transactions"
 LABELS: Final = "labels"
 

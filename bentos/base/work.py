@@ -11,6 +11,7 @@ from msgspec.structs import force_setattr
 
 from bentos.base.caller import LOCAL, Caller
 from bentos.base.problem import Problem
+from fraud.contract.answer import Decision
 from fraud.contract.event import EventTimes, encode_event
 from fraud.contract.money import reference_cents
 from fraud.contract.times import EventTime
@@ -104,11 +105,11 @@ class Work:
             return 0.0
         return (asked.received_us - 1000 * asked.stated_ms) / 1e6
 
-    def event(self) -> bytes:
+    def event(self, decision: Decision) -> bytes:
         """What goes to the event log once it is decided."""
         moved_ms = self.event_ms if self.event_ms != self.stated_ms else None
         stated_ms = None if moved_ms is None else self.stated_ms
-        times = EventTimes(self.known_us, self.lateness_ms, stated_ms)
+        times = EventTimes(self.known_us, self.lateness_ms, stated_ms, decision)
         return encode_event(self.transaction, self.canonical, times, moved_ms)
 
     def answer(self, result: bytes) -> None:

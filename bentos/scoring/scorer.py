@@ -218,7 +218,7 @@ class Scorer:
             shared.append("event_log:spooled")
         demoted = self.rules.breaker.open_rules
         shared += [f"rule_demoted:{name}" for name in sorted(demoted)]
-        answers, rows = [], []
+        answers, rows, decisions = [], [], []
         count = self.metrics.count
         for place, work in enumerate(batch):
             scoring, score, hits = scored.models[place], scored.scores[place], every[place]
@@ -238,6 +238,7 @@ class Scorer:
                 version, variant, status, degraded, latency,
             )  # fmt: skip
             answers.append(_encode_answer(answer))
+            decisions.append(decision)
             rows.append(
                 log_row(work, matrix[place], answer, online.timestamps[place], scored.shadows[place],
                         self.rules.current.version, wall_us)
@@ -254,9 +255,9 @@ class Scorer:
             batch_effects = [
                 Effect(
                     work.key, value, partition_of(work.transaction.customer_id, self._partitions),
-                    work.event(), work.transaction.customer_id,
+                    work.event(decision), work.transaction.customer_id,
                 )
-                for work, value in zip(batch, values, strict=True)
+                for work, value, decision in zip(batch, values, decisions, strict=True)
             ]  # fmt: skip
             sent = all([sink.send(batch_effects) for sink in self.sinks])  # noqa: C419  # every one, not until the first
         except SpoolFull:

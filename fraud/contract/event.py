@@ -1,5 +1,5 @@
 """A transaction as the event log carries it: the contract's fields, and behind them what the service knows
-of its times.
+of its times, and what it decided.
 
 `event_time` is the time that counts. What the caller stated stands behind it where it differs. Events
 of other producers than the service have the contract's fields alone.
@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta, Struct
 
+from fraud.contract.answer import Decision
 from fraud.contract.transaction import (
     FUTURE_TOLERANCE_MS,
     LATEST_MS,
@@ -27,18 +28,20 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 #: How the service's own fields begin, behind the last of the contract's.
 _BEGIN: Final = b',"known_us":'
 #: The service's fields are no longer than this.
-_LONGEST: Final = 128
+_LONGEST: Final = 160
 
 
 class EventTimes(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """`known_us` is when it was decided: what was known by then, and no more, had been seen (microseconds
     UTC). `lateness_ms` is how much later it counts than it happened, `stated_ms` the event time that the
-    caller wrote where another one counts (milliseconds UTC).
+    caller wrote where another one counts (milliseconds UTC). `decision` is the service's own, of the champion
+    or canary and the rules: shadows decide nothing.
     """
 
     known_us: Annotated[int, Meta(ge=0, lt=LATEST_MS * 1000)]
     lateness_ms: Annotated[int, Meta(ge=0, lt=1 << 40)] = 0
     stated_ms: Annotated[int, Meta(ge=0, lt=LATEST_MS)] | None = None
+    decision: Decision | None = None
 
 
 _decode: Final[Callable[[bytes], EventTimes]] = msgspec.json.Decoder(EventTimes).decode

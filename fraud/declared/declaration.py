@@ -19,7 +19,7 @@ from msgspec import Struct
 AttributeKind = Literal["category", "text", "number", "flag"]
 Function = Literal[
     "count", "count_if", "sum", "mean", "std", "min", "max", "last", "count_distinct", "new", "zscore",
-    "seconds_since_last", "seconds_since_first",
+    "seconds_since_last", "seconds_since_first", "distance_km", "speed_kmh",
 ]  # fmt: skip
 FUNCTIONS: Final[tuple[str, ...]] = get_args(Function)
 #: Functions of a number, of a condition, of anything with an identity, and of no column at all.
@@ -27,8 +27,10 @@ OF_NUMBERS: Final = frozenset({"sum", "mean", "std", "min", "max", "last", "zsco
 OF_CONDITIONS: Final = frozenset({"count_if"})
 OF_VALUES: Final = frozenset({"count_distinct", "new"})
 OF_NOTHING: Final = frozenset({"count", "seconds_since_last", "seconds_since_first"})
+#: Functions of where an event was.
+OF_PLACES: Final = frozenset({"distance_km", "speed_kmh"})
 #: Functions that compare with the transaction being scored: without one they are null.
-OF_REQUEST: Final = frozenset({"new", "zscore"})
+OF_REQUEST: Final = frozenset({"new", "zscore"}) | OF_PLACES
 SHORTEST_MS: Final = 60_000
 LONGEST_MS: Final = 30 * 86_400_000
 MOST_FLAGS: Final = 32
@@ -38,6 +40,10 @@ EVENT_TEXTS: Final = (
     "customer_id", "card_id", "merchant_id", "terminal_id", "device_id", "ip", "currency", "channel",
     "merchant_category", "country",
 )  # fmt: skip
+#: What was decided here on a transaction that is past, a column for measures; None of one not decided here.
+DECISION: Final = "decision"
+#: Both coordinates of an event, a column for `OF_PLACES`.
+LOCATION: Final = "location"
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 
@@ -245,7 +251,7 @@ def _repeated(declared: Declarations, standard: Mapping[str, str]) -> Iterator[t
             yield name, f"is declared {times} times"
         elif name in standard:
             yield name, f"is taken: {standard[name]} has that name"
-        elif name in (*EVENT_NUMBERS, *EVENT_TEXTS):
+        elif name in (*EVENT_NUMBERS, *EVENT_TEXTS, DECISION, LOCATION):
             yield name, "is taken: the contract has a field of that name"
     views = [stream.name for stream in declared.streams] + [table.name for table in declared.tables]
     for name, times in Counter(views).items():
@@ -255,7 +261,8 @@ def _repeated(declared: Declarations, standard: Mapping[str, str]) -> Iterator[t
 
 def _columns(declared: Declarations) -> dict[str, str]:
     """Every column of an event with what can be done with it: number, value (text) or any (a measure)."""
-    columns = dict.fromkeys(EVENT_NUMBERS, "number") | dict.fromkeys(EVENT_TEXTS, "value")
+    columns = dict.fromkeys(EVENT_NUMBERS, "number") | dict.fromkeys((*EVENT_TEXTS, DECISION), "value")
+    columns[LOCATION] = "place"
     kinds = {"number": "number", "text": "value", "category": "value", "flag": "condition"}
     columns |= {each.name: kinds[each.kind] for each in declared.attributes}
     return columns | {each.name: "any" for each in declared.measures}
@@ -275,10 +282,17 @@ def _problems_of_aggregate(each: Aggregate, columns: Mapping[str, str]) -> Itera
     if kind is None:
         yield f"{each.column or 'its column'} is neither a field of the event, an attribute nor a measure"
         return
-    wanted = (
-        "number" if each.function in OF_NUMBERS else "value" if each.function in OF_VALUES else "condition"
+    wanted = next(
+        wanted
+        for wanted, functions in (
+            ("number", OF_NUMBERS),
+            ("value", OF_VALUES),
+            ("condition", OF_CONDITIONS),
+            ("place", OF_PLACES),
+        )
+        if each.function in functions
     )
-    if kind not in ("any", wanted):
+    if kind != wanted and (kind != "any" or wanted == "place"):
         yield f"{each.function} needs a {wanted}, and {each.column} is a {kind}"
     if not 1 <= each.nth <= 64 or (each.nth != 1 and each.function != "last"):
         yield "the number of last should be between 1 and 64"

@@ -26,7 +26,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fraud.declared.declaration import OF_CONDITIONS, OF_VALUES, StreamView
+from fraud.declared.declaration import LOCATION, OF_CONDITIONS, OF_PLACES, OF_VALUES, StreamView
 from fraud.declared.sketch import MOST_BYTES as MOST_SKETCH_BYTES
 from fraud.state.last_seen import ENTRY_BYTES, KEY_BYTES
 
@@ -64,16 +64,19 @@ STAIR_WORDS: Final = 3
 
 (
     COUNT, COUNT_IF, SUM, MEAN, STD, MAX, MIN, LAST, DISTINCT_OF, NEW, ZSCORE, SINCE_LAST, SINCE_FIRST,
-) = range(13)  # fmt: skip
+    DISTANCE, SPEED,
+) = range(15)  # fmt: skip
 _CODE: Final = {
     "count": COUNT, "count_if": COUNT_IF, "sum": SUM, "mean": MEAN, "std": STD, "max": MAX, "min": MIN,
     "last": LAST, "count_distinct": DISTINCT_OF, "new": NEW, "zscore": ZSCORE,
     "seconds_since_last": SINCE_LAST, "seconds_since_first": SINCE_FIRST,
+    "distance_km": DISTANCE, "speed_kmh": SPEED,
 }  # fmt: skip
 _MOMENTS: Final = frozenset({"sum", "mean", "std", "zscore"})
 #: What older events have to be counted or summed for.
 _IN_BUCKETS: Final = _MOMENTS | OF_CONDITIONS | {"count"}
 _WITHOUT_EVENTS: Final = OF_VALUES | {"seconds_since_last", "seconds_since_first"}
+_COORDINATES: Final = ("latitude", "longitude")
 _EXTREMES: Final = frozenset({"max", "min"})
 
 
@@ -163,13 +166,17 @@ def layout_of(view: StreamView) -> Layout:
     moments = _columns(view, _MOMENTS)
     flags, tables = _columns(view, OF_CONDITIONS), _columns(view, OF_VALUES)
     highs, lows = _columns(view, {"max"}), _columns(view, {"min"})
-    values = tuple(dict.fromkeys([*moments, *highs, *lows, *_columns(view, {"last"})]))
+    places_asked = _COORDINATES if any(each.function in OF_PLACES for each in view.aggregates) else ()
+    values = tuple(dict.fromkeys([*moments, *highs, *lows, *_columns(view, {"last"}), *places_asked]))
     places = {"count_if": flags, "max": highs, "min": lows, "count_distinct": tables, "new": tables}
     rows = []
     for each in view.aggregates:
         group = places.get(each.function, values)
-        place = group.index(each.column) if each.column else -1
-        nth = values.index(each.column) if each.function in _EXTREMES else each.nth
+        if each.column == LOCATION:  # latitude, and in place of the number of `last` longitude
+            place, nth = map(values.index, _COORDINATES)
+        else:
+            place = group.index(each.column) if each.column else -1
+            nth = values.index(each.column) if each.function in _EXTREMES else each.nth
         # Minima stand behind the maxima.
         rows.append(
             (_CODE[each.function], each.window_ms, place + len(highs) * (each.function == "min"), nth)

@@ -17,6 +17,7 @@ from fraud.declared.layout import (
     COUNT_IF,
     COUNT_MASKS,
     COUNTS,
+    DISTANCE,
     DISTINCT_OF,
     EVENTS_BITS,
     FIRST,
@@ -31,6 +32,7 @@ from fraud.declared.layout import (
     SINCE,
     SINCE_FIRST,
     SINCE_LAST,
+    SPEED,
     STAIR_WORDS,
     STD,
     SUM,
@@ -39,6 +41,7 @@ from fraud.declared.layout import (
 )
 from fraud.declared.sketch_loops import distinct_within, sketch_words
 from fraud.state.last_seen import NEVER, SPAN_MS
+from fraud.state.places import great_circle_km
 from machine.compiled import compiled
 
 Floats = NDArray[np.float64]
@@ -155,6 +158,11 @@ def _read_state(
                     break
             if last != NEVER and at - last <= window:
                 out[number] = (at - last) / 1000.0
+        elif code in (DISTANCE, SPEED):
+            away, apart = _away(
+                words, reals, first_event, events, event_words, at, window, column, nth, asked
+            )  # fmt: skip
+            out[number] = away if code == DISTANCE else away / (apart / 3_600_000.0)
         elif code == SINCE_FIRST:
             first = words[start + FIRST]
             if NEVER < first < at:
@@ -268,6 +276,24 @@ def _last(
             if nth == 0:
                 return float(value)
     return nan
+
+
+@compiled
+def _away(
+    words: Ints, reals: Floats, first: int, events: int, event_words: int, at: int, window: int,
+    latitude: int, longitude: int, asked: Floats,
+) -> tuple[float, int]:  # fmt: skip
+    """How far the transaction is from the newest event of the window that says where it was (kilometres, NaN
+    for none), and how long ago that was (milliseconds)."""
+    for event in range(events - 1, -1, -1):
+        place = first + event * event_words
+        age = at - words[place]
+        if age > window:
+            break
+        north, east = reals[place + 2 + latitude], reals[place + 2 + longitude]
+        if age > 0 and north == north and east == east:
+            return great_circle_km(north, east, asked[latitude], asked[longitude]), age
+    return nan, 1
 
 
 @compiled

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import asin, cos, nan, radians, sin, sqrt
+from math import nan, sqrt
 from typing import Final
 
 import numpy as np
@@ -19,6 +19,7 @@ from fraud.features.profiles import AMOUNT_AGAINST, USUAL_PLACE
 from fraud.features.request import REQUEST_FIELDS
 from fraud.state.last_seen import NEVER
 from fraud.state.observation import NO_LOCATION
+from fraud.state.places import great_circle_km
 from fraud.state.window_loops import (
     LOCATED,
     PRESENT,
@@ -39,7 +40,6 @@ HORIZON_MS: Final = int(VELOCITY_TTL.total_seconds() * 1000)
 #: The age of an entity counts up to this, so that it means the same however long the log is.
 OLDEST_SECONDS: Final = 30 * 86_400.0
 DAY_MS: Final = 86_400_000
-EARTH_KM: Final = 6371.0088
 
 # Columns of the requests.
 _FIELDS: Final = tuple(REQUEST_FIELDS)
@@ -276,9 +276,4 @@ def _degrees(packed: int) -> tuple[float, float]:
 def _kilometres(latitude: float, longitude: float, there: int) -> float:
     """Great-circle distance (haversine) from degrees to a packed location."""
     to_latitude, to_longitude = _degrees(there)
-    north = sin((radians(to_latitude) - radians(latitude)) / 2)
-    east = sin((radians(to_longitude) - radians(longitude)) / 2)
-    half = north * north + cos(radians(latitude)) * cos(radians(to_latitude)) * (east * east)
-    if half > 1:
-        half = 1.0
-    return 2 * EARTH_KM * asin(sqrt(half)) if half >= 0 else nan  # below 0: damaged latitudes
+    return great_circle_km(latitude, longitude, to_latitude, to_longitude)

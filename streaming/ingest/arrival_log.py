@@ -44,7 +44,9 @@ _AS_IN_THE_LOG: Final = pj.ParseOptions(
     explicit_schema=_TEXT_SCHEMA, newlines_in_values=True, unexpected_field_behavior="ignore"
 )
 #: Columns whose values repeat, and those that readers filter by: the others only cost time.
-_REPEATING: Final = ["merchant_id", "terminal_id", "currency", "channel", "merchant_category", "country"]
+_REPEATING: Final = [
+    "merchant_id", "terminal_id", "currency", "channel", "merchant_category", "country", "decision",
+]  # fmt: skip
 _TIMES: Final = ["event_timestamp", "created_timestamp"]
 _EPOCH: Final = date(1970, 1, 1)
 _DAY_MS: Final = 86_400_000
@@ -192,13 +194,14 @@ def _usable(rows: Arrivals, aside: Path) -> pa.Table:
 
 def arrival_table(rows: Arrivals) -> pa.Table:
     """`rows` in TRANSACTION_SCHEMA; known-at is the service's, or the partition's event-time clock."""
-    seen, minor, sequences, known, payloads, stated, late = rows
+    seen, minor, sequences, known, payloads, stated, late, decisions = rows
     texts = _read_texts(payloads)
     columns: dict[str, Any] = {name: texts[name] for name in _TEXT}
     columns["event_timestamp"] = pa.array([row.event_ms * 1000 for row in seen], pa.int64()).cast(TIMESTAMP)
     columns["created_timestamp"] = pa.array(known, pa.int64()).cast(TIMESTAMP)
     columns["stated_timestamp"] = pa.array(stated, pa.timestamp("ms", tz="UTC")).cast(TIMESTAMP)
     columns["lateness_ms"] = late
+    columns["decision"] = decisions
     columns["amount_minor"] = minor
     columns["amount_reference"] = [row.amount for row in seen]
     columns["ingest_seq"] = sequences

@@ -37,8 +37,8 @@ LATE_MS: Final = 1_000
 class Arrivals(NamedTuple):
     """Accepted events in arrival order, with what the lake records beside them.
 
-    `minor` are amounts in minor units, `payloads` the bytes in the log; `stated_ms` and `lateness_ms` are
-    as in `fraud.contract.event`.
+    `minor` are amounts in minor units, `payloads` the bytes in the log; `stated_ms`, `lateness_ms` and
+    `decisions` are as in `fraud.contract.event`.
     """
 
     seen: list[Observation]
@@ -48,10 +48,11 @@ class Arrivals(NamedTuple):
     payloads: list[bytes]
     stated_ms: list[int | None]
     lateness_ms: list[int]
+    decisions: list[str | None]
 
     @classmethod
     def none(cls) -> Arrivals:
-        return cls([], [], [], [], [], [], [])
+        return cls([], [], [], [], [], [], [], [])
 
     def add(
         self, seen: Observation, minor: int, sequence: int, known_us: int, payload: bytes,
@@ -64,6 +65,7 @@ class Arrivals(NamedTuple):
         self.payloads.append(payload)
         self.stated_ms.append(None if times is None else times.stated_ms)
         self.lateness_ms.append(0 if times is None else times.lateness_ms)
+        self.decisions.append(None if times is None else times.decision)
 
 
 def _canonical(transaction: Transaction, times: EventTimes | None) -> bytes:
@@ -190,7 +192,8 @@ class Ingest:
                         group.values.append(value)
                         group.seen.append(seen)
             if self._observers:
-                self._observe_declared(transaction, seen, groups, oldest, more)
+                decision = None if times is None else times.decision
+                self._observe_declared(transaction, decision, seen, groups, oldest, more)
         self._known_us, self._sequence = clock_us, sequence
         self._count(len(arrivals.sequences), duplicates, late, len(letters))
         if tombstones:
@@ -200,13 +203,14 @@ class Ingest:
     def _observe_declared(
         self,
         transaction: Transaction,
+        decision: str | None,
         seen: Observation,
         groups: dict[int, ShardBatch],
         oldest: int,
         more: bool,
     ) -> None:
         """Tell the shards of declared views what `transaction` adds to them."""
-        values = self._declared.event_values(transaction, seen.amount)
+        values = self._declared.event_values(transaction, seen.amount, decision)
         for observer in self._observers:
             key = observer.key(values)
             if key is not None:

@@ -28,6 +28,7 @@ from pyspark.sql import SparkSession
 from embedded.redis_server import RedisServer
 from feature_repo.store import apply_definitions, open_store
 from feature_repo.velocity_log import build_velocity_log
+from fraud.contract.event import EventTimes, encode_event
 from fraud.contract.transaction import encode_transaction, parse_transaction
 from fraud.declared.state import DeclaredState
 from fraud.features.feature_list import VECTOR
@@ -74,6 +75,11 @@ def event(draw: random.Random, number: int, at: datetime) -> dict[str, Any]:
     )  # fmt: skip
 
 
+def body(one: dict[str, Any]) -> bytes:
+    """What a client sends of an event."""
+    return json.dumps({name: value for name, value in one.items() if name != "decision"}).encode()
+
+
 def kyc(lake: Path, name: str, days: Sequence[tuple[int, int, float]]) -> None:
     """Another team's table: limits of all customers but one, from a day on, known since another."""
     rows = []
@@ -118,12 +124,15 @@ def world(tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer) -
         draw = random.Random(5)
         times = sorted(draw.random() for _ in range(1_500))
         sent = [
-            event(draw, number, START + timedelta(days=DAYS * share)) for number, share in enumerate(times)
+            {**event(draw, number, START + timedelta(days=DAYS * share)), "decision": decision}
+            for number, share in enumerate(times)
+            for decision in [random.Random(number).choice(["APPROVE", "APPROVE", "REVIEW", "BLOCK"])]
         ]
         with open_writer(settings()) as writer:
             for one in sent:
-                parsed = parse_transaction(json.dumps(one).encode())
-                writer.publish_raw(0, encode_transaction(parsed))
+                parsed = parse_transaction(body(one))
+                times = EventTimes(parsed.event_ms * 1000, decision=one["decision"])
+                writer.publish_raw(0, encode_event(parsed, encode_transaction(parsed), times))
         flow = subprocess.run(
             [sys.executable, "-m", "streaming.flow", "--drain"], cwd=REPOSITORY, env=dict(os.environ),
             capture_output=True, text=True, timeout=240, check=False,
@@ -179,7 +188,7 @@ def logged(world: World) -> dict[str, int]:
 
 
 def cents(one: dict[str, Any]) -> float:
-    return float(parse_transaction(json.dumps(one).encode()).amount_reference)
+    return float(parse_transaction(body(one)).amount_reference)
 
 
 def truth(world: World, one: dict[str, Any]) -> dict[str, float]:
@@ -207,6 +216,7 @@ def truth(world: World, one: dict[str, Any]) -> dict[str, float]:
         "card_count_30d_live": len(before(month, **card)),
         "card_ecom_count_1h": len(before(timedelta(hours=1), channel="ecom", **card)),
         "card_small_count_5m": sum(cents(each) < 200 for each in before(timedelta(minutes=5), **card)),
+        "card_blocked_count_24h": len(before(day, decision="BLOCK", **card)),
         "card_amount_max_24h": max([cents(each) for each in before(day, **card)], default=float("nan")),
         "card_countries_24h": len({each["country"] for each in before(day, **card)}),
         "card_new_entry_mode_30d": float(not before(month, entry_mode=mode, **card)),
@@ -276,7 +286,7 @@ def test_a_rebuild_gives_every_served_value_again(
 ) -> None:
     assert logged["card_risk"] == len(world.sent) > logged["email_velocity"] > 0
     report = compare(served, rebuild(served, world.spark), served_vector())
-    assert report.rows == len(world.scored) and report.features == len(VECTOR) + 13
+    assert report.rows == len(world.scored) and report.features == len(VECTOR) + 14
     assert report.mismatched_rows == 0, report.examples[:3]
 
 

@@ -58,7 +58,7 @@ def test_the_tutorial_declares_what_it_says(chosen: Settings) -> None:
     ]  # fmt: skip
     (kyc,) = found.tables
     assert (kyc.key, set(kyc.features)) == ("customer_id", {"credit_limit", "is_vip"})
-    assert len(found.order) == 13 and found.services[0].name == "fraud_scoring_v2"
+    assert len(found.order) == 14 and found.services[0].name == "fraud_scoring_v2"
     assert decode(encode(found)) == found
 
 

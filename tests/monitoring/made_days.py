@@ -45,6 +45,7 @@ def rows(day: datetime = DAY, count: int = 3_000, seed: int = 0) -> dict[str, li
         "attributes": [None] * count,
         "stated_timestamp": [None] * count,
         "lateness_ms": [None] * count,
+        "decision": [None] * count,
     }
 
 

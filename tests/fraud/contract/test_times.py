@@ -8,9 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fraud.contract.answer import Decision
 from fraud.contract.event import EventTimes, encode_event, parse_event
 from fraud.contract.times import EventTime, event_time, replayed_time
-from fraud.contract.transaction import ContractError, Transaction, encode_transaction, parse_transaction
+from fraud.contract.transaction import (
+    LATEST_MS,
+    ContractError,
+    Transaction,
+    encode_transaction,
+    parse_transaction,
+)
 
 NOW = 1_772_366_400_000
 MINUTE, HOUR = 60_000, 3_600_000
@@ -97,7 +104,15 @@ def test_what_only_looks_like_the_services_times_is_held_to_the_contract(tail: b
         parse_event(encode_transaction(transaction())[:-1] + tail)
 
 
-@pytest.mark.parametrize("field", ["known_us", "lateness_ms", "stated_ms"])
+@pytest.mark.parametrize("field", ["known_us", "lateness_ms", "stated_ms", "decision"])
 def test_a_client_cannot_send_the_fields_of_an_event(field: str) -> None:
     with pytest.raises(ContractError, match=f"{field}: is not a field of the contract"):
         transaction(**{field: 1})
+
+
+@pytest.mark.parametrize("decision", ["APPROVE", "REVIEW", "BLOCK"])
+def test_what_was_decided_travels_with_the_event(decision: Decision) -> None:
+    one = transaction()
+    times = EventTimes(LATEST_MS * 1000 - 1, (1 << 40) - 1, LATEST_MS - 1, decision)
+    event = encode_event(one, encode_transaction(one), times, moved_ms=NOW)
+    assert parse_event(event)[-1] == times

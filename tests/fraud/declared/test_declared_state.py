@@ -43,6 +43,8 @@ AGGREGATES = (
     aggregate("zscore", "amount", DAY),
     aggregate("seconds_since_last", "", DAY),
     aggregate("seconds_since_first", "", 30 * DAY),
+    aggregate("distance_km", "location", DAY),
+    aggregate("speed_kmh", "location", DAY),
 )
 VIEW = StreamView("card_risk", "card", "card_id", 30 * DAY, AGGREGATES)
 LAYOUT = layout_of(VIEW)
@@ -56,10 +58,12 @@ class Event:
     small: bool = False
     score: float = nan
     country: str = ""
+    latitude: float = nan
+    longitude: float = nan
 
 
 def seen(event: Event, layout: Layout = LAYOUT) -> DeclaredSeen:
-    values = {"amount": event.amount, "score": event.score}
+    values = {name: getattr(event, name) for name in layout.values}
     flags = sum(event.small << place for place, name in enumerate(layout.flags) if name == "small")
     word = (event.number * 2_654_435_761 & 0x7FFFFFFF) << 32 | flags
     country = stable_hash(event.country).to_bytes(8, "little", signed=True)[2:] if event.country else b""
@@ -91,9 +95,21 @@ def read(
     return dict(zip(layout.names, matrix[0].tolist(), strict=True))
 
 
+def away(last: Event, asked: Event, at: int, function: Function) -> float:
+    """By the spherical law of cosines, which the haversine formula is another form of."""
+    north, east = np.radians([last.latitude, last.longitude])
+    to_north, to_east = np.radians([asked.latitude, asked.longitude])
+    cosine = np.sin(north) * np.sin(to_north) + np.cos(north) * np.cos(to_north) * np.cos(east - to_east)
+    kilometres = float(6371.0088 * np.arccos(np.clip(cosine, -1, 1)))
+    return kilometres if function == "distance_km" else kilometres / ((at - last.time) / 3_600_000)
+
+
 def truth(one: Aggregate, events: list[Event], at: int, asked: Event) -> float:
     """The aggregate over every event of ``[at - window, at)``, the obvious way."""
     inside = sorted([e for e in events if at - one.window_ms <= e.time < at], key=lambda e: e.time)
+    if one.column == "location":
+        places = [event for event in inside if not isnan(event.latitude)]
+        return away(places[-1], asked, at, one.function) if places else nan
     column = [getattr(event, one.column) for event in inside] if one.column else []
     known = [float(value) for value in column if not isinstance(value, str) and not isnan(value)]
     mean = sum(known) / len(known) if known else nan
@@ -126,21 +142,28 @@ def truth(one: Aggregate, events: list[Event], at: int, asked: Event) -> float:
         case "seconds_since_first":
             before = [event.time for event in events if event.time < at]
             return min(at - min(before), one.window_ms) / 1000 if before else nan
+        case _:
+            raise AssertionError(f"no truth for {one.function}")
 
 
 def hold(state: DeclaredState, events: list[Event], at: int, asked: Event) -> None:
     found = read(state, at, asked)
     for one in AGGREGATES:
         wanted = truth(one, events, at, asked)
-        assert found[one.name] == pytest.approx(wanted, rel=1e-9, abs=1e-6, nan_ok=True), one.name
+        # Both formulas of a distance lose digits: arc cosines near 1, speeds after a millisecond.
+        rel, least = (1e-6, 1e-3 * 3_600_000) if one.column == "location" else (1e-9, 1e-6)
+        least = 1e-3 if one.function == "distance_km" else least
+        assert found[one.name] == pytest.approx(wanted, rel=rel, abs=least, nan_ok=True), one.name
 
 
+Part = tuple[int, int, bool, float, str, tuple[float, float]]
 event_parts = st.tuples(
     st.one_of(st.integers(1, 90_000), st.integers(1, 4 * HOUR)),
     st.integers(0, 50_000),
     st.booleans(),
     st.one_of(st.just(nan), st.integers(0, 100).map(float)),
     st.sampled_from(["", "DE", "FR", "IT", "US"]),
+    st.sampled_from([(nan, nan), (48.1, 11.6), (52.5, 13.4), (-33.9, 151.2)]),
 )
 
 
@@ -149,14 +172,14 @@ event_parts = st.tuples(
     st.lists(event_parts, min_size=1, max_size=60), st.integers(1, 2 * DAY), st.sampled_from(["", "DE", "JP"])
 )
 def test_every_function_is_exact_while_the_events_are_few(
-    parts: list[tuple[int, int, bool, float, str]], later: int, country: str
+    parts: list[Part], later: int, country: str
 ) -> None:
     events, time = [], START
-    for number, (step, cents, small, score, place) in enumerate(parts):
+    for number, (step, cents, small, score, place, where) in enumerate(parts):
         time += step
-        events.append(Event(time, number, float(cents), small, score, place))
+        events.append(Event(time, number, float(cents), small, score, place, *where))
     state = state_of(events)
-    asked = Event(time + later, -1, 123.0, country=country)
+    asked = Event(time + later, -1, 123.0, country=country, latitude=40.7, longitude=-74.0)
     hold(state, events, time + later, asked)
     hold(state, events, time, asked)  # at the newest event's own time, which does not count itself
     again = DeclaredState.unpack(LAYOUT, state.pack())
@@ -165,16 +188,19 @@ def test_every_function_is_exact_while_the_events_are_few(
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(event_parts, min_size=2, max_size=60), st.randoms(use_true_random=False))
-def test_events_that_come_late_or_twice_give_what_order_gives(
-    parts: list[tuple[int, int, bool, float, str]], chance: object
-) -> None:
+def test_events_that_come_late_or_twice_give_what_order_gives(parts: list[Part], chance: object) -> None:
     events, time = [], START
-    for number, (step, cents, small, score, place) in enumerate(parts):
+    for number, (step, cents, small, score, place, where) in enumerate(parts):
         time += min(step, 110_000)
-        events.append(Event(time, number, float(cents), small, score, place))
+        events.append(Event(time, number, float(cents), small, score, place, *where))
     shuffled = [*events, *events[::3]]
     chance.shuffle(shuffled)  # type: ignore[attr-defined]
-    hold(state_of(shuffled), events, time + 1, Event(time + 1, -1, 99.0, country="FR"))
+    hold(
+        state_of(shuffled),
+        events,
+        time + 1,
+        Event(time + 1, -1, 99.0, country="FR", latitude=1.0, longitude=2.0),
+    )
 
 
 @pytest.mark.parametrize("count", [10, 1_000, 30_000])
