@@ -27,6 +27,7 @@ from bentos.api.api_models import (
     BulkRequest,
     LabelAnswer,
     LabelRequest,
+    OutcomeRequest,
     ScoreAnswer,
     ScoreRequest,
 )
@@ -175,6 +176,13 @@ class FraudScorer:
         raw = label.model_dump_json(exclude_none=True).encode()
         engine, caller = self._admit()
         return LabelAnswer(accepted=await engine.take_labels(raw, Reporter(caller.name, ids=caller.ids)))
+
+    @bentoml.api(route="/v1/outcomes")
+    async def outcomes(self, outcome: OutcomeRequest, /) -> LabelAnswer:
+        """Report what became of a payment. Answered with 202 once it is on disk."""
+        raw = outcome.model_dump_json(exclude_none=True).encode()
+        engine, caller = self._admit()
+        return LabelAnswer(accepted=await engine.take_outcomes(raw, Reporter(caller.name, ids=caller.ids)))
 
     @bentoml.api(route="/v1/explain")
     async def explain(self, transaction: ScoreRequest, /) -> dict[str, Any]:

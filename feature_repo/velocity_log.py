@@ -29,6 +29,7 @@ from fraud.features.entities import ENTITIES, TRACKED_FIELDS, Entity
 from stores.declared import declared
 from stores.keys import open_identity
 from stores.lake_files import files_of_date
+from stores.outcomes import OUTCOMES
 from stores.settings import settings
 
 if TYPE_CHECKING:
@@ -47,6 +48,13 @@ _TRANSACTIONS: Final = (
     "ip string, currency string, amount_reference bigint, channel string, merchant_category string, "
     "country string, latitude double, longitude double, ingest_seq bigint, attributes string, decision string"
 )
+_OUTCOMES: Final = (
+    "transaction_id string, event_timestamp timestamp, created_timestamp timestamp, customer_id string, "
+    "card_id string, merchant_id string, terminal_id string, device_id string, ip string, "
+    "spent_before bigint, spent_after bigint"
+)
+#: Orders an outcome behind every payment that became known with it.
+_AFTER_ALL: Final = 1 << 62
 _REPORT: Final = "entity int, arrived int, date string, file string, rows bigint"
 
 
@@ -83,7 +91,7 @@ def _standard_log(
     spark: SparkSession, moves: DataFrame, root: Path, days: tuple[date, date], shards: int
 ) -> dict[str, int]:
     first, last = days
-    rows = _entity_rows(moves, shards)
+    rows = _entity_rows(moves, shards).unionByName(_changes(spark, root, first, last, shards))
     for place, entity in enumerate(ENTITIES):
         seeds = _seeds(spark, root, place, entity, first, shards)
         rows = rows.unionByName(seeds) if seeds is not None else rows
@@ -154,6 +162,41 @@ def _entity_rows(moves: DataFrame, shards: int) -> DataFrame:
     rows = moves.select(
         F.inline(F.array(*structs)), "event_ms", "created_us", F.col("amount_reference").alias("amount"),
         "transaction_id", "ingest_seq", "arrived", F.lit(None).cast("binary").alias("seed"),
+        F.lit(None).cast("bigint").alias("before"),
+    )  # fmt: skip
+    return rows.where("key is not null")
+
+
+def _changes(spark: SparkSession, root: Path, first: date, last: date, shards: int) -> DataFrame:
+    """The outcomes that became known on the days and change what is spent, as rows of their entities: after
+    the payments that became known at the same time."""
+    from pyspark.sql import functions as F
+
+    folders = sorted((root / OUTCOMES).glob("date=*"))
+    files = [str(path) for folder in folders for path in files_of_date(folder)]
+    reader = spark.read.schema(_OUTCOMES)
+    found = reader.parquet(*files) if files else spark.createDataFrame([], _OUTCOMES)
+    arrived = F.datediff(F.to_date("created_timestamp"), F.lit(_EPOCH))
+    found = found.withColumn("arrived", arrived).where(
+        F.col("arrived").between((first - _EPOCH).days, (last - _EPOCH).days)
+        & (F.col("spent_before") != F.col("spent_after"))
+    )
+    places = [
+        F.struct(
+            F.lit(place).alias("entity"), _shard(F.col(entity.key), shards), F.col(entity.key).alias("key")
+        )
+        for place, entity in enumerate(ENTITIES)
+    ]
+    nothing = F.lit(None)
+    rows = found.select(
+        F.inline(F.array(*places)),
+        *[nothing.cast("string").alias(f"tracked{index}") for index in range(3)],
+        *[nothing.cast("double").alias(name) for name in PLACE],
+        F.floor(F.unix_micros("event_timestamp") / 1000).alias("event_ms"),
+        F.unix_micros("created_timestamp").alias("created_us"),
+        F.col("spent_after").alias("amount"),
+        "transaction_id", F.lit(_AFTER_ALL).alias("ingest_seq"), "arrived",
+        nothing.cast("binary").alias("seed"), F.col("spent_before").alias("before"),
     )  # fmt: skip
     return rows.where("key is not null")
 
@@ -205,7 +248,7 @@ def _seeds(
         nothing.cast("bigint").alias("amount"),
         nothing.cast("string").alias("transaction_id"),
         F.lit(BEFORE_ALL).cast("bigint").alias("ingest_seq"),
-        nothing.cast("int").alias("arrived"), "seed",
+        nothing.cast("int").alias("arrived"), "seed", nothing.cast("bigint").alias("before"),
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fraud.features.entities import ENTITIES, TRACKED_FIELDS, Entity
-from fraud.state.observation import observe_values, use_identity
+from fraud.state.observation import change_of, observe_values, use_identity
 from fraud.state.velocity import VelocityState
 
 _FILE: Final = re.compile(r"arrived-(\d{8})-\d+\.parquet")
@@ -110,7 +110,7 @@ def replay_shard(place: int, shard: int, table: pa.Table, staging: Path) -> pa.T
 
 def _replay(entity: Entity, place: int, table: pa.Table) -> tuple[list[int], np.ndarray, list[bytes]]:
     """Rows that changed a state (a repeated transaction does not), versions and packed states."""
-    names = ("key", "event_ms", "amount", "transaction_id", "latitude", "longitude", "seed")
+    names = ("key", "event_ms", "amount", "transaction_id", "latitude", "longitude", "seed", "before")
     columns = [table.column(name).to_pylist() for name in names]
     ids, countries = _touched(entity, table)
     rows: list[int] = []
@@ -118,13 +118,18 @@ def _replay(entity: Entity, place: int, table: pa.Table) -> tuple[list[int], np.
     states: list[bytes] = []
     current: str | None = None
     state = VelocityState(entity)
-    for row, (key, event_ms, amount, transaction, latitude, longitude, seed, touched, country) in enumerate(
-        zip(*columns, ids, countries, strict=True)
-    ):
+    for row, values in enumerate(zip(*columns, ids, countries, strict=True)):
+        key, event_ms, amount, transaction, latitude, longitude, seed, before, touched, country = values
         if key != current:
             current, state = key, VelocityState(entity)
         if seed is not None:
             state = VelocityState.unpack(entity, seed)
+            continue
+        if before is not None:  # an outcome: another part of this payment counts as spent
+            if state.add(change_of(event_ms, transaction, before, amount, touched), place):
+                rows.append(row)
+                versions.append(state.version)
+                states.append(state.pack())
             continue
         seen = observe_values(event_ms, amount, transaction, touched, country, latitude, longitude)
         if state.add(seen, place):

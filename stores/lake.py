@@ -74,7 +74,8 @@ LABEL_SCHEMA: Final = pa.schema(
     ]
 )
 
-_CLIENT: Final = pa.field("client", pa.string())
+#: What a label may have besides: who reported it, and his code for why.
+_BESIDE: Final = (pa.field("client", pa.string()), pa.field("reason", pa.string()))
 
 #: Columns that may hold nulls, because the contract's field is optional.
 OPTIONAL_COLUMNS: Final = frozenset(
@@ -90,6 +91,7 @@ OPTIONAL_COLUMNS: Final = frozenset(
         "lateness_ms",
         "attributes",
         "decision",
+        "reason",
     }
 )
 #: Columns that a table may lack: null there.
@@ -214,9 +216,11 @@ def by_event_date(table: pa.Table, by: str = "event_timestamp") -> Iterator[tupl
 def write_labels(table: pa.Table, root: Path, *, name: str) -> list[Path]:
     """Write `table` under `root`/labels by the date of known-at; return the files.
 
-    A column `client`, the one who reported, is kept where there is one.
+    Columns `client`, the one who reported, and `reason`, his code, are kept where there are any.
     """
-    schema = LABEL_SCHEMA.append(_CLIENT) if _CLIENT.name in table.column_names else LABEL_SCHEMA
+    schema = LABEL_SCHEMA
+    for field in _BESIDE:
+        schema = schema.append(field) if field.name in table.column_names else schema
     files = _write(table, schema, root / LABELS, "created_timestamp", name)
     _remove_stale(root / LABELS, name, set(files))
     return files

@@ -112,6 +112,14 @@ class EventLogSettings(Group):
     predictions_topic: TopicName = Field(
         "predictions", alias="TOLLGATE_PREDICTIONS_TOPIC", description="topic of the answers to them"
     )
+    labels_topic: TopicName = Field(
+        "labels", alias="TOLLGATE_LABELS_TOPIC",
+        description="Kafka topic of labels, each as in POST /v1/labels; read by `tollgate outcomes follow` where it exists",
+    )  # fmt: skip
+    outcomes_topic: TopicName = Field(
+        "outcomes", alias="TOLLGATE_OUTCOMES_TOPIC",
+        description="Kafka topic of outcomes, each as in POST /v1/outcomes; read by the same where it exists",
+    )  # fmt: skip
 
 
 class KafkaSettings(Group):

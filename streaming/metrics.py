@@ -13,7 +13,7 @@ DEAD_LETTERS = Counter("tollgate_stream_dead_letters", "events that broke the co
 UNVERIFIED = Counter(
     "tollgate_unverified", "control records and snapshots that no key in force signed", ["what"]
 )
-for what in ("seed", "snapshot"):  # so that the first one is an increase
+for what in ("seed", "spent", "snapshot"):  # so that the first one is an increase
     UNVERIFIED.labels(what)
 KEYS_REFUSED = Gauge("tollgate_keys_refused", "1 while the keyring is refused: the keys before stay in force")
 STATES_FAILED = Counter(
@@ -29,6 +29,9 @@ LAG_SECONDS = Gauge(
     "age of the newest event read, while the log holds more; 0 when all is read, or where it has no times",
     ["partition"],
 )
+CHANGES = Counter(
+    "tollgate_stream_changes", "outcomes after which another part of a payment counts as spent", ["partition"]
+)  # fmt: skip
 TOMBSTONES = Counter("tollgate_stream_tombstones", "records without a value, passed over", ["partition"])
 MISPLACED = Counter(
     "tollgate_stream_misplaced",

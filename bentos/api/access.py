@@ -35,7 +35,7 @@ from stores.settings import Settings
 
 _log = logging.getLogger("tollgate.access")
 #: `replay` lets a client that may score state times of the past (`fraud.contract.times`).
-Scope = Literal["score", "replay", "label", "admin", "metrics"]
+Scope = Literal["score", "replay", "label", "outcome", "admin", "metrics"]
 #: What a route asks for: a scope, or no more than a token of some client.
 Need = Scope | Literal["any"]
 

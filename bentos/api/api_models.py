@@ -73,6 +73,24 @@ class LabelRequest(BaseModel):
     known_at: datetime | None = Field(
         None, description="when it became known; the receiver's clock if absent"
     )
+    reason: str | None = Field(None, description="the sender's code, such as a network's of a chargeback")
+
+
+class OutcomeRequest(BaseModel):
+    """What became of a payment."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    transaction_id: str = Field(min_length=1, max_length=64)
+    kind: Literal["declined", "reversed", "refunded", "captured", "incremental", "disputed", "dispute_won"]
+    outcome_id: str | None = Field(None, description="tells outcomes of one kind and transaction apart")
+    amount: str | None = Field(None, description="a decimal number; absent for the whole")
+    currency: str | None = Field(None, description="ISO 4217, beside an amount")
+    reason: str | None = Field(None, description="the sender's code")
+    event_time: datetime | None = Field(None, description="the transaction's event time, with an offset")
+    known_at: datetime | None = Field(
+        None, description="when it became known; the receiver's clock if absent"
+    )
 
 
 class LabelAnswer(BaseModel):

@@ -115,6 +115,7 @@ class Edge:
             SCORE_PATH: Route(post, "score", LARGEST_BODY, self._score),
             BULK_PATH: Route(post, "score", LARGEST_BULK, self._bulk),
             "/v1/labels": Route(post, "label", LARGEST_LABELS, self._labels),
+            "/v1/outcomes": Route(post, "outcome", LARGEST_LABELS, self._outcomes),
             "/v1/explain": Route(post, "score", LARGEST_BODY, self._explain),
             "/v1/status": Route(get, "admin", 0, self._status),
             "/metrics": Route(get, "metrics", 0, self._metrics),
@@ -274,6 +275,11 @@ class Edge:
     async def _labels(self, call: Call) -> None:
         accepted = await call.engine.take_labels(call.raw, self._access.reporter(call.client))
         call.engine.metrics.count("requests_total", "/v1/labels", "202")
+        await respond(call.send, 202, _encode({"accepted": accepted}))
+
+    async def _outcomes(self, call: Call) -> None:
+        accepted = await call.engine.take_outcomes(call.raw, self._access.reporter(call.client))
+        call.engine.metrics.count("requests_total", "/v1/outcomes", "202")
         await respond(call.send, 202, _encode({"accepted": accepted}))
 
     async def _explain(self, call: Call) -> None:

@@ -31,6 +31,7 @@ COUNTERS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "repeated_total": ("Requests answered from memory, or refused for another body", ("outcome",)),
     "unverified_total": ("Values in Redis or files that no key in force signed, by what they are", ("what",)),
     "labels_total": ("Labels accepted, by source", ("source",)),
+    "outcomes_total": ("Outcomes accepted, by kind", ("kind",)),
     "profiles_read_again_total": (
         "Profiles read value by value: written by another program than Tollgate's store",
         (),
@@ -44,6 +45,8 @@ GAUGES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "log_heads_late_seconds": ("Seconds since heads of the decision log can no longer be put out", ()),
     "events_waiting": ("Events that wait for the event log", ()),
     "model_age_seconds": ("Seconds since the champion was brought into service", ("version",)),
+    "outcomes_waiting": ("Outcomes whose payment is not known yet", ()),
+    "outcomes_aside": ("Outcomes that fit no payment, or whose payment never became known", ()),
     "labels_waiting": ("Labels whose transaction is not known yet", ()),
     "labels_aside": ("Labels that could not be read, or whose transaction never became known", ()),
     "model_refused": ("1 while a line-up is refused", ()),

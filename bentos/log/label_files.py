@@ -38,8 +38,10 @@ MOST_WAITING: Final = 100_000
 GIVE_UP: Final = timedelta(days=30)
 #: Seconds until a label is looked for again: doubled each time, from the first to the second.
 _SOON, _LATER = 10.0, 6 * 3600.0
-#: Decisions are looked for in the hours about the event, and in those that have just passed.
-_HOURS: Final = tuple(timedelta(hours=hours) for hours in (-1, 0, 1, 2))
+#: Decisions are looked for in the hours that have just passed, and a day about the event: issuers state
+#: local dates.
+_JUST: Final = tuple(timedelta(hours=hours) for hours in (-1, 0, 1, 2))
+_ABOUT: Final = tuple(timedelta(hours=hours) for hours in range(-25, 27))
 _LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)
 
 
@@ -216,8 +218,8 @@ def _event_times(home: Path, labels: Sequence[KeptLabel], now: float) -> dict[st
 
 def _decision_files(home: Path, labels: Sequence[KeptLabel], now: float) -> list[Path]:
     until = datetime.fromtimestamp(now, UTC)
-    hours = {label.event_time + step for label in labels for step in _HOURS}
-    hours |= {until - step for step in _HOURS}
+    hours = {label.event_time + step for label in labels for step in _ABOUT}
+    hours |= {until - step for step in _JUST}
     folders = sorted({f"date={hour:%Y-%m-%d}/hour={hour:%H}" for hour in hours})
     return [
         path for name in folders for path in sorted((decisions_folder(home) / name).glob("[!.]*.parquet"))
@@ -225,7 +227,8 @@ def _decision_files(home: Path, labels: Sequence[KeptLabel], now: float) -> list
 
 
 def _lake_files(home: Path, labels: Sequence[KeptLabel]) -> list[Path]:
-    days = sorted({f"date={label.event_time:%Y-%m-%d}" for label in labels})
+    about = (timedelta(days=-1), timedelta(), timedelta(days=1))
+    days = sorted({f"date={label.event_time + step:%Y-%m-%d}" for label in labels for step in about})
     folders = [home / "lake" / "transactions" / day for day in days]
     return [path for folder in folders if folder.is_dir() for path in files_of_date(folder)]
 
@@ -239,6 +242,7 @@ def _table(labels: Sequence[KeptLabel]) -> pa.Table:
             "is_fraud": [label.is_fraud for label in labels],
             "source": [label.source for label in labels],
             "client": [label.client for label in labels],
+            "reason": [label.reason for label in labels],
         },
-        schema=LABEL_SCHEMA.append(pa.field("client", pa.string())),
+        schema=LABEL_SCHEMA.append(pa.field("client", pa.string())).append(pa.field("reason", pa.string())),
     )

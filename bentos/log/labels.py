@@ -19,7 +19,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from bentos.base.caller import LONGEST_ID, SEPARATOR
-from fraud.contract.cards import redact
+from fraud.contract.cards import looks_like_card_number, redact
 from fraud.contract.transaction import ContractError, TransactionId, canonical_id, canonical_time
 from stores.files import new_series
 from stores.spool import SpoolFile, SpoolFull
@@ -42,7 +42,8 @@ SUMMARY: Final = "waiting.json"
 class Label(Struct, frozen=True, forbid_unknown_fields=True):
     """One report. `event_time` is the transaction's; times carry offsets.
 
-    `known_at` is when the report became known to its sender, and may not precede the event.
+    `known_at` is when the report became known to its sender, and may not precede the event; `reason` is the
+    sender's code, such as a card network's of a chargeback.
     """
 
     transaction_id: TransactionId
@@ -50,6 +51,7 @@ class Label(Struct, frozen=True, forbid_unknown_fields=True):
     is_fraud: bool
     source: Source
     known_at: Annotated[datetime, Meta(tz=True)] | None = None
+    reason: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}\Z")] | None = None
 
 
 class KeptLabel(Struct, frozen=True):
@@ -61,6 +63,7 @@ class KeptLabel(Struct, frozen=True):
     source: str
     known_at: datetime
     client: str
+    reason: str | None = None
 
 
 class Summary(Struct, frozen=True):
@@ -91,6 +94,7 @@ _EXPECTED: Final = {
     "is_fraud": "true or false",
     "source": "one of " + ", ".join(sorted(SOURCES)),
     "known_at": "an RFC 3339 time with an offset, or absent",
+    "reason": "a code of 1 to 64 letters, digits and . _ : / -, or absent",
 }
 _decode = msgspec.json.Decoder(list[Label] | Label).decode
 _encode = msgspec.json.Encoder().encode
@@ -117,8 +121,8 @@ def _stamped(label: Label, now: datetime, reporter: Reporter) -> KeptLabel:
     name = canonical_id(label.transaction_id)
     if label.source not in reporter.sources:
         raise ContractError("source", f"{label.source} is not a source of this client")
-    event = canonical_time(_utc(label.event_time, "event_time"))
-    known = now if label.known_at is None else _utc(label.known_at, "known_at")
+    event = canonical_time(utc(label.event_time, "event_time"))
+    known = now if label.known_at is None else utc(label.known_at, "known_at")
     if not EARLIEST <= event <= now + LATEST_AHEAD:
         raise ContractError("event_time", f"should lie between {EARLIEST:%Y} and now")
     if known > now:
@@ -128,11 +132,15 @@ def _stamped(label: Label, now: datetime, reporter: Reporter) -> KeptLabel:
     if known < now - KNOWN_WITHIN and not reporter.admin:
         raise ContractError("known_at", "lies more than an hour back, which takes the scope admin")
     # The sender's clock may be ahead of this one a little: nothing is known before it happened.
-    name = _inside(name, reporter.ids)
-    return KeptLabel(name, event, label.is_fraud, label.source, max(known, event), reporter.name)
+    name = inside(name, reporter.ids)
+    if label.reason is not None and looks_like_card_number(label.reason):
+        raise ContractError("reason", "looks like a card number; send a code instead")
+    return KeptLabel(
+        name, event, label.is_fraud, label.source, max(known, event), reporter.name, label.reason
+    )
 
 
-def _inside(name: str, ids: str) -> str:
+def inside(name: str, ids: str) -> str:
     """What the transaction that the reporter calls `name` is called inside; without an id space of his
     own he says that himself."""
     if len(name) > LONGEST_ID and (ids or SEPARATOR not in name):
@@ -140,7 +148,7 @@ def _inside(name: str, ids: str) -> str:
     return f"{ids}{SEPARATOR}{name}" if ids else name
 
 
-def _utc(moment: datetime, field: str) -> datetime:
+def utc(moment: datetime, field: str) -> datetime:
     try:
         return moment.astimezone(UTC)
     except (OverflowError, ValueError):
@@ -161,33 +169,33 @@ def labels_folder(home: Path) -> Path:
     return home / "labels"
 
 
-def read_summary(home: Path) -> Summary:
-    """What the last conversion left waiting; nothing where there was none."""
+def read_summary(folder: Path) -> Summary:
+    """What the last conversion left waiting in `folder`; nothing where there was none."""
     try:
-        return msgspec.json.decode((labels_folder(home) / SUMMARY).read_bytes(), type=Summary)
+        return msgspec.json.decode((folder / SUMMARY).read_bytes(), type=Summary)
     except (OSError, ValueError):
         return Summary()
 
 
-class LabelStore:
-    """Takes labels; `convert_labels` brings them into the lake."""
+class ReportStore:
+    """Takes reports of one `kind` into `folder`, from where another process takes them on."""
 
-    def __init__(self, home: Path) -> None:
-        self._folder = labels_folder(home)
-        self._series = f"labels-{new_series()}"
+    def __init__(self, folder: Path, kind: str) -> None:
+        self._folder = folder
+        self._series = f"{kind}-{new_series()}"
         self._segment = 0
         self._file: SpoolFile | None = None
         self._opened = 0.0
         self._lock = threading.Lock()  # requests append from threads
 
-    def append(self, labels: Sequence[KeptLabel]) -> bool:
-        """Write `labels` through to the disk (blocks for it); False when the disk refuses them."""
+    def append(self, reports: Sequence[Struct]) -> bool:
+        """Write `reports` through to the disk (blocks for it); False when the disk refuses them."""
         with self._lock:
             try:
                 if self._file is None:
                     self._file = SpoolFile(self._folder / f"{self._series}-{self._segment:06d}.open", limit=0)
                     self._opened = time.monotonic()
-                self._file.append([_encode(label) for label in labels])
+                self._file.append([_encode(report) for report in reports])
                 self._file.sync()
             except (SpoolFull, OSError):  # with a limit of 0 nothing waits in memory
                 return False
@@ -216,3 +224,10 @@ class LabelStore:
             self._file.close(remove=True)
         self._file = None
         self._segment += 1
+
+
+class LabelStore(ReportStore):
+    """Takes labels; `convert_labels` brings them into the lake."""
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(labels_folder(home), "labels")

@@ -18,7 +18,8 @@ from bentos.base.metrics import Histogram, Metrics
 from bentos.base.problem import Problem, refused
 from bentos.base.work import Asked, Work
 from bentos.base.worker_metrics import WorkerMetrics
-from bentos.log.labels import LabelStore, Reporter, parse_labels, read_summary
+from bentos.log.labels import LabelStore, Reporter, labels_folder, parse_labels, read_summary
+from bentos.log.outcomes import OutcomeStore, outcomes_folder, parse_outcomes
 from bentos.scoring.batcher import IN_TIME, MicroBatcher, Overloaded
 from bentos.scoring.scorer import Scorer
 from fraud.contract.times import event_time, replayed_time
@@ -59,6 +60,7 @@ class Engine:
         self.scorer = scorer
         self._every_second = every_second
         self.labels = LabelStore(chosen.home)
+        self.outcomes = OutcomeStore(chosen.home)
         self.batcher: MicroBatcher[Work] = MicroBatcher(
             self.scorer.run,
             size=chosen.serve.batch,
@@ -95,6 +97,7 @@ class Engine:
         await self.bulk.drain()
         await self.scorer.close()
         self.labels.close()
+        self.outcomes.close()
         self._workers.write()
         if self._processor is not None:
             self._processor.close()
@@ -215,6 +218,19 @@ class Engine:
             self.metrics.count("labels_total", label.source)
         return len(labels)
 
+    async def take_outcomes(self, raw: bytes, reporter: Reporter) -> int:
+        """Keep the outcomes of `reporter`; return how many. Raises `Problem`."""
+        try:
+            outcomes = parse_outcomes(raw, datetime.now(UTC), reporter)
+        except ContractError as error:
+            raise refused(error) from None
+        reporter.spend(len(outcomes))
+        if not await asyncio.to_thread(self.outcomes.append, outcomes):
+            raise Problem(503, "(service)", "cannot keep outcomes now; send them again", retry_after=5)
+        for outcome in outcomes:
+            self.metrics.count("outcomes_total", outcome.kind)
+        return len(outcomes)
+
     def metrics_text(self) -> bytes:
         """Prometheus text of all workers; in any thread (what it reads is copied family by family)."""
         self.metrics.gauge("in_flight", self.in_flight)
@@ -245,7 +261,11 @@ class Engine:
 
     def _look_at_labels(self) -> None:
         self.labels.tick()
-        waiting = read_summary(self.settings.home)
+        self.outcomes.tick()
+        pending = read_summary(outcomes_folder(self.settings.home))
+        self.metrics.gauge("outcomes_waiting", pending.waiting)
+        self.metrics.gauge("outcomes_aside", pending.aside)
+        waiting = read_summary(labels_folder(self.settings.home))
         self.metrics.gauge("labels_waiting", waiting.waiting)
         self.metrics.gauge("labels_aside", waiting.aside)
 

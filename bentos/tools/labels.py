@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
             f"{label.transaction_id}  event {label.event_time:%Y-%m-%d %H:%M:%S}  "
             f"{'fraud' if label.is_fraud else 'genuine'} by {label.source} of {label.client}, {days:.1f} days"
         )
-    summary = read_summary(home)
+    summary = read_summary(labels_folder(home))
     aside = labels_folder(home) / ASIDE
     print(f"{summary.waiting} wait for their transaction; {summary.aside} went aside, in {aside}")
     return 0

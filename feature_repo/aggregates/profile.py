@@ -37,6 +37,11 @@ CELLS: Final = 1_000_000
 _LONGEST: Final = max(PROFILE_DAYS)
 
 
+#: In place of the cut that knows a report, of an outcome: what counted as spent before it, and after it.
+TAKEN: Final = -1
+LEFT: Final = -2
+
+
 @dataclass(frozen=True, slots=True)
 class Peers:
     """Thirty-day figures of all transactions and of each merchant category, by cut of the grid."""
@@ -145,8 +150,8 @@ def _block(
 ) -> tuple[NDArray[np.bool_], dict[str, Floats]]:
     grid, shape = request.grid, (height, request.grid.size)
     name = entity.name
-    reported = rows.known != 0
-    moves, reports = rows.take(~reported), rows.take(reported)
+    moves, reports = rows.take(rows.known == 0), rows.take(rows.known > 0)
+    taken, left = rows.take(rows.known == TAKEN), rows.take(rows.known == LEFT)
     squares = moves.amount * moves.amount
     start = np.maximum(moves.bucket + 1, moves.seen)
     ripe = np.maximum(moves.bucket + 1 + request.maturity, moves.seen)
@@ -161,14 +166,23 @@ def _block(
             low, high = grid.visible(start, moves.bucket + span)
             count = running(moves.row, low, high, 1, shape)
             total = running(moves.row, low, high, moves.amount, shape)
+            low_squares = running(moves.row, low, high, squares & LOW, shape)
+            high_squares = running(moves.row, low, high, squares >> HALF, shape)
+            for changed, sign in ((taken, -1), (left, 1)) if taken.row.size else ():
+                # Counts stay: what was declined was tried. What is spent is another sum.
+                seen = grid.visible(np.maximum(changed.bucket + 1, changed.seen), changed.bucket + span)
+                of = changed.amount * changed.amount
+                total = total + sign * running(changed.row, *seen, changed.amount, shape)
+                low_squares = low_squares + sign * running(changed.row, *seen, of & LOW, shape)
+                high_squares = high_squares + sign * running(changed.row, *seen, of >> HALF, shape)
             features[f"{name}_txn_count_{days}d"] = count.astype(np.float64)
             features[f"{name}_amount_sum_{days}d"] = total.astype(np.float64)
             features[f"{name}_amount_mean_{days}d"] = np.where(count > 0, total / count, np.nan)
             features[f"{name}_amount_std_{days}d"] = deviation(
                 count,
                 total,
-                running(moves.row, low, high, squares & LOW, shape),
-                running(moves.row, low, high, squares >> HALF, shape),
+                low_squares,
+                high_squares,
             )
             for party, order in zip(entity.counterparties, parties, strict=True):
                 place = entity.counterparties.index(party)

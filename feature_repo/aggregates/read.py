@@ -10,10 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from feature_repo.aggregates.grid import CUTS_PER_DAY, HALF, INTERVAL_US, LOW, Grid, Ints, cut_time, running
-from feature_repo.aggregates.profile import Peers
+from feature_repo.aggregates.profile import LEFT, TAKEN, Peers
 from fraud.features.entities import ENTITIES, PROFILE_DAYS, Entity
 from stores.labels import effective_words, strength
 from stores.lake_files import files_of_date
+from stores.outcomes import OUTCOMES
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -26,6 +27,12 @@ _TRANSACTIONS: Final = (
     "transaction_id string, event_timestamp timestamp, created_timestamp timestamp, "
     + ", ".join(f"{entity.key} string" for entity in ENTITIES)
     + ", amount_reference bigint, merchant_category string, latitude double, longitude double"
+)
+_OUTCOMES: Final = (
+    "transaction_id string, kind string, outcome_id string, event_timestamp timestamp, "
+    "created_timestamp timestamp, "
+    + ", ".join(f"{entity.key} string" for entity in ENTITIES)
+    + ", spent_before bigint, spent_after bigint"
 )
 _LABELS: Final = (
     "transaction_id string, event_timestamp timestamp, created_timestamp timestamp, is_fraud boolean, "
@@ -102,6 +109,33 @@ def reports(spark: SparkSession, root: Path, grid: Grid, maturity_days: int) -> 
     folders_used = sorted({*recent, *[str(folder) for folder in folders if folder.is_dir()]})
     moves = _load(spark, _TRANSACTIONS, folders_used).where(_before(end))
     return moves.join(F.broadcast(fraud), "transaction_id")
+
+
+def changes(spark: SparkSession, root: Path, grid: Grid) -> DataFrame:
+    """What outcomes took from what was spent, and what they left, as rows beside the transactions'.
+
+    Of each outcome known before the last cut two: `known` is `TAKEN` with the amount that counted before it,
+    and `LEFT` with the one that counts from then on.
+    """
+    from pyspark.sql import functions as F
+
+    start, end = cut_time(grid.first) - timedelta(days=_LONGEST), cut_time(grid.last)
+    found = _load(spark, _OUTCOMES, _dates(root, OUTCOMES, start.date(), _last_date(end)))
+    found = found.where(_before(end) & (F.col("spent_before") != F.col("spent_after")))
+    nothing = F.lit(None)
+    rows = found.select(
+        F.concat_ws(" ", "transaction_id", "kind", "outcome_id").alias("transaction_id"),
+        "event_timestamp", "created_timestamp", *[entity.key for entity in ENTITIES],
+        nothing.cast("string").alias("merchant_category"),
+        *[nothing.cast("double").alias(name) for name in ("latitude", "longitude")],
+        F.inline(
+            F.array(
+                F.struct(F.lit(TAKEN).alias("known"), F.col("spent_before").alias("amount_reference")),
+                F.struct(F.lit(LEFT).alias("known"), F.col("spent_after").alias("amount_reference")),
+            )
+        ),
+    )  # fmt: skip
+    return rows.withColumn("until", F.lit(0).cast("int"))
 
 
 def _before(end: datetime) -> Column:

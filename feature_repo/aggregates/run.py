@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from feature_repo.aggregates.grid import CUTS_PER_DAY, INTERVAL_US, Grid, cut_number, cut_time
 from feature_repo.aggregates.profile import Request, profiles
-from feature_repo.aggregates.read import SHARD_ROWS, entity_rows, peers, reports, transactions
+from feature_repo.aggregates.read import SHARD_ROWS, changes, entity_rows, peers, reports, transactions
 from feature_repo.spark import spark_session
 from fraud.features.entities import ENTITIES, Entity
 from fraud.features.profiles import PROFILE_FEATURES
@@ -103,7 +103,7 @@ def _run_block(numbers: list[int], spark: SparkSession) -> dict[str, int]:
     )
     try:
         done = (
-            entity_rows(moves, told, shards)
+            entity_rows(moves, told.unionByName(changes(spark, chosen.lake, grid)), shards)
             .groupBy("entity", "shard")
             .applyInArrow(_worker(task), _REPORT)
             .collect()

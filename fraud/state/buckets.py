@@ -97,6 +97,20 @@ def forget(packed: bytearray, oldest: int) -> None:
             packed.clear()
 
 
+def change(packed: bytearray, time: int, before: int, after: int) -> bool:
+    """Let an event of `time` count `after` where it counted `before`; False if no bucket holds that time,
+    or none as much."""
+    base = base_of(packed) if packed else 0
+    for at in range(BASE_BYTES, len(packed), BUCKET_BYTES):
+        oldest, newest, load, squares = _PACKED.unpack_from(packed, at)
+        total = load & SUM_MASK
+        if base + oldest <= time <= base + newest and total >= before and total - before + after <= SUM_MASK:
+            squares = max(0.0, squares + float(after * after - before * before))
+            _PACKED.pack_into(packed, at, oldest, newest, load + after - before, squares)
+            return True
+    return False
+
+
 def compress(buckets: list[Bucket], newer_count: int, newer_sum: int) -> list[Bucket]:
     """Merge neighbours where the error allows it; oldest first, at most `MAX_BUCKETS`.
 

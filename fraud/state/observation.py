@@ -13,7 +13,7 @@ from msgspec import Struct
 from fraud.contract.money import REFERENCE_CAP, reference_cents
 from fraud.contract.transaction import Transaction
 from fraud.features.entities import ENTITIES
-from fraud.state.last_seen import KEY_BYTES
+from fraud.state.last_seen import KEY_BYTES, NEVER
 
 _SIGN = 1 << 63
 #: Hashes keep this bit set: so none is 0, and none is mistaken for a time.
@@ -182,6 +182,24 @@ def observe_values(
         (used, used, served, served, shared, shared),
         location,
     )  # fmt: skip
+
+
+def change_of(
+    event_ms: int, transaction_id: str, before: int, after: int, ids: tuple[str | None, ...]
+) -> Observation:
+    """What states are told when another part of a payment counts as spent: `after`, and no longer `before`
+    (reference cents).
+
+    It is no event: it stands at a time long past, with the payment's own time in place of a location, and
+    what counted before in place of the keys.
+    """
+    if not 0 <= before <= REFERENCE_CAP or not 0 <= after <= REFERENCE_CAP:
+        raise ValueError(f"an amount in reference cents is between 0 and {REFERENCE_CAP}")
+    identity = transaction_key(transaction_id)
+    word = identity & _HIGH_HALF | after
+    key = before.to_bytes(KEY_BYTES, "little")
+    record = _RECORD.pack(NEVER, word, event_ms, *[key] * len(_RECORD_KEYS))
+    return Observation(NEVER, identity, word, record, ids, tuple([(key,)] * len(ENTITIES)), event_ms)
 
 
 def event_record(transaction: Transaction, event_ms: int, identity: int, amount_reference: int) -> bytes:

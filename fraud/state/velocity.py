@@ -181,6 +181,8 @@ class VelocityState:
         """Add an event that is no newer than the newest."""
         header, events = self.header, self.events
         time = seen.event_ms
+        if time == NEVER:
+            return self._change(seen, place)
         newest = self.newest_ms
         if time < newest - TTL_MS:  # of a time that the state has forgotten
             header[VERSION] += 1
@@ -208,6 +210,31 @@ class VelocityState:
                 self._insert(index, key, time)
         if seen.location is not None and _LOCATED[place]:
             self._locate(time, seen.location)
+        return True
+
+    def _change(self, seen: Observation, place: int) -> bool:
+        """Let another part of a payment count as spent (`change_of`); whether that changes anything.
+
+        Its event counts as before: what was declined was tried. Exact as long as the event is in the exact
+        part, and then as often as it is told; of a bucket the difference is taken.
+        """
+        time, events = seen.location, self.events
+        if time is None or time <= self.newest_ms - RETENTION_MS:
+            return False
+        for at in range(len(events) - 2, -1, -2):
+            if events[at] < time:
+                break
+            if events[at] == time and events[at + 1] >> 32 == seen.word >> 32:
+                if events[at + 1] == seen.word:
+                    return False
+                events[at + 1] = seen.word
+                self.header[VERSION] += 1
+                return True
+        keys = seen.keys[place]
+        before = int.from_bytes(keys[0], "little") if keys else 0
+        if not bucket_list.change(self.buckets, time, before, seen.amount):
+            return False
+        self.header[VERSION] += 1
         return True
 
     def _insert(self, index: int, key: bytes, *uses: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import struct
 from collections.abc import Sequence
 from typing import Final
 
@@ -16,13 +17,16 @@ import msgspec
 from msgspec import Struct
 
 from fraud.contract.transaction import FUTURE_TOLERANCE_MS, ContractError
+from fraud.features.entities import ENTITIES
 from fraud.state.layout import StateError
+from fraud.state.observation import Observation, change_of
 from stores.keys import Seal
 from streaming import metrics
 from streaming.states.tracks import STANDARD, Track
 
-#: How a control record begins; no transaction does.
+#: How control records begin; no transaction does.
 PREFIX: Final = b'{"seed":'
+SPENT_PREFIX: Final = b'{"spent":'
 _FIELD: Final = "(seed)"
 
 
@@ -35,7 +39,57 @@ class Seed(Struct, forbid_unknown_fields=True):
     signature: str
 
 
+class Spent(Struct, forbid_unknown_fields=True, frozen=True):
+    """What of a payment counts as spent from now on, after an outcome (`stores.outcomes`).
+
+    `spent` is the transaction's id, `event_ms` when it counts, `ids` its entities in `ENTITIES` order,
+    `before` and `after` reference cents, `known_ms` when it was sent; `outcome` names
+    the outcome, which counts once.
+    """
+
+    spent: str
+    event_ms: int
+    ids: tuple[str | None, ...]
+    before: int
+    after: int
+    known_ms: int
+    outcome: str
+    signature: str = ""
+
+
 _decode = msgspec.json.Decoder(Seed).decode
+_decode_spent = msgspec.json.Decoder(Spent).decode
+
+
+def encode_spent(seal: Seal, spent: Spent) -> bytes:
+    """The control record of `spent`, signed."""
+    signature = _text(seal.sign(_signed_spent(spent)))
+    return msgspec.json.encode(msgspec.structs.replace(spent, signature=signature))
+
+
+def read_spent(seal: Seal, payload: bytes) -> tuple[Spent, Observation]:
+    """The change, and what states are told of it; raise `ContractError`."""
+    field = "(spent)"
+    try:
+        spent = _decode_spent(payload)
+        signature = base64.b64decode(spent.signature, validate=True)
+    except (msgspec.MsgspecError, UnicodeDecodeError, binascii.Error, ValueError):
+        raise ContractError(field, "is no control record") from None
+    if not seal.verifies(_signed_spent(spent), signature):
+        metrics.UNVERIFIED.labels("spent").inc()
+        raise ContractError(
+            field, "is signed by no key in force: whoever sent it may not change what is spent"
+        )
+    if len(spent.ids) != len(ENTITIES):
+        raise ContractError(field, "is of other entities than this program's")
+    try:
+        return spent, change_of(spent.event_ms, spent.spent, spent.before, spent.after, spent.ids)
+    except (ValueError, OverflowError, struct.error):
+        raise ContractError(field, "holds an amount or a time out of bounds") from None
+
+
+def _signed_spent(spent: Spent) -> bytes:
+    return msgspec.msgpack.encode(("spent", msgspec.structs.replace(spent, signature="")))
 
 
 def encode_seed(seal: Seal, entity: str, key: str, state: bytes) -> bytes:

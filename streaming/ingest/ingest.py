@@ -16,13 +16,13 @@ from fraud.contract.transaction import (
     Transaction,
     encode_transaction,
 )
-from fraud.state.observation import Observation, observe_measured
+from fraud.state.observation import Observation, observe_measured, transaction_key
 from stores.declared import NOTHING, Declared
 from stores.event_log import partition_of
 from stores.keys import Seal
 from streaming import metrics
 from streaming.ingest.control import PREFIX as CONTROL_PREFIX
-from streaming.ingest.control import read_seed
+from streaming.ingest.control import SPENT_PREFIX, read_seed, read_spent
 from streaming.ingest.dead_letters import DeadLetter, dead_letter
 from streaming.ingest.framing import better_reason, json_inside
 from streaming.ingest.recent_ids import IdSegments, RecentIds, SegmentSnapshot
@@ -155,6 +155,9 @@ class Ingest:
                     if payload.startswith(CONTROL_PREFIX):
                         self._seed(payload, now_ms, groups, oldest)
                         continue
+                    if payload.startswith(SPENT_PREFIX):
+                        self._change(payload, groups, oldest, more)
+                        continue
                     inner = json_inside(payload)
                     if inner is None:
                         raise better_reason(payload, refusal)
@@ -246,6 +249,26 @@ class Ingest:
         groups.setdefault(shard, ShardBatch(shard, [], [], [], appended, self._partition)).seeds.append(
             (key, state)
         )
+
+    def _change(self, payload: bytes, groups: dict[int, ShardBatch], appended: int, more: bool) -> None:
+        """Tell a payment's entities what of it counts as spent; raise `ContractError` where it may not be."""
+        if self._control is None:
+            raise ContractError("(spent)", "is not taken here")
+        spent, seen = read_spent(self._control, payload)
+        if not self._recent.add(transaction_key(f"outcome {spent.outcome}"), spent.known_ms):
+            metrics.DUPLICATES.labels(self._label).inc()
+            return
+        metrics.CHANGES.labels(self._label).inc()
+        for place, value in enumerate(spent.ids):
+            if value is not None:
+                shard = place * SHARDS + shard_of(value)
+                group = groups.get(shard)
+                if group is None:
+                    groups[shard] = group = ShardBatch(
+                        shard, [], [], [], appended, self._partition, more=more
+                    )
+                group.values.append(value)
+                group.seen.append(seen)
 
     def _count(self, accepted: int, duplicates: int, late: int, letters: int) -> None:
         label = self._label

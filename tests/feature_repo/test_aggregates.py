@@ -17,6 +17,8 @@ from feature_repo.aggregates.grid import NOTHING, cut_number, cut_time, cuts_bet
 from feature_repo.aggregates.run import cut_folder, profile_schema, run_cuts
 from fraud.features.entities import ENTITIES, ENTITY_BY_NAME, Entity
 from stores.lake import write_labels, write_transactions
+from stores.lake_files import write_parquet
+from stores.outcomes import OUTCOME_SCHEMA
 from stores.settings import settings
 from tests.feature_repo.profiles_in_sql import oracle_profiles
 from tests.feature_repo.small_lake import START, small_labels, small_transactions, write_lake
@@ -192,3 +194,38 @@ def test_every_declared_profile_feature_is_computed() -> None:
     for entity in ENTITIES:
         assert profile_schema(entity).names[:3] == [entity.key, "event_timestamp", "created_timestamp"]
         assert len(set(profile_schema(entity).names)) == len(profile_schema(entity).names)
+
+
+def test_what_outcomes_took_is_spent_no_longer_from_the_cut_on_that_knows_of_it(
+    spark: SparkSession, home: Path
+) -> None:
+    rows = small_transactions(rows=40, days=1).slice(0, 3).to_pylist()
+    day = START + timedelta(days=10)
+    for place, row in enumerate(rows):
+        event = day - timedelta(hours=5 * (place + 1))
+        row |= {"transaction_id": f"t{place}", "customer_id": "c", "event_timestamp": event}
+        row |= {"created_timestamp": event, "amount_reference": 100 * (place + 1)}
+    write_transactions(
+        pa.Table.from_pylist(rows, small_transactions(rows=40, days=1).schema), settings().lake, name="three"
+    )
+    known = day + timedelta(hours=1)
+    shared = ("transaction_id", "event_timestamp", "customer_id", "card_id", "merchant_id", "terminal_id",
+              "device_id", "ip", "currency")  # fmt: skip
+    outcomes = [
+        {name: rows[place][name] for name in shared}
+        | {"outcome_id": "o", "kind": kind, "created_timestamp": known, "reported_timestamp": known,
+           "client": "acquirer", "spent_before": 100 * (place + 1), "spent_after": after}
+        for place, kind, after in ((0, "declined", 0), (2, "reversed", 50))
+    ]  # fmt: skip
+    for each in outcomes:
+        path = settings().lake / "outcomes" / f"date={each['event_timestamp']:%Y-%m-%d}"
+        write_parquet(
+            pa.Table.from_pylist([each], OUTCOME_SCHEMA), path / f"{each['transaction_id']}.parquet"
+        )
+    cuts = [day, day + timedelta(hours=6)]
+    run_cuts(cuts, spark)
+    before, after = (profiles_of(ENTITY_BY_NAME["customer"], cut)["c"] for cut in cuts)
+    assert (before["customer_txn_count_7d"], before["customer_amount_sum_7d"]) == (3, 600)
+    assert (after["customer_txn_count_7d"], after["customer_amount_sum_7d"]) == (3, 250)
+    assert after["customer_amount_mean_7d"] == pytest.approx(250 / 3)
+    assert after["customer_amount_std_7d"] == pytest.approx(np.std([0, 200, 50]))

@@ -19,7 +19,7 @@ from bentos.base.caller import Caller
 from bentos.base.problem import Problem
 from bentos.log import label_files
 from bentos.log.label_files import convert_labels, read_waiting
-from bentos.log.labels import KeptLabel, LabelStore, Reporter, parse_labels, read_summary
+from bentos.log.labels import KeptLabel, LabelStore, Reporter, labels_folder, parse_labels, read_summary
 from bentos.tools.labels import main as list_labels
 from fraud.contract.transaction import ContractError
 from stores.lake import read_labels
@@ -94,7 +94,7 @@ def test_a_segment_that_holds_no_labels_goes_aside_and_stops_none_behind_it(home
     assert kept(home, raw(is_fraud=False, source="issuer")) == 2
     (aside,) = (folder / "aside").iterdir()
     assert list(read_frames(aside)) == strange
-    assert read_summary(home).aside == len(strange)
+    assert read_summary(labels_folder(home)).aside == len(strange)
     assert read_labels(home / "lake").to_pylist()[0]["is_fraud"] is False
     assert list(folder.glob("*.ready")) == []
 
@@ -105,7 +105,7 @@ def test_a_label_waits_for_its_decision_and_is_matched_later(
 ) -> None:
     assert kept(home, raw(), raw(transaction_id="never")) == 0
     assert {waiting.label.transaction_id for waiting in read_waiting(home)} == {"t-1", "never"}
-    assert read_summary(home).waiting == 2
+    assert read_summary(labels_folder(home)).waiting == 2
     assert list_labels([]) == 0
     assert "t-1  event 2026-03-01 12:00:00  fraud by analyst of admin" in capsys.readouterr().out
     decided(home, ("t-1", EVENT))
@@ -114,7 +114,7 @@ def test_a_label_waits_for_its_decision_and_is_matched_later(
     assert [row["transaction_id"] for row in read_labels(home / "lake").to_pylist()] == ["t-1"]
     later = NOW + label_files.GIVE_UP + timedelta(days=1)
     assert convert_labels(home, later.timestamp()) == 0
-    assert (read_summary(home).waiting, read_summary(home).aside) == (0, 1)
+    assert (read_summary(labels_folder(home)).waiting, read_summary(labels_folder(home)).aside) == (0, 1)
 
 
 @pytest.mark.finding("M3", "medium", "an id did not need to exist, nor to be the transaction of that time")

@@ -26,7 +26,7 @@ h2 = pytest.mark.finding(
     "H2", "high", "Unknown paths become metric series for ever, and a scrape stalls decisions"
 )
 
-POSTED = ("/v1/score", "/v1/score/batch", "/v1/labels", "/v1/explain")
+POSTED = ("/v1/score", "/v1/score/batch", "/v1/labels", "/v1/outcomes", "/v1/explain")
 READ = ("/v1/status", "/metrics", "/docs.json", "/schema.json")
 HEALTH = ("/healthz", "/livez", "/readyz")
 LABEL = {
@@ -51,6 +51,8 @@ def disguised(path: str, how: str) -> str:
 
 
 def body_of(path: str) -> bytes:
+    if path == "/v1/outcomes":
+        return b'{"transaction_id": "stolen", "kind": "declined"}'
     if path == "/v1/labels":
         return json.dumps(LABEL).encode()
     return b"[" + scored("stolen") + b"]" if path == "/v1/score/batch" else scored("stolen")
@@ -99,6 +101,8 @@ def test_the_plain_paths_are_served_to_whom_they_are_for(guarded: Service) -> No
         ("/v1/score", scored("plain"), "score", 200), ("/v1/explain", scored("plain"), "score", 200),
         ("/v1/score/batch", b"[" + scored("plain") + b"]", "score", 200),
         ("/v1/labels", json.dumps(LABEL).encode(), "label", 202),
+        ("/v1/outcomes", body_of("/v1/outcomes"), "outcome", 202),
+        ("/v1/outcomes", body_of("/v1/outcomes"), "label", 403),
         ("/v1/labels", json.dumps(LABEL).encode(), "score", 403), ("/v1/score", scored("plain"), "label", 403),
     ]  # fmt: skip
     for path, body, token, status in asked:

@@ -20,7 +20,9 @@ def document(service: Service) -> Any:
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode))
-@pytest.mark.parametrize("path", ["/v1/score", "/v1/score/batch", "/v1/labels", "/v1/explain"])
+@pytest.mark.parametrize(
+    "path", ["/v1/score", "/v1/score/batch", "/v1/labels", "/v1/outcomes", "/v1/explain"]
+)
 def test_nothing_that_the_document_allows_or_nearly_allows_breaks_the_service(
     document: Any, path: str, mode: GenerationMode
 ) -> None:
