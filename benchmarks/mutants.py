@@ -37,9 +37,12 @@ from stores.settings import REPOSITORY, settings
 MODULES: Final[dict[str, tuple[str, ...]]] = {
     "fraud/contract/cards.py": ("tests/fraud/contract/test_cards.py",),
     "fraud/contract/money.py": ("tests/fraud/contract/test_money.py",),
-    "fraud/contract/transaction.py": ("tests/fraud/test_contract.py",),
-    "fraud/contract/fields.py": ("tests/fraud/test_contract.py",),
-    "fraud/contract/attributes.py": ("tests/fraud/test_contract.py",),
+    "fraud/contract/transaction.py": (
+        "tests/fraud/contract/test_refusals.py",
+        "tests/fraud/contract/test_canonical.py",
+    ),
+    "fraud/contract/fields.py": ("tests/fraud/contract/test_refusals.py",),
+    "fraud/contract/attributes.py": ("tests/fraud/contract/test_refusals.py",),
     "fraud/decision/decide.py": ("tests/fraud/decision/test_decide.py",),
     "fraud/decision/experiment.py": ("tests/fraud/decision/test_experiment.py",),
     "fraud/decision/rules.py": ("tests/fraud/decision/test_rules.py",),
@@ -56,8 +59,9 @@ EXPLAINED: Final = Path(__file__).with_name("mutants_explained.yaml")
 _SURVIVED: Final = 0
 _KILLED: Final = frozenset({1, 3, 36, 24, 152, 255, -24, -9, -11})
 _NO_TEST: Final = frozenset({5, 33})
-#: Plugins of pytest that no test here needs, and that each fork would set up.
-_WITHOUT: Final = ("cacheprovider", "schemathesis", "anyio", "faulthandler", "junitxml", "pastebin")
+#: pytest is set up anew in each fork: with these plugins alone, and without its own that cost the most.
+_PLUGINS: Final = ("pytest_timeout", "_hypothesis_pytestplugin", "benchmarks.mutants_plugin")
+_WITHOUT: Final = ("cacheprovider", "unraisableexception", "threadexception", "faulthandler", "junitxml")
 
 
 def changed_since(branch: str) -> list[str]:
@@ -71,7 +75,7 @@ def changed_since(branch: str) -> list[str]:
     return [name for name in MODULES if name in done.stdout.splitlines()]
 
 
-def mutate(modules: list[str], minutes: float) -> Iterator[dict[str, Any]]:
+def mutate(modules: list[str], minutes: float, children: int) -> Iterator[dict[str, Any]]:
     """Each of `modules` with its mutants: killed, survived (as changes), reached by no test, not tried."""
     ends = time.monotonic() + minutes * 60
     log = settings().results / "mutants.log"
@@ -85,15 +89,15 @@ def mutate(modules: list[str], minutes: float) -> Iterator[dict[str, Any]]:
             began = time.monotonic()
             (copy / "pyproject.toml").write_text(plain + _configuration(copy, name))
             shutil.rmtree(copy / "mutants", ignore_errors=True)
-            _run(copy, log, ends - began)
+            _run(copy, log, ends - began, children)
             found = _outcome(copy / "mutants", name)
             yield found | {"seconds": round(time.monotonic() - began, 1)}
 
 
 def _configuration(copy: Path, module: str) -> str:
     packages = sorted(path.parent.name for path in copy.glob("*/__init__.py"))
-    words = [word for name in _WITHOUT for word in ("-p", f"no:{name}")]
-    words += ["-p", "benchmarks.mutants_plugin", "--hypothesis-profile=mutants", "-q"]
+    words = [word for name in (*(f"no:{name}" for name in _WITHOUT), *_PLUGINS) for word in ("-p", name)]
+    words += ["--hypothesis-profile=mutants", "-q"]
     chosen = {
         "source_paths": [name for name in packages if name != "tests"] + ["benchmarks"],
         "only_mutate": [module],
@@ -106,13 +110,14 @@ def _configuration(copy: Path, module: str) -> str:
     return "\n[tool.mutmut]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in chosen.items())
 
 
-def _run(copy: Path, log: Path, seconds: float) -> None:
-    command = [str(Path(sys.executable).with_name("mutmut")), "run", "--max-children", str(os.cpu_count())]
+def _run(copy: Path, log: Path, seconds: float, children: int) -> None:
+    command = [str(Path(sys.executable).with_name("mutmut")), "run", "--max-children", str(children)]
     with log.open("ab") as output:
         try:
             subprocess.run(
                 command,
                 cwd=copy,
+                env=os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 timeout=max(seconds, 0),
@@ -198,6 +203,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=list(MODULES), help="modules; others keep their figures")
     parser.add_argument("--changed", metavar="BRANCH", help="only modules that differ from this branch")
     parser.add_argument("--minutes", type=float, default=60, help="when to end the run")
+    parser.add_argument("--children", type=int, default=os.cpu_count() or 1, help="mutants asked at a time")
     parser.add_argument("--least", type=float, default=0.0, help="exit with 1 if a smaller share is killed")
     options = parser.parse_args()
     modules = options.only or (changed_since(options.changed) if options.changed else list(MODULES))
@@ -209,7 +215,7 @@ def main() -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = {each["name"]: each for each in json.loads(path.read_text())["modules"]} if path.exists() else {}
     tried = killed = unexplained = 0
-    for each in mutate(modules, options.minutes):
+    for each in mutate(modules, options.minutes, options.children):
         kept[each["name"]] = each
         every, dead = (sum(found[key] for found in kept.values()) for key in ("mutants", "killed"))
         result = {

@@ -7,6 +7,7 @@ mutant, so that a run can be repeated.
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 
@@ -24,6 +25,10 @@ hypothesis.settings.register_profile(
     database=None,
     phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate),
 )
+
+
+def pytest_configure() -> None:
+    gc.freeze()  # what a fork has from its parent is nobody's garbage
 
 
 @pytest.hookimpl(trylast=True)

@@ -124,8 +124,8 @@ def test_it_demotes_above_one_block_in_five_unless_told_otherwise() -> None:
 
 def test_it_remembers_about_a_thousand_decisions_unless_told_otherwise() -> None:
     #  After 1,000 blocks the share is 1 - 0.999^1000 = 0.632, and m decisions later 0.632 x 0.999^m; it closes
-    #  under a tenth of 1 - 0.999^(1000 + m): at m = 1900, by logarithms.
-    for later, opens in ((1_895, True), (1_905, False)):
+    #  under a tenth of 1 - 0.999^(1000 + m): at m = 1899.9, by logarithms.
+    for later, opens in ((1_899, True), (1_900, False)):
         breaker = DeclineBreaker()
         breaker.record(1_000, {"a": 1_000})
         breaker.record(later, {})
