@@ -13,7 +13,7 @@ from benchmarks.streaming_flow import platform
 from fraud.features.entities import ENTITIES
 from stores.redis_layout import encode_bytes, encode_timestamp, entity_key, field, ts_field
 from stores.settings import settings
-from streaming.online.redis_sink import OnlineWriter
+from streaming.online.online_writer import OnlineWriter
 from streaming.states.shard_batch import Writes
 
 _ROWS = 1_000

@@ -10,9 +10,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -23,10 +22,10 @@ from datasets.folder import read_info
 from embedded.demo_plan import SMALL, DemoError, Options, Plan, check_trainable, plan, prepare_home
 from embedded.processes import Child, ProcessFailedError, stop_on_sigterm
 from embedded.redis_server import RedisServer, free_port, password_file, start_redis
-from embedded.replay import Replay, ReplayError, ReplayResult, ReplaySettings
-from embedded.steps import MemoryWatch, Steps, note, progress
+from embedded.replay import ReplayError
+from embedded.replayed_days import ReplayedDays
+from embedded.steps import MemoryWatch, Steps, note
 from embedded.summary import replay_figures, table, write_summary
-from fraud.contract.transaction import Transaction
 from fraud.features.entities import CUT_INTERVAL, ENTITIES
 from stores.decisions import decisions_folder
 from stores.settings import Settings, settings
@@ -104,7 +103,7 @@ class Demo:
             "replay",
             f"{chosen.replay_from:%Y-%m-%d} to {chosen.replay_to:%Y-%m-%d %H:%M}, scored in event order",
         ):
-            result = self._replay(dataset, chosen, spark)
+            result = ReplayedDays(self.config, chosen, spark, self._children).run(dataset)
         with step("drain", "service and stream ended, logs drained"):
             self._drain()
         frauds = self._frauds(dataset)
@@ -216,61 +215,6 @@ class Demo:
             for key, state in newest_states(entity, chosen.replay_from)
         )
         return seed_states(self.config, states, wait_seconds=120)
-
-    def _replay(self, dataset: Path, chosen: Plan, spark: SparkSession) -> ReplayResult:
-        from embedded.platform import service_url
-
-        lag = timedelta(minutes=self.config.history.cut_lag_minutes)
-        replay = Replay(
-            ReplaySettings(
-                url=f"{service_url(self.config)}/v1/score", redis_url=self.config.redis.url,
-                project=self.config.feast.project, cut_lag_ms=int(lag.total_seconds() * 1000),
-            ),
-            on_cut=lambda cut_ms: self._on_cut(cut_ms, chosen, replay.sent, spark),
-            progress=lambda sent: progress(f"{sent:,} scored"),
-        )  # fmt: skip
-        return replay.run(self._transactions(dataset, chosen), int(chosen.replay_from.timestamp() * 1000))
-
-    def _transactions(self, dataset: Path, chosen: Plan) -> Iterator[Transaction]:
-        import pyarrow.compute as pc
-
-        from datasets.folder import read_dataset_transactions
-        from stores.lake import transactions_from_table
-
-        time = pc.field("event_timestamp")
-        inside = (time >= pc.scalar(chosen.replay_from)) & (time < pc.scalar(chosen.replay_to))
-        return transactions_from_table(read_dataset_transactions(dataset).filter(inside))
-
-    def _on_cut(self, cut_ms: int, chosen: Plan, sent: int, spark: SparkSession) -> None:
-        """What the 6-hour schedule does: everything in the lake, aggregates, materialize."""
-        from feature_repo.aggregates.run import run_cuts
-        from jobs.cut import materialize_cut
-
-        cut = datetime.fromtimestamp(cut_ms / 1000, UTC)
-        started = time.monotonic()
-        if cut > chosen.replay_from:
-            self._await_arrivals(chosen, sent)
-            run_cuts([cut], spark)
-        rows = materialize_cut(cut)
-        note(f"cut {cut:%Y-%m-%d %H:%M}: {rows:,} profiles online in {time.monotonic() - started:.1f} s")
-
-    def _await_arrivals(self, chosen: Plan, sent: int) -> None:
-        """Wait until the stream's arrival log holds everything that was scored."""
-        from stores.lake import parquet_history
-
-        deadline = time.monotonic() + 60
-        while True:
-            days = parquet_history(self.config.lake)
-            arrived = sum(rows for day, rows in days.items() if day >= chosen.replay_from.date())
-            if arrived >= sent:
-                return
-            for child in self._children:
-                child.check()
-            if time.monotonic() > deadline:
-                raise DemoError(
-                    f"{sent} transactions were scored, {arrived} reached the lake within a minute"
-                )
-            time.sleep(0.1)
 
     def _drain(self) -> None:
         while self._children:

@@ -29,7 +29,7 @@ from stores.redis_layout import decode_bytes, entity_key, field
 from stores.redis_url import parse_redis_url
 from stores.settings import load_settings
 from streaming.log.redis_source import RedisStreamReader, redis_appender
-from streaming.online.redis_sink import OnlineWriter
+from streaming.online.online_writer import OnlineWriter
 from streaming.states.shard_batch import Writes
 from tests.bentos.redis_cluster_processes import cluster_port
 from tests.bentos.redis_process import Server, serving

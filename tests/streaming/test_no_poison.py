@@ -35,7 +35,7 @@ from streaming.ingest.ingest import Ingest
 from streaming.ingest.recent_ids import IdSegments, RecentIds
 from streaming.log.batch import Batch
 from streaming.log.source import reader_opener
-from streaming.online.redis_sink import OnlineWriter
+from streaming.online.online_writer import OnlineWriter
 from streaming.states.disk import Disk
 from streaming.states.guard import Guard
 from streaming.states.redo_files import RedoFiles

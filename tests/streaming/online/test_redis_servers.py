@@ -14,7 +14,7 @@ from stores.cluster_slots import slot
 from stores.redis_layout import decode_bytes, entity_key, field
 from stores.settings import Settings, settings
 from streaming.log.redis_source import RedisStreamReader
-from streaming.online.redis_sink import OnlineWriter
+from streaming.online.online_writer import OnlineWriter
 from streaming.states.shard_batch import Writes
 from tests.bentos.redis_cluster_processes import client_of, cluster, url_of
 from tests.bentos.redis_process import Server, serving

@@ -24,7 +24,8 @@ from stores.redis_layout import (
 from stores.settings import Settings, settings
 from streaming.online.online_rows import KeyEncoder, timestamp
 from streaming.online.online_rows import value as value_bytes
-from streaming.online.redis_sink import MOST_KEYS, OnlineStorePartition, OnlineStoreSink, OnlineWriter
+from streaming.online.online_writer import MOST_KEYS, OnlineWriter
+from streaming.online.redis_sink import OnlineStorePartition, OnlineStoreSink
 from streaming.states.shard_batch import Writes
 
 ENTITY = ENTITIES[0]
