@@ -149,16 +149,18 @@ def declarations_of(own: Own, before: Declarations, since_ms: int) -> Declaratio
     problems += _changed(declared, before, collected)
     if problems:
         raise DeclarationError(sorted(set(problems)))
-    kept = {view.name: view.known_from_ms for view in before.streams}
-    digests = {view.name: layout_of(view).digest for view in before.streams}
-    streams = [
-        replace(
-            view,
-            known_from_ms=kept[view.name] if digests.get(view.name) == layout_of(view).digest else since_ms,
-        )
-        for view in declared.streams
-    ]
+    known = {view.name: view for view in before.streams}
+    streams = [_since(view, known.get(view.name), since_ms) for view in declared.streams]
     return replace(declared, streams=tuple(streams), order=_order(declared, before))
+
+
+def _since(view: StreamView, before: StreamView | None, since_ms: int) -> StreamView:
+    """The view with the time from which its states know every event: as before, if they stay as they are."""
+    if before is not None:
+        same = replace(view, known_from_ms=before.known_from_ms)
+        if layout_of(same).digest == layout_of(before).digest:
+            return same
+    return replace(view, known_from_ms=since_ms)
 
 
 def taken() -> dict[str, str]:

@@ -160,7 +160,7 @@ def text_of(plan: Plan) -> str:
     if plan.rebuild:
         views = " ".join(plan.rebuild)
         lines.append(
-            "to have their history from the start: restart the stream, then\n"
+            "to have their history from the start, once the stream has taken them up:\n"
             f"    python -m feature_repo.velocity_log --views {views} --from FIRST --to TODAY\n"
             f"    python -m streaming.states.seed --views {views}"
         )

@@ -31,6 +31,7 @@ from stores.settings import Settings
 from streaming import metrics
 from streaming.sealed_pickles import check_recovery, sealed_pickles
 from streaming.states.snapshots import recovery_folder
+from streaming.taking_up import TakingUp
 
 #: Seconds that one thread may hold the interpreter while others want it.
 _TURN_S: Final = 0.001
@@ -55,10 +56,16 @@ def run(
     use_identity(keys.identity)
     if process_id is None:  # of several processes, the one that starts them
         check_recovery(recovery, keys.seal("recovery"))
-    if processes > 1 and process_id is None:
-        return _run_cluster(module, processes, forwarded)
-    addresses = _addresses(configured, processes) if processes > 1 else []
     stopping = _stop_event()
+    taking_up = TakingUp(configured, stopping)
+    if process_id is None and "--drain" not in forwarded:
+        taking_up.start()
+    if processes > 1 and process_id is None:
+        status = _run_cluster(module, processes, forwarded, stopping)
+        if status == 0:
+            taking_up.start_again()
+        return status
+    addresses = _addresses(configured, processes) if processes > 1 else []
     metrics.serve(configured.stream.metrics_port and configured.stream.metrics_port + (process_id or 0))
     if configured.machine.garbage:
         collect_seldom()
@@ -72,6 +79,7 @@ def run(
             recovery_config=RecoveryConfig(recovery),  # type: ignore[no-untyped-call]
         )  # fmt: skip
     _log.info("the flow has ended")
+    taking_up.start_again()
     return 0
 
 
@@ -111,13 +119,12 @@ def _addresses(configured: Settings, processes: int) -> list[str]:
     return [f"127.0.0.1:{configured.stream.port + index}" for index in range(processes)]
 
 
-def _run_cluster(module: str, processes: int, forwarded: list[str]) -> int:
+def _run_cluster(module: str, processes: int, forwarded: list[str], stopping: threading.Event) -> int:
     """Start one process per worker, pass signals on, and end all of them if one fails."""
     _log.warning(
         "the flow's processes talk over loopback ports that ask nobody who they are: what is pickled is "
         "signed, but any user of this host can stop the flow there; see docs/security.md"
     )
-    stopping = _stop_event()
     command = [sys.executable, "-m", module, "--processes", str(processes)]
     children = [
         subprocess.Popen([*command, "--process-id", str(index), *forwarded]) for index in range(processes)

@@ -11,7 +11,8 @@ A state is whole 64-bit words, little-endian:
 
 A layout holds what any aggregate over these columns needs, and for how long. So a further aggregate over the
 same columns with no longer window leaves the layout, and every state, as it is. Another layout has another
-digest; its states are unknown to readers of this one, never misread.
+digest; its states are unknown to readers of this one, never misread. So has a view that was gone for a
+while and came back: its old states missed what happened meanwhile.
 """
 
 from __future__ import annotations
@@ -192,7 +193,7 @@ def layout_of(view: StreamView) -> Layout:
     sketched = tuple([name in counted for name in tables])
     bucketed = any(each.function in _IN_BUCKETS for each in view.aggregates)
     content = (FORMAT, view.name, view.key, values, len(moments), flags, highs, lows, tables, sketched,
-               bucketed, retention, stair_retention, table_retention)  # fmt: skip
+               bucketed, retention, stair_retention, table_retention, view.known_from_ms)  # fmt: skip
     digest = int.from_bytes(hashlib.sha256(repr(content).encode()).digest()[:6], "little")
     return Layout(
         view.name, view.key, values, len(moments), flags, highs, lows, tables, sketched, bucketed, retention,

@@ -132,6 +132,10 @@ class KnownFrom:
             os.link(unfinished, self._path)
         unfinished.unlink()
 
+    def decided(self) -> bool:
+        """Whether the stream has taken up the layout."""
+        return self._path.exists()
+
     @property
     def taken_up(self) -> datetime:
         """When the stream took up the layout: history up to then is what it lacks."""

@@ -10,7 +10,7 @@ import pytest
 from feature_repo.collect import declarations_of, read_own, stored, write_plan
 from feature_repo.declare import DeclarationError
 from feature_repo.plan import main, plan_of, text_of
-from fraud.declared.declaration import Declarations, decode, encode
+from fraud.declared.declaration import Declarations, decode, encode, named
 from fraud.declared.layout import layout_of
 from stores.declared import declared
 from stores.settings import Settings, settings
@@ -168,3 +168,61 @@ def test_the_command_prints_what_would_happen_and_changes_nothing(
     (chosen.feast.own / "cards.py").write_text(changed("DAYS(7)", "DAYS(9)"))
     assert main([]) == 1
     assert "card_count_7d meant" in capsys.readouterr().err
+
+
+def test_a_view_that_was_gone_and_comes_back_has_other_states(chosen: Settings) -> None:
+    """Its old ones, in Redis and in the stream's snapshot, missed what happened meanwhile."""
+    text = tutorial_file()
+    first = declare(chosen, text)
+    assert declarations_of_at(chosen, text, first) == first  # what stays keeps its states
+    begin, end = text.index("email_velocity = stream_view("), text.index("customer_kyc = ")
+    without = (text[:begin] + text[end:]).replace("card_risk, email_velocity,", "card_risk,")
+    gone = declarations_of_at(chosen, without, first)
+    assert [view.name for view in gone.streams] == ["card_risk"]
+    again = declarations_of_at(chosen, text, gone)
+    digests = [{view.name: layout_of(view).digest for view in each.streams} for each in (first, again)]
+    assert digests[0]["card_risk"] == digests[1]["card_risk"]
+    assert digests[0]["email_velocity"] != digests[1]["email_velocity"]
+    assert again.streams[1].known_from_ms == NOW and again.order == first.order
+    assert plan_of(again, gone, chosen).new_views == ("email_velocity",)
+
+
+def test_a_longer_window_leaves_every_other_view_and_feature_as_it_is(chosen: Settings) -> None:
+    before = declare(chosen, tutorial_file())
+    more = changed(
+        '    Aggregation(function="count", time_window=HOURS(1), name="email_count_1h"),\n',
+        '    Aggregation(function="count", time_window=HOURS(1), name="email_count_1h"),\n'
+        '    Aggregation(function="count", time_window=DAYS(30), name="email_count_30d"),\n',
+    )
+    after = declarations_of_at(chosen, more, before)
+    old, new = named(before), named(after)
+    assert {name: new[name] for name in old} == old and new.keys() - old.keys() == {"email_count_30d"}
+    assert after.streams[0] == before.streams[0]
+    assert layout_of(after.streams[0]).digest == layout_of(before.streams[0]).digest
+    assert after.order[: len(before.order)] == before.order
+
+
+def test_distances_need_the_place_and_nothing_else_takes_it(chosen: Settings) -> None:
+    where = 'column="amount", function="max"'
+    (problem,) = refused(chosen, changed(where, 'column="amount", function="speed_kmh"'))
+    assert "speed_kmh needs a place, and amount is a number" in problem and "cards.py:" in problem
+    (problem,) = refused(chosen, changed(where, 'column="location", function="max"'))
+    assert "max needs a number, and location is a place" in problem
+    found = declare(chosen, changed(where, 'column="location", function="speed_kmh"'))
+    assert found.streams[0].aggregates[5].column == "location"
+
+
+def test_short_forms_are_expressions_with_the_line_of_the_file_that_uses_them(chosen: Settings) -> None:
+    short = """from feature_repo.declare import deviation, rate, ratio
+per_limit = ratio("amount_per_limit", "amount", "credit_limit", of=[customer_kyc])
+faster = rate("kyc_rate", "amount", HOURS(1), "credit_limit", DAYS(30), of=[customer_kyc])
+off = deviation("amount_off", "amount", "credit_limit", "credit_limit", of=[customer_kyc])
+"""
+    text = changed("\nown = [", f"\n{short}\nown = [per_limit, faster, off, ")
+    found = {each.name: each.expression for each in declare(chosen, text).expressions}
+    assert found["amount_per_limit"] == "amount / credit_limit"
+    assert found["kyc_rate"] == "amount * 720.0 / credit_limit"
+    assert found["amount_off"] == "(amount - credit_limit) / credit_limit"
+    wrong = text.replace('"amount", "credit_limit", of', '"amount", "credit_limits", of')
+    (problem,) = refused(chosen, wrong)
+    assert f"cards.py:{line_of(wrong, 'per_limit = ratio')}" in problem
