@@ -126,7 +126,7 @@ bench-cuts: install ## results/bench/cuts.json
 	@$(PY) -m benchmarks.cuts $(if $(DATA),--data "$(DATA)") $(if $(MAPPING),--mapping "$(MAPPING)")
 
 ##@ Model owner
-.PHONY: train parity drift bench-quality bench-drift
+.PHONY: train parity drift bench-quality bench-missing bench-drift
 train: install ## train and save a model from .tollgate/training/set
 	@$(TOLLGATE) train --dataset .tollgate/training/set
 parity: install ## served vectors against a point-in-time rebuild
@@ -135,5 +135,7 @@ drift: install ## the drift report of WEEK=
 	@$(TOLLGATE) drift $(if $(WEEK),--week "$(WEEK)")
 bench-quality: install ## results/bench/quality.json
 	@$(PY) -m benchmarks.quality $(if $(DATA),--data "$(DATA)")
+bench-missing: install ## results/bench/missing.json: decisions without views, and on strangers
+	@$(PY) -m benchmarks.missing
 bench-drift: install ## results/bench/drift.json
 	@$(PY) -m benchmarks.drift

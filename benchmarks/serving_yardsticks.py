@@ -164,7 +164,7 @@ def fastapi_service(*, sdk: bool) -> Any:
         return ScoreAnswer(
             transaction_id=transaction.transaction_id, fraud_score=score, decision=decision, risk_factors=[],
             rules=[], model_version=manifest["version"], variant="champion", feature_status={}, degraded=[],
-            latency_ms=(perf_counter() - begun) * 1000,
+            latency_ms=(perf_counter() - begun) * 1000, reason_codes=[],
         )  # fmt: skip
 
     def contract(request: ScoreRequest) -> Transaction:

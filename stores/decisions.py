@@ -36,6 +36,7 @@ COLUMNS: Final[dict[str, str]] = {
     "latitude": "number", "longitude": "number", "attributes": "text", VECTOR_COLUMN: "vector",
     "score": "number",
     "decision": "text", "variant": "text", "model_version": "text", "rules": "texts", "rules_version": "text",
+    "risk_factors": "texts", "reason_codes": "texts",
     "feature_status": "texts by name", "view_timestamps": "times by name", "degraded": "texts",
     "shadow_scores": "numbers by name", "latency_ms": "number", "decided_at": "time", "key": "text",
     "previous_hash": "hash",

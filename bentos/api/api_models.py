@@ -59,6 +59,7 @@ class ScoreAnswer(BaseModel):
     feature_status: dict[str, Literal["fresh", "stale", "missing", "timeout"]]
     degraded: list[str]
     latency_ms: float
+    reason_codes: list[str]
 
 
 class LabelRequest(BaseModel):

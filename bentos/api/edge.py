@@ -36,7 +36,7 @@ from bentos.api.exchange import (
     typed,
     unread,
 )
-from bentos.api.explain import explain
+from bentos.api.explain import explain, explain_decision
 from bentos.api.metrics_page import TEXT, MetricsPage, bentoml_metrics
 from bentos.api.status import status
 from bentos.base.caller import Caller
@@ -116,7 +116,7 @@ class Edge:
             BULK_PATH: Route(post, "score", LARGEST_BULK, self._bulk),
             "/v1/labels": Route(post, "label", LARGEST_LABELS, self._labels),
             "/v1/outcomes": Route(post, "outcome", LARGEST_LABELS, self._outcomes),
-            "/v1/explain": Route(post, "score", LARGEST_BODY, self._explain),
+            "/v1/explain": Route(("GET", "POST"), "score", LARGEST_BODY, self._explain),
             "/v1/status": Route(get, "admin", 0, self._status),
             "/metrics": Route(get, "metrics", 0, self._metrics),
         } | {path: Route(look, None, 0, own=False) for path in HEALTH_PATHS}
@@ -159,10 +159,11 @@ class Edge:
                 return
             engine = _started(engine)
             client = self._caller(scope["headers"], scope.get("client"), route.needed)
-            if route.largest:
+            largest = 0 if scope["method"] == "GET" else route.largest
+            if largest:
                 typed(scope["headers"])
-            declared(scope["headers"], route.largest)
-            raw = await read_body(receive, route.largest) if route.largest else b""
+            declared(scope["headers"], largest)
+            raw = await read_body(receive, largest) if largest else b""
             body_is_here = True
             assert route.answer is not None
             await route.answer(Call(engine, client, raw, scope, receive, send))
@@ -284,7 +285,10 @@ class Edge:
 
     async def _explain(self, call: Call) -> None:
         self._access.spend(call.client.name)
-        answer = await explain(call.engine, call.client, call.raw)
+        if call.scope["method"] == "GET":
+            answer = await explain_decision(call.engine, call.client, call.scope.get("query_string", b""))
+        else:
+            answer = await explain(call.engine, call.client, call.raw)
         call.engine.metrics.count("requests_total", "/v1/explain", "200")
         await respond(call.send, 200, _encode(answer))
 

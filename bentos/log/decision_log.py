@@ -161,7 +161,7 @@ def log_row(
         transaction.merchant_category, transaction.country, transaction.latitude, transaction.longitude,
         attributes_text(transaction.attributes), row.tobytes(),
         answer.fraud_score, answer.decision, answer.variant, answer.model_version,
-        answer.rules, rules_version, list(answer.feature_status.items()),
-        list(timestamps.items()), answer.degraded,
+        answer.rules, rules_version, answer.risk_factors, answer.reason_codes,
+        list(answer.feature_status.items()), list(timestamps.items()), answer.degraded,
         sorted(shadows.items()), answer.latency_ms, wall_us,
     )  # fmt: skip

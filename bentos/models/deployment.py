@@ -91,9 +91,13 @@ class LineUp:
     def of(self, variant: Variant) -> Scoring | None:
         return self.challenger if variant == "challenger" else self.champion
 
-    def models(self) -> list[Model]:
+    def scorings(self) -> list[Scoring]:
+        """Everybody in service."""
         every = [self.champion, self.challenger, *self.shadows]
-        return [scoring.model for scoring in every if scoring is not None]
+        return [scoring for scoring in every if scoring is not None]
+
+    def models(self) -> list[Model]:
+        return [scoring.model for scoring in self.scorings()]
 
 
 NOBODY: Final = LineUp(None, None, Experiment(), (), 0.0)

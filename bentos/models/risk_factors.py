@@ -8,15 +8,15 @@ splits. Exact SHAP values are at /v1/explain.
 
 from __future__ import annotations
 
-import math
 import time
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from bentos.models.model import Model
-from fraud.features.feature_list import TRANSACTION_FEATURES
-from fraud.features.profiles import PROFILE_FEATURES
+from fraud.features.feature_list import PHRASES
+from fraud.features.phrases import OTHER_CODE, other_words
 from stores.declared import declared
 from stores.model_text import ModelTextError, Tree, read_trees
 from stores.models import Floats, ModelError
@@ -25,9 +25,6 @@ METHOD: Final = "path attribution"
 #: A rest after each tree, in seconds: a model is prepared in a thread beside the requests, which
 #: would otherwise wait a whole switch interval (5 ms) for the interpreter, again and again.
 _REST: Final = 0.0005
-_MEANING: Final = {feature.name: feature.meaning for feature in TRANSACTION_FEATURES} | {
-    feature.name: feature.meaning for features in PROFILE_FEATURES.values() for feature in features
-}
 
 
 class PathAttribution:
@@ -89,34 +86,32 @@ def _paths(tree: Tree) -> list[_Path]:
     return paths
 
 
-def in_words(names: tuple[str, ...], values: Floats, credits: Floats, most: int = 4) -> list[str]:
-    """The features that raised one row's score most, as an analyst reads them.
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One reason for a decision: a phrase for people, and its code (`fraud.features.phrases`)."""
 
-    A feature counts if it carries at least a twentieth of what all of them raised.
+    phrase: str
+    code: str
+
+
+def in_words(names: tuple[str, ...], values: Floats, credits: Floats, most: int = 4) -> list[Reason]:
+    """The features that raised one row's score most, as a person reads them, strongest first.
+
+    A feature counts if it carries at least a twentieth of what all of them raised. Of what is unknown, and
+    of what is no reason, nothing is told; nor is one thing told twice.
     """
-    order = np.argsort(credits)[::-1][:most]
     raised = float(credits[credits > 0].sum())
-    factors = []
-    for index in order:
-        if credits[index] <= 0.05 * raised or credits[index] <= 0:
+    known = dict(zip(names, values.tolist(), strict=True))
+    reasons: dict[str, Reason] = {}
+    for index in np.argsort(credits)[::-1].tolist():
+        if len(reasons) == most or credits[index] <= 0.05 * raised or credits[index] <= 0:
             break
         name = names[index]
-        factors.append(f"{_meaning(name)}: {_readable(name, float(values[index]))}")
-    return factors
-
-
-def _meaning(name: str) -> str:
-    known = _MEANING.get(name) or declared().meanings.get(name, name)
-    return str(known).replace("in reference cents", "in the reference currency")
-
-
-def _readable(name: str, value: float) -> str:
-    if math.isnan(value):
-        return "unknown"
-    if "amount_mean" in name or "amount_std" in name or "amount_sum" in name or name == "txn_amount":
-        return f"{value / 100:,.2f}"
-    if name.startswith("seconds_") or "_seconds_" in name:
-        return f"{value:,.0f} s"
-    if value == int(value) and abs(value) < 1e15:
-        return f"{int(value):,}"
-    return f"{value:,.2f}" if abs(value) >= 0.1 else f"{value:.4f}"
+        phrase = PHRASES.get(name)
+        if phrase is not None:
+            said, code = phrase.of(known[name], known), phrase.code
+        else:
+            said, code = other_words(declared().meanings.get(name, name), known[name]), OTHER_CODE
+        if said is not None:
+            reasons.setdefault(said, Reason(said, code))
+    return list(reasons.values())

@@ -36,7 +36,7 @@ from bentos.log.decision_log import DecisionLog, log_row
 from bentos.log.heads import Heads
 from bentos.models.deployment import Scoring
 from bentos.models.model_scores import ModelScores, Scored
-from bentos.models.risk_factors import in_words
+from bentos.models.risk_factors import Reason, in_words
 from bentos.once.once import Claimed, Once
 from bentos.rules.rule_room import RuleRoom
 from bentos.wire.breaker import STATES
@@ -44,6 +44,7 @@ from fraud.contract.answer import Answer, Decision
 from fraud.decision.decide import decide
 from fraud.decision.rules import Rule
 from fraud.features.on_demand import packed_rows, request_rows
+from fraud.features.phrases import RULE_CODE
 from fraud.features.request import TIME_COLUMNS, request_values
 from fraud.state.observation import use_identity
 from stores.event_log import partition_of
@@ -229,13 +230,14 @@ class Scorer:
                 degraded = shared + [f"stale:{view}" for view, state in status.items() if state == "stale"]
             if work.asked is not None and work.asked.time.remark is not None:
                 degraded = [*degraded, work.asked.time.remark]
-            factors = self._factors(scoring, matrix[place : place + 1], hits, decision)
+            reasons = self._reasons(scoring, matrix[place : place + 1], hits, decision)
             variant = scored.variants[place]
             latency = round((perf_counter() - work.arrived) * 1000, 3)
             version = scoring.version if scoring else None
             answer = Answer(
-                work.own_id, score, decision, factors, [rule.name for rule in hits],
-                version, variant, status, degraded, latency,
+                work.own_id, score, decision, [reason.phrase for reason in reasons],
+                [rule.name for rule in hits], version, variant, status, degraded, latency,
+                list(dict.fromkeys(reason.code for reason in reasons)),
             )  # fmt: skip
             answers.append(_encode_answer(answer))
             decisions.append(decision)
@@ -268,16 +270,20 @@ class Scorer:
             count("events_spooled_total", by=len(batch))
         self.once.publish(batch, answers, values, sent=sent)
 
-    def _factors(
+    def _reasons(
         self, scoring: Scoring | None, row: Floats, hits: Sequence[Rule], decision: Decision
-    ) -> list[str]:
+    ) -> list[Reason]:
         if decision == "APPROVE":
             return []
-        factors = [f"rule {rule.name}: {rule.reason}" for rule in hits if rule.action in ("block", "review")]
+        reasons = [
+            Reason(f"rule {rule.name}: {rule.reason}", RULE_CODE)
+            for rule in hits
+            if rule.action in ("block", "review")
+        ]
         if scoring is not None:
             own = scoring.rows(row)
-            factors += in_words(scoring.model.manifest.features, own[0], scoring.attribution.of(own))
-        return factors
+            reasons += in_words(scoring.model.manifest.features, own[0], scoring.attribution.of(own))
+        return reasons
 
     # -- around the batches --------------------------------------------------------------
 

@@ -13,6 +13,8 @@ FeatureStatus = Literal["fresh", "stale", "missing", "timeout"]
 class Answer(Struct, frozen=True):
     """The decision on one transaction.
 
+    `risk_factors` are its reasons in words, strongest first, `reason_codes` their codes, once each.
+
     `fraud_score` is the model's calibrated probability, or null when no model could score.
     `feature_status` maps each feature view to fresh, stale, missing or timeout; `degraded`
     lists why the answer is not the best the platform can give, and is empty otherwise.
@@ -28,3 +30,4 @@ class Answer(Struct, frozen=True):
     feature_status: dict[str, FeatureStatus]
     degraded: list[str]
     latency_ms: float
+    reason_codes: list[str] = []

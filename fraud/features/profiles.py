@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from fraud.features.entities import ENTITIES, PROFILE_DAYS, Entity
+from fraud.features.phrases import CALLED, WHERE, Phrase, count, fraud_code, money, positive, share
 
 #: Entities whose own history an amount is held against.
 AMOUNT_AGAINST: Final = ("customer", "card", "merchant", "terminal")
@@ -23,59 +24,88 @@ RISK_PRIOR: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class ProfileFeature:
-    """One column of an entity's batch profile. `served` ones are part of the model's vector."""
+    """One column of an entity's batch profile. `served` ones are part of the model's vector; `phrase` is how
+    it reads as a reason for a decision."""
 
     name: str
     meaning: str
     served: bool = True
+    phrase: Phrase | None = None
 
 
 def _profile(entity: Entity) -> tuple[ProfileFeature, ...]:
     name = entity.name
+    where, fraud = WHERE[name], fraud_code(name)
     features = []
     for days in PROFILE_DAYS:
-        back = f"over {days} day{'s' if days > 1 else ''}"
+        back, past = f"over {days} day{'s' if days > 1 else ''}", "1 day" if days == 1 else f"{days} days"
         features += [
-            ProfileFeature(f"{name}_txn_count_{days}d", f"transactions of the {name} {back}"),
-            ProfileFeature(f"{name}_amount_sum_{days}d", f"sum of its amounts {back}", served=False),
-            ProfileFeature(f"{name}_amount_mean_{days}d", f"mean of its amounts {back}"),
             ProfileFeature(
-                f"{name}_amount_std_{days}d", f"standard deviation of its amounts {back}", served=days > 1
+                f"{name}_txn_count_{days}d", f"transactions of the {name} {back}",
+                phrase=Phrase(f"{{}} purchases{where} in {past}", "V1", count,
+                              one=f"1 purchase{where} in {past}"),
             ),
-        ]
+            ProfileFeature(f"{name}_amount_sum_{days}d", f"sum of its amounts {back}", served=False),
+            ProfileFeature(
+                f"{name}_amount_mean_{days}d", f"mean of its amounts {back}",
+                phrase=Phrase(f"purchases of {{}} on average{where} in {past}", "A1", money),
+            ),
+            ProfileFeature(
+                f"{name}_amount_std_{days}d", f"standard deviation of its amounts {back}", served=days > 1,
+                phrase=Phrase(f"amounts{where} that differ by {{}} in {past}", "A1", money),
+            ),
+        ]  # fmt: skip
         features += [
             ProfileFeature(
-                f"{name}_distinct_{other}s_{days}d",
-                f"different {other}s it dealt with {back}",
+                f"{name}_distinct_{other}s_{days}d", f"different {other}s it dealt with {back}",
                 served=days > 1,
+                phrase=Phrase(f"{{}} different {CALLED[other]}s{where} in {past}", "V1", count,
+                              one=f"a single {CALLED[other]}{where} in {past}"),
             )
             for other in entity.counterparties
-        ]
+        ]  # fmt: skip
         features += [
-            ProfileFeature(f"{name}_fraud_count_{days}d", f"its frauds that became known {back}"),
+            ProfileFeature(
+                f"{name}_fraud_count_{days}d", f"its frauds that became known {back}",
+                phrase=Phrase(f"{{}} frauds reported{where} in {past}", fraud, count,
+                              one=f"1 fraud reported{where} in {past}", told=positive),
+            ),
             ProfileFeature(
                 f"{name}_fraud_rate_{days}d",
                 f"share of its transactions {back}, counted back from the label maturity before the cut, "
                 "that were known to be fraud",
+                phrase=Phrase(f"{{}} of purchases{where} in {past} were fraud", fraud, share, told=positive),
             ),
-        ]
+        ]  # fmt: skip
     features += [
         ProfileFeature(
             f"{name}_fraud_risk_30d",
             f"{name}_fraud_rate_30d as if {RISK_PRIOR} more genuine transactions had been seen",
+            phrase=Phrase(f"about {{}} of purchases{where} are fraud", fraud, share, told=positive),
         ),
         ProfileFeature(
             f"{name}_days_genuine_minus_fraud",
             "days since its newest transaction that ripened without a fraud report, less days since its newest "
             "known fraud: above 0 if the fraud is the newer; null without a known fraud",
+            phrase=Phrase(
+                f"fraud was reported{where}, and no purchase since is known to be genuine",
+                fraud,
+                told=positive,
+            ),
         ),
         ProfileFeature(
             f"{name}_days_since_first_fraud_30d",
             "days since the first known of its frauds of the last 30 days; null without one",
+            phrase=Phrase(f"fraud{where} since {{}} days", fraud, count, one=f"fraud{where} since 1 day"),
         ),
     ]
     if name in AMOUNT_AGAINST:
-        features.append(ProfileFeature(f"{name}_amount_max_30d", "largest of its amounts over 30 days"))
+        features.append(
+            ProfileFeature(
+                f"{name}_amount_max_30d", "largest of its amounts over 30 days",
+                phrase=Phrase(f"largest amount{where} in 30 days was {{}}", "A1", money),
+            )
+        )  # fmt: skip
     if name == "customer":
         features += [
             ProfileFeature(
@@ -86,15 +116,24 @@ def _profile(entity: Entity) -> tuple[ProfileFeature, ...]:
     if name == "merchant":
         features += [
             ProfileFeature(
-                "merchant_share_30d", "share of all transactions that are the merchant's, over 30 days"
+                "merchant_share_30d",
+                "share of all transactions that are the merchant's, over 30 days",
+                phrase=Phrase("{} of all purchases are at this merchant", "H1", share),
             ),
             ProfileFeature(
-                "merchant_category_share_30d", "share of all transactions in its category, over 30 days"
+                "merchant_category_share_30d",
+                "share of all transactions in its category, over 30 days",
+                phrase=Phrase("{} of all purchases are at this kind of merchant", "C1", share),
             ),
-            ProfileFeature("merchant_category_amount_mean_30d", "mean amount in its category over 30 days"),
+            ProfileFeature(
+                "merchant_category_amount_mean_30d",
+                "mean amount in its category over 30 days",
+                phrase=Phrase("purchases of {} on average at this kind of merchant", "A1", money),
+            ),
             ProfileFeature(
                 "merchant_category_amount_std_30d",
                 "standard deviation of amounts in its category over 30 days",
+                phrase=Phrase("amounts at this kind of merchant that differ by {}", "A1", money),
             ),
         ]
     return tuple(features)

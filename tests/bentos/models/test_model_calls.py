@@ -102,10 +102,23 @@ def test_path_credits_add_up_to_the_score(folder: Path, rows: np.ndarray) -> Non
         assert attribution.of(row[None]).sum() == pytest.approx(score - start, abs=1e-6)
 
 
-def test_factors_are_words_in_order_of_weight() -> None:
-    names = ("txn_amount", "customer_txn_count_1h", "card_new_device")
-    words = in_words(names, np.array([123456.0, 7.0, np.nan]), np.array([0.5, 2.0, 0.0]))
-    assert words == [
-        "transactions of the customer in the last 1h: 7",
-        "amount in the reference currency: 1,234.56",
+def test_reasons_are_phrases_in_order_of_weight_and_none_is_of_what_is_unknown() -> None:
+    names = (
+        "txn_amount", "customer_txn_count_5m", "customer_txn_count_30d", "card_new_device",
+        "customer_new_country", "customer_speed_kmh",
+    )  # fmt: skip
+    values = np.array([123456.0, 12.0, 33.0, np.nan, 1.0, 900.4])
+    reasons = in_words(names, values, np.array([0.5, 2.0, -0.1, 3.0, 1.0, 0.9]))
+    assert [(reason.phrase, reason.code) for reason in reasons] == [
+        ("12 purchases in 5 minutes, usually 1 a day", "V1"),
+        ("first purchase in this country", "L1"),
+        ("900 km/h from the last purchase to this one", "L1"),
+        ("amount of 1,234.56", "A1"),
     ]
+    assert in_words(names, np.full(6, np.nan), np.ones(6)) == []
+
+
+def test_what_is_no_reason_is_not_told() -> None:
+    names = ("customer_new_country", "card_fraud_count_7d", "txn_night", "merchant_fraud_count_1d")
+    reasons = in_words(names, np.array([0.0, 0.0, 0.0, 1.0]), np.array([4.0, 3.0, 2.0, 1.0]))
+    assert [reason.phrase for reason in reasons] == ["1 fraud reported at this merchant in 1 day"]
