@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from fraud.contract.transaction import CHANNELS
+from fraud.contract.fields import CHANNELS
 
 #: What each code means, as a letter to a customer would put it.
 REASON_CODES: Final[dict[str, str]] = {

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from monitoring import gauges, page
+from monitoring.drift import strangers
 from monitoring.drift.measures import MEASURE_MEANING, ColumnDrift, finite, measure_column, sample
 from monitoring.drift.performance import ALERTS_A_DAY, TITLES
 from monitoring.drift.thresholds import Thresholds
@@ -58,6 +59,8 @@ def first_page(
         parts += ["<h2>Matured transactions</h2>", _performance(result)]
     if result.segments:
         parts += ["<h2>Segments</h2>", _segments(result)]
+    if result.strangers:
+        parts += ["<h2>Strangers</h2>", strangers.section(result.strangers)]
     if result.freshness:
         parts += ["<h2>Freshness of features</h2>", _freshness(result)]
     if result.attribution is not None:
@@ -254,6 +257,7 @@ def plain(result: DriftResult) -> dict[str, Any]:
         "matured": asdict(result.matured) if result.matured else None,
         "money": asdict(result.money) if result.money else None,
         "segments": [asdict(segment) for segment in result.segments],
+        "strangers": [asdict(each) for each in result.strangers],
         "freshness": result.freshness,
         "attribution": asdict(result.attribution) if result.attribution else None,
     }

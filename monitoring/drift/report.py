@@ -33,6 +33,7 @@ from monitoring.drift.performance import (
     performance,
 )
 from monitoring.drift.segments import Segment, freshness, segments, stale_views
+from monitoring.drift.strangers import FirstTransactions, first_transactions
 from monitoring.drift.thresholds import Thresholds
 from monitoring.drift.verdict import Costs, Since, Verdict, judge
 from monitoring.page import write
@@ -73,6 +74,7 @@ class DriftResult:
     segments: list[Segment] = field(default_factory=list)
     freshness: dict[str, dict[str, float]] = field(default_factory=dict)
     attribution: AttributionDrift | None = None
+    strangers: list[FirstTransactions] = field(default_factory=list)
 
     @property
     def exit_code(self) -> int:
@@ -146,6 +148,7 @@ def drift_report(
         columns=columns, performance=signals, matured=matured, since=since,
         rows=(len(reference), len(current)), left_out=left_out, money=money, segments=segments(reference, current), freshness=fresh,
         attribution=attribution_drift(model, names, reference, current) if model else None,
+        strangers=first_transactions(reference, current),
     )  # fmt: skip
     first_page = drift_page.first_page(result, reference, current, days, thresholds)
     results: dict[str, Any] = {}
