@@ -126,13 +126,17 @@ bench-cuts: install ## results/bench/cuts.json
 	@$(PY) -m benchmarks.cuts $(if $(DATA),--data "$(DATA)") $(if $(MAPPING),--mapping "$(MAPPING)")
 
 ##@ Model owner
-.PHONY: train parity drift bench-quality bench-missing bench-drift
+.PHONY: train parity drift experiment-report bench-experiments bench-quality bench-missing bench-drift
 train: install ## train and save a model from .tollgate/training/set
 	@$(TOLLGATE) train --dataset .tollgate/training/set
 parity: install ## served vectors against a point-in-time rebuild
 	@$(TOLLGATE) parity
 drift: install ## the drift report of WEEK=
 	@$(TOLLGATE) drift $(if $(WEEK),--week "$(WEEK)")
+experiment-report: install ## champion against challenger on live, matured decisions
+	@$(TOLLGATE) experiment-report
+bench-experiments: install ## results/bench/experiments.json: right verdicts in simulated experiments
+	@$(PY) -m benchmarks.experiments
 bench-quality: install ## results/bench/quality.json
 	@$(PY) -m benchmarks.quality $(if $(DATA),--data "$(DATA)")
 bench-missing: install ## results/bench/missing.json: decisions without views, and on strangers

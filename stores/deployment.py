@@ -47,7 +47,8 @@ class Deployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Change(msgspec.Struct, frozen=True):
-    """One line of the history: which step brought which version where, and what the gates said."""
+    """One line of the history: which step brought which version where, what the gates said, who did it and
+    why."""
 
     at: str
     step: str
@@ -56,6 +57,8 @@ class Change(msgspec.Struct, frozen=True):
     gates: list[dict[str, Any]]
     before: Deployment
     after: Deployment
+    by: str = ""
+    why: str = ""
 
 
 _decode: Final = msgspec.json.Decoder(Deployment).decode
@@ -89,13 +92,14 @@ def in_service(home: Path) -> Deployment | None:
 
 
 def write_deployment(
-    home: Path, after: Deployment, *, step: str, version: str, gates: list[dict[str, Any]]
-) -> None:
+    home: Path, after: Deployment, *, step: str, version: str, gates: list[dict[str, Any]], by: str = "",
+    why: str = "",
+) -> None:  # fmt: skip
     """Replace the deployment as a whole, so that a reader never sees half a change, and keep the change."""
     before = read_deployment(home)
     forced = any(not check["passed"] for check in gates)
     at = datetime.now(UTC).isoformat(timespec="seconds")
-    change = Change(at, step, version, forced, gates, before, after)
+    change = Change(at, step, version, forced, gates, before, after, by, why)
     home.mkdir(parents=True, exist_ok=True)
     # History first: a crash between the two leaves a recorded step that did not happen, never
     # a change that nobody recorded.

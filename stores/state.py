@@ -66,8 +66,9 @@ class State(Protocol):
         """Every change of it, oldest first."""
 
     def deploy(
-        self, before: Deployment, after: Deployment, *, step: str, version: str, gates: list[dict[str, Any]]
-    ) -> None:
+        self, before: Deployment, after: Deployment, *, step: str, version: str, gates: list[dict[str, Any]],
+        by: str = "", why: str = "",
+    ) -> None:  # fmt: skip
         """Replace `before`, as it was read, by `after`; `DeploymentError` if it is no longer in force."""
 
     def jobs(self) -> dict[str, JobState]:
@@ -100,9 +101,10 @@ class Files:
         return read_history(self._home)
 
     def deploy(
-        self, before: Deployment, after: Deployment, *, step: str, version: str, gates: list[dict[str, Any]]
-    ) -> None:
-        write_deployment(self._home, after, step=step, version=version, gates=gates)
+        self, before: Deployment, after: Deployment, *, step: str, version: str, gates: list[dict[str, Any]],
+        by: str = "", why: str = "",
+    ) -> None:  # fmt: skip
+        write_deployment(self._home, after, step=step, version=version, gates=gates, by=by, why=why)
 
     def jobs(self) -> dict[str, JobState]:
         return read_states(self._home)
@@ -178,15 +180,16 @@ class Postgres:
         return [_decode_change(text) for (text,) in rows]
 
     def deploy(
-        self, before: Deployment, after: Deployment, *, step: str, version: str, gates: list[dict[str, Any]]
-    ) -> None:
+        self, before: Deployment, after: Deployment, *, step: str, version: str, gates: list[dict[str, Any]],
+        by: str = "", why: str = "",
+    ) -> None:  # fmt: skip
         with self._asked() as connection:
             connection.execute("lock table tollgate.deployment_changes in exclusive mode")
             if _newest(connection) != before:
                 raise DeploymentError("the deployment was changed meanwhile: look at it and try again")
             forced = any(not check["passed"] for check in gates)
             at = datetime.now(UTC).isoformat(timespec="seconds")
-            change = Change(at, step, version, forced, gates, before, after)
+            change = Change(at, step, version, forced, gates, before, after, by, why)
             connection.execute(
                 "insert into tollgate.deployment_changes (change) values (%s::jsonb)",
                 (msgspec.json.encode(change).decode(),),

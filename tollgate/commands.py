@@ -86,8 +86,12 @@ GROUPS: Final[dict[str, tuple[Command, ...]]] = {
                 "tollgate parity", "open results/parity/parity.html"),
         Command("drift", "monitoring.drift", "Report how a week's decisions drifted from the training reference.",
                 "tollgate drift --week 2026-W07", "open results/drift/"),
+        Command("experiment-report", "monitoring.experiment", "Compare champion and challenger on live, matured decisions.",
+                "tollgate experiment-report", "`tollgate promote champion VERSION`"),
     ),
     "Operator": (
+        Command("find-decision", "bentos.tools.find_decision", "One decision as it was made, from the log.",
+                "tollgate find-decision --help", "GET /v1/explain says it over HTTP"),
         Command("serve", "embedded.platform", "The scoring service alone, in the foreground.",
                 "TOLLGATE_SERVE_WORKERS=2 tollgate serve", "`curl localhost:3000/readyz`", ("serve",)),
         Command("stream", "streaming.flow", "The velocity flow alone, in the foreground.",

@@ -34,7 +34,7 @@ DEFAULT_RATES: Final[Mapping[str, float]] = {
 #: Most that may be stopped (reviewed or blocked), as a multiple of the undisturbed share of the same rows.
 MOST_STOPPED: Final[Mapping[str, float]] = {"view": 2.0, "entity": 2.0, "engine": 3.0, "everything": 3.0}
 #: Of the most, so that another week's rows stay below it too.
-ROOM: Final = 0.8
+ROOM: Final = 0.7
 #: Masked copies of a training row, each with as much of its weight as its pattern is frequent.
 COPIES: Final = 1
 

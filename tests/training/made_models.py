@@ -14,6 +14,7 @@ from stores.keys import open_keys
 from stores.model_signature import sign_model
 from stores.settings import settings
 from training.gates import card_path
+from training.gates_live import experiment_path
 from training.save import model_folder
 
 FEATURE: Final = "txn_amount"
@@ -56,10 +57,27 @@ def made_model(
     return folder
 
 
+#: A card's figures of a model that stops as many without any view as with all of them.
+CALM: Final = {
+    "alerts_per_day": 100,
+    "patterns": [
+        {"name": name, "kind": kind, "rows": 10_000, "review_rate": 0.01, "block_rate": 0.0, "reviews_per_day": 50}
+        for name, kind in (("undisturbed", "undisturbed"), ("everything", "everything"))
+    ],
+}  # fmt: skip
+
+
 def made_card(version: str, card: Any) -> None:
     path = card_path(version)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(card))
+    path.write_text(json.dumps(CALM | card))
+
+
+def made_experiment(version: str, champion: str, verdict: str = "better") -> None:
+    """The report on the live decisions of a challenger."""
+    path = experiment_path(version)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"champion_version": champion, "verdict": verdict, "reason": "by hand"}))
 
 
 def against(champion: str, difference: float, low: float, high: float) -> dict[str, Any]:

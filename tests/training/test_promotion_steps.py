@@ -9,9 +9,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from stores.decisions import decisions_folder
 from stores.deployment import Change, Deployment, write_deployment
 from stores.settings import settings
-from tests.training.made_models import against, made_model
+from tests.training.made_models import against, made_experiment, made_model
 from training import promote
 from training.gates import Verdict
 from training.promote import PromotionError, main, read_deployment, read_history, status_text
@@ -90,6 +91,7 @@ def test_a_canary_leaves_the_shadow_and_decides_a_tenth_unless_told_otherwise() 
         "signed",
         "calibrated",
         "evidence",
+        "outage",
         "champion",
         "replay",
     ]
@@ -148,10 +150,58 @@ def test_a_canary_is_held_to_the_champion_and_to_the_replay(monkeypatch: pytest.
 def test_a_challenger_becomes_champion_and_leaves_its_place() -> None:
     made_model("v2", card=AS_GOOD)
     put(champion="v1", challenger="v2", share=0.3, shadow=("v2", "v3"))
-    verdict = promote.champion("v2")
+    made_experiment("v2", "v1")
+    verdict = promote.champion("v2", why="worth more")
     assert now() == Deployment("v2", None, 0.3, shadow=("v3",))
     assert (last().step, last().version, last().gates) == ("champion", "v2", verdict)
-    assert [each["gate"] for each in verdict][-1] == "champion"
+    assert [each["gate"] for each in verdict][-3:] == ["champion", "experiment", "parity"]
+    assert (last().by, last().why) == (promote.who(), "worth more")
+    assert status_text(now(), read_history()).endswith(f"v2 by {promote.who()} (worth more)")
+
+
+@pytest.mark.parametrize("verdict", ["worse", "undecided", "go on", "void"])
+def test_a_canary_whose_own_decisions_were_not_worth_as_much_stays_one(verdict: str) -> None:
+    made_model("v2", card=AS_GOOD)
+    put(champion="v1", challenger="v2")
+    missing = "experiment: no report on its decisions beside v1's; run `make experiment-report`"
+    assert refused(promote.champion, "v2") == missing
+    made_experiment("v2", "v0")  # of an earlier champion's time
+    assert refused(promote.champion, "v2") == missing
+    made_experiment("v2", "v1", verdict)
+    assert refused(promote.champion, "v2") == f"experiment: {verdict}: by hand"
+    made_experiment("v2", "v1", "equal")
+    promote.champion("v2")
+    assert now().champion == "v2"
+
+
+@pytest.mark.parametrize(
+    ("report", "said"),
+    [
+        (None, "served vectors were not held against a rebuild; run `make parity`"),
+        ((1_000, 2, {}, 0), "2 of 1000 served rows differ from the rebuild, 0 without a known cause"),
+        ((1_000, 1, {"unexplained": 1}, 0), "1 of 1000 served rows differ from the rebuild, 1 without a known cause"),
+        ((1_000, 0, {}, 3), "0 of 1000 served rows differ from the rebuild, 3 without a known cause"),
+        ((1_000, 1, {"timeout": 1}, 0), None),
+    ],
+)  # fmt: skip
+def test_who_becomes_champion_was_served_what_it_was_trained_on(report: Any, said: str | None) -> None:
+    made_model("v2", card=AS_GOOD)
+    put(champion="v1", challenger="v2")
+    made_experiment("v2", "v1")
+    hour = decisions_folder(settings().home) / "date=2026-01-01" / "hour=00"
+    hour.mkdir(parents=True)
+    (hour / "a.parquet").write_bytes(b"")
+    if report is not None:
+        rows, different, causes, unmatched = report
+        path = settings().results / "parity" / "parity.json"
+        path.parent.mkdir(parents=True)
+        found = {"rows": rows, "mismatched_rows": different, "causes": causes, "unmatched": unmatched}
+        path.write_text(json.dumps(found))
+    if said is None:
+        promote.champion("v2")
+        assert now().champion == "v2"
+    else:
+        assert refused(promote.champion, "v2") == f"parity: {said}"
 
 
 def test_only_the_challenger_becomes_champion_unless_forced() -> None:
@@ -278,7 +328,8 @@ def test_the_command_walks_every_step_and_tells_where_it_is(
     assert "challenger  v2 (10%)\n" in told("canary", "v2")[1]
     assert "shadow      v2\n" in told("retire", "v2")[1]
     assert "challenger  v2 (30%)\n" in told("canary", "v2", "--share", "0.3")[1]
-    assert told("champion", "v2")[1].startswith("champion    v2\nchallenger  -\n")
+    made_experiment("v2", "v1")
+    assert told("champion", "v2", "--why", "worth more")[1].startswith("champion    v2\nchallenger  -\n")
     code, out, _ = told("rollback")
     assert code == 0 and out.startswith("champion    v1\n")
     assert [change.step for change in read_history()] == [

@@ -1,0 +1,5 @@
+import sys
+
+from monitoring.experiment.report import main
+
+sys.exit(main())
