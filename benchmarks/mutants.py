@@ -105,6 +105,8 @@ def _configuration(copy: Path, module: str) -> str:
         "pytest_add_cli_args": words,
         "also_copy": ["requirements", "docs", "Makefile", "README.md", "bentofile.yaml", "deploy"],
         "use_git_change_detection": False,
+        # A mutant that never ends is dead; a busy machine must not make it look as if others were.
+        "timeout_constant": 4.0,
         "track_dependencies": False,
     }
     return "\n[tool.mutmut]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in chosen.items())

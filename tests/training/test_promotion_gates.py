@@ -13,7 +13,7 @@ import pytest
 from stores.decisions import decisions_folder
 from stores.settings import settings
 from tests.training.made_models import FEATURE, against, made_card, made_model, stump_text
-from training.gates import Verdict, card_path, champion_gate, registered_gate, replay_gate
+from training.gates import Verdict, card_path, champion_gate, outage_gate, registered_gate, replay_gate
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -119,6 +119,93 @@ def test_a_challenger_may_be_a_hundredth_worse_or_as_much_as_chance_explains(
     made_model("v2", card=against("v1", difference, -0.3, high))
     reason = f"average precision {difference:+.4f} (95% -0.3000 to {high:+.4f}) against v1, same rows"
     assert champion_gate("v2", "v1") == check("champion", passed, reason)
+
+
+def pattern(name: str, kind: str, **changes: float) -> dict[str, Any]:
+    """What a card says of decisions while some views are missing: of 10,000 rows 1 in 50 reviewed, 1 in 100 blocked."""
+    usual = {"rows": 10_000, "review_rate": 0.02, "block_rate": 0.01, "reviews_per_day": 20.0}
+    return {"name": name, "kind": kind} | usual | changes
+
+
+def outage(*patterns: dict[str, Any], usual: float = 0.02, budget: float = 100) -> Verdict:
+    """The gate on a card of 3 % stopped undisturbed (1 % of them blocked), unless `usual` are reviewed."""
+    block = 0.01 if usual else 0.0
+    first = pattern("nothing", "none", review_rate=usual, block_rate=block)
+    made_card("v2", {"alerts_per_day": budget, "patterns": [first, *patterns]})
+    return outage_gate("v2")
+
+
+@pytest.mark.parametrize("card", [None, {"patterns": None}, {"patterns": []}])
+def test_a_card_without_figures_under_missing_views_is_no_evidence(card: Any) -> None:
+    if card is not None:
+        made_card("v2", card)
+    reason = "no figures under missing views; run `python -m training.evidence`"
+    assert outage_gate("v2") == check("outage", False, reason)
+
+
+def test_without_any_pattern_nothing_can_be_worse() -> None:
+    reason = "at worst without any view: 0% of what may be stopped then (undisturbed 3.00%)"
+    assert outage() == check("outage", True, reason)
+
+
+@pytest.mark.parametrize(
+    ("kind", "most"),
+    [
+        # Twice 3 % and three deviations of 10,000 rows: 0.06 + 3 x sqrt(0.06 / 10,000) = 0.067348
+        ("view", 0.067348),
+        ("entity", 0.067348),
+        # Three times: 0.09 + 3 x sqrt(0.09 / 10,000) = 0.099
+        ("engine", 0.099),
+        ("everything", 0.099),
+    ],
+)
+def test_an_outage_may_stop_two_or_three_times_as_many_and_what_chance_adds(kind: str, most: float) -> None:
+    for share, passed in ((most - 1e-5, True), (most + 1e-5, False)):
+        found = outage(pattern("that", kind, review_rate=share - 0.005, block_rate=0.005))
+        reason = "at worst without that: 100% of what may be stopped then (undisturbed 3.00%)"
+        assert found == check("outage", passed, reason)
+
+
+@pytest.mark.parametrize(
+    ("kind", "budget", "reviews", "passed"),
+    [
+        ("view", 100, 242, True),  # 200 + 3 x sqrt(200) = 242.4
+        ("view", 100, 243, False),
+        ("engine", 100, 351, True),  # 300 + 3 x sqrt(300) = 351.96
+        ("engine", 100, 352, False),
+        ("view", 0, 1, True),
+        ("view", 0, 1.01, False),
+    ],
+)
+def test_an_outage_brings_the_analysts_no_more_than_their_budget_allows(
+    kind: str, budget: float, reviews: float, passed: bool
+) -> None:
+    (found,) = outage(pattern("that", kind, reviews_per_day=reviews), budget=budget)
+    assert found["passed"] is passed and found["reason"].startswith("at worst without that: ")
+
+
+@pytest.mark.parametrize(("share", "passed"), [(0.00029, True), (0.00031, False)])
+def test_a_model_that_stops_nobody_may_stop_what_chance_brings_of_one_in_all_rows(
+    share: float, passed: bool
+) -> None:
+    # 3 x sqrt((1 / 10,000) / 10,000) = 0.0003
+    quiet = pattern("that", "view", review_rate=share, block_rate=0.0, reviews_per_day=0.0)
+    assert outage(quiet, usual=0.0)[0]["passed"] is passed
+
+
+def test_a_pattern_of_no_rows_is_judged_as_one_of_one() -> None:
+    # 0.06 + 3 x sqrt(1 / 1) = 3.06
+    (found,) = outage(pattern("that", "view", rows=0, review_rate=1.53, block_rate=0.0, reviews_per_day=0.0))
+    assert found["reason"].startswith("at worst without that: 50% ")
+
+
+def test_the_worst_pattern_is_named_the_first_of_them() -> None:
+    few = pattern("few", "view", review_rate=0.01, block_rate=0.01)
+    many, as_many = (
+        pattern(name, "engine", review_rate=0.0891, block_rate=0.0) for name in ("many", "as many")
+    )
+    (found,) = outage(few, many, as_many, few)
+    assert found["reason"] == "at worst without many: 90% of what may be stopped then (undisturbed 3.00%)"
 
 
 STUMP = stump_text()
