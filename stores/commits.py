@@ -83,6 +83,10 @@ class Collection:
         self._writer = checked_name(writer)
         self._commits: dict[str, Commit] = {}
 
+    def __len__(self) -> int:
+        """Commits that were last seen."""
+        return len(self._commits)
+
     def files(self) -> dict[str, File]:
         """What is committed now, by name. Raises `PlaceAway`, and `CommitError` for what is no commit."""
         for _ in range(_LOOKS):

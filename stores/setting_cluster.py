@@ -33,6 +33,10 @@ class ClusterSettings(Group):
         description="PostgreSQL of the deployment, its history, the schedule's state and (unless `TOLLGATE_REGISTRY_URL` says otherwise) Feast's "
         "registry; takes the extra `postgres`; without it files in the home folder",
     )  # fmt: skip
+    shipped_keep_hours: float = Field(
+        48.0, alias="TOLLGATE_SHIPPED_KEEP_HOURS", ge=1, le=8_760,
+        description="hours that a scoring host keeps decision files which it has shipped; the store keeps them on",
+    )  # fmt: skip
     ship_seconds: float = Field(
         1.0, alias="TOLLGATE_SHIP_SECONDS", ge=0.1, le=60,
         description="seconds between two looks of a host's exchange: what a lost host may take along is what it made since",

@@ -17,6 +17,10 @@ from fraud.state.observation import use_identity
 from stores.key_file import make_ring
 from stores.keys import open_keys
 from stores.settings import REPOSITORY, load_settings, settings
+from tests.object_store import object_store
+from tests.postgres import postgres_server
+
+__all__ = ["object_store", "postgres_server"]  # one server of each for all tests that ask for it
 
 # No test asserts a time.
 hypothesis.settings.register_profile("tollgate", deadline=None)

@@ -48,6 +48,7 @@ class ObjectStore:
                 f"-master.port={ports[0]}", f"-volume.port={ports[1]}", f"-filer.port={ports[2]}",
                 f"-master.port.grpc={free_port()}", f"-volume.port.grpc={free_port()}",
                 f"-filer.port.grpc={free_port()}", f"-s3.port.grpc={free_port()}",
+                "-s3.port.iceberg=0", "-s3.port.lance=0",
                 "-master.volumeSizeLimitMB=64", "-volume.max=200", "-master.telemetry=false",
             ],
             stdout=self._log, stderr=subprocess.STDOUT, cwd=folder,

@@ -110,6 +110,8 @@ GROUPS: Final[dict[str, tuple[Command, ...]]] = {
                 "tollgate letters --help", "mend what the reasons name"),
         Command("compact", "streaming.ingest.compact", "Join the arrival log's small files of closed hours.",
                 "tollgate compact --help", "nothing"),
+        Command("exchange", "jobs.exchange", "Exchange files and state with the other hosts, beside what this one runs.",
+                "tollgate exchange --role serve", "`tollgate serve`"),
         Command("audit", "bentos.tools.audit", "Prove that the decision log is whole and unaltered.",
                 "tollgate audit", "keep what it prints"),
         Command("backtest-rules", "bentos.tools.backtest_rules", "Run other rules over the decision log.",

@@ -183,7 +183,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         last = options.follow is None or os.getppid() != options.follow
         try:
             converted = convert_all(home)
-            convert_labels(home)
+            if configured.cluster.store_url is None:  # else the host that has everybody's decisions does it
+                convert_labels(home)
         except OSError as error:  # a full disk: what is in the journal stays there until it has room
             print(f"decision log: cannot write parquet: {error.strerror}", file=sys.stderr)
             converted = 0

@@ -11,9 +11,7 @@ import pytest
 
 from stores.commits import Collection, Commit, CommitError
 from stores.places import Place, PlaceAway, PlaceError, checked_place, open_place
-from tests.object_store import ObjectStore, object_store
-
-__all__ = ["object_store"]
+from tests.object_store import ObjectStore
 
 
 @pytest.fixture(params=["folder", "s3"])

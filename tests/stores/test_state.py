@@ -11,9 +11,7 @@ from stores.deployment import Deployment, DeploymentError, read_deployment, read
 from stores.job_states import JobState, read_states
 from stores.settings import SettingsError, load_settings
 from stores.state import Files, Postgres, State, StateAway, open_state
-from tests.postgres import PostgresServer, postgres_server
-
-__all__ = ["postgres_server"]
+from tests.postgres import PostgresServer
 
 
 @pytest.fixture(params=["files", "postgres"])
