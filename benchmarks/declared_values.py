@@ -55,7 +55,11 @@ def main(events: Path, out: Path) -> None:
                     state = states[place, value] = velocity.VelocityState(entities[place])
                 state.add(seen, place)
         added += time.process_time() - begun
-    rows = [(joined(packed), [request], profiles[number : number + 1]) for packed, request, number in asked]
+    rows_of = getattr(features, "request_rows", lambda requests: requests)
+    rows = [
+        (joined(packed), rows_of([request]), profiles[number : number + 1])
+        for packed, request, number in asked
+    ]
     features.packed_rows(*rows[0][0], *rows[0][1:])
     matrix, took = [], []
     for _ in range(3):

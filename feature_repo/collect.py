@@ -21,7 +21,10 @@ from feast.types import Bool, Float32, Float64, Int32, Int64
 from msgspec.structs import replace
 
 from feature_repo import standard
+from feature_repo.batch import BATCH_TAG, batch_of
 from feature_repo.declare import STREAM_TAG, Collected, DeclarationError, begin, function_of
+from feature_repo.derive import changed_standard, declared_standard, place_of
+from fraud.declared.batch import batch_problems
 from fraud.declared.declaration import (
     DECISION,
     OF_CONDITIONS,
@@ -37,10 +40,11 @@ from fraud.declared.declaration import (
     named,
     problems_of,
 )
+from fraud.declared.figures import Standard
 from fraud.declared.layout import layout_of
+from fraud.features.checks import changed_meanings, standard_problems
 from fraud.features.entities import ENTITIES
-from fraud.features.feature_list import TRANSACTION_FEATURES, VECTOR
-from fraud.features.profiles import PROFILE_FEATURES
+from fraud.features.plan import shipped
 from stores.declared import event_columns, plan_path
 from stores.expressions import Expression, ExpressionError
 from stores.settings import Settings, settings
@@ -143,15 +147,24 @@ def declarations_of(own: Own, before: Declarations, since_ms: int) -> Declaratio
         tables=tuple(_tables(own, problems)),
         expressions=tuple(collected.expressions),
         services=tuple(_services(own.objects)),
+        batches=tuple([batch_of(view) for view in own.objects if _is_batch(view)]),
     )
-    problems += [f"{collected.place(name)}: {name} {text}" for name, text in problems_of(declared, taken())]
+    platform = declared_standard()
+    wrong = standard_problems(platform)
+    if since_ms:  # whoever has decided by the old meaning would not learn of the new one
+        wrong += changed_meanings(before.standard or shipped(), platform)
+    problems += [f"{place_of(name)}: {name} {text}" for name, text in wrong]
+    found = [*problems_of(declared, taken(platform)), *batch_problems(declared)]
+    problems += [f"{collected.place(name)}: {name} {text}" for name, text in found]
     problems += _expression_problems(declared, collected)
     problems += _changed(declared, before, collected)
     if problems:
         raise DeclarationError(sorted(set(problems)))
     known = {view.name: view for view in before.streams}
     streams = [_since(view, known.get(view.name), since_ms) for view in declared.streams]
-    return replace(declared, streams=tuple(streams), order=_order(declared, before))
+    return replace(
+        declared, streams=tuple(streams), order=_order(declared, before), standard=changed_standard()
+    )
 
 
 def _since(view: StreamView, before: StreamView | None, since_ms: int) -> StreamView:
@@ -163,12 +176,19 @@ def _since(view: StreamView, before: StreamView | None, since_ms: int) -> Stream
     return replace(view, known_from_ms=since_ms)
 
 
-def taken() -> dict[str, str]:
+def taken(platform: Standard) -> dict[str, str]:
     """Names that own features may not have, with what has them."""
-    found = dict.fromkeys(VECTOR, "a standard feature")
-    found |= {each.name: "a standard feature" for each in TRANSACTION_FEATURES}
-    found |= {each.name: "a column of a standard profile" for of in PROFILE_FEATURES.values() for each in of}
+    found = {
+        each.name: "a column of a standard profile" for view in platform.batches for each in view.figures
+    }
+    found |= dict.fromkeys(standard_names(platform), "a standard feature")
     return found | {each.name: "an entity" for each in ENTITIES}
+
+
+def standard_names(platform: Standard) -> list[str]:
+    """The platform's own features that a service can list."""
+    states = [each.name for view in platform.velocities for each in view.figures]
+    return [*platform.service, *[each.name for each in platform.requests], *states]
 
 
 def write_plan(chosen: Settings | None = None) -> Declarations:
@@ -232,6 +252,10 @@ def _tables(own: Own, problems: list[str]) -> Iterator[TableView]:
             )  # fmt: skip
 
 
+def _is_batch(view: Any) -> bool:
+    return isinstance(view, FeatureView) and BATCH_TAG in view.tags
+
+
 def _services(objects: Sequence[Any]) -> Iterator[Service]:
     for service in objects:
         if isinstance(service, FeatureService):
@@ -248,16 +272,16 @@ def _expression_problems(declared: Declarations, collected: Collected) -> Iterat
             types[measure.name] = Expression(measure.expression).check(numbers, texts | {DECISION}, flags)
         except ExpressionError as error:
             yield f"{collected.place(measure.name)}: {measure.name}: {error}"
-    for stream in declared.streams:
-        for each in stream.aggregates:
-            found = types.get(each.column)
-            if found is None:
-                continue
-            if each.function in OF_CONDITIONS and found is not bool:
-                yield f"{collected.place(each.name)}: {each.name}: {each.column} is no condition"
-            if each.function in OF_NUMBERS and found is str:
-                yield f"{collected.place(each.name)}: {each.name}: {each.column} is a text, not a number"
-    features = {name for name, _ in declared.features()} | set(VECTOR)
+    uses: list[tuple[str, str, str]]
+    uses = [(each.name, each.function, each.column) for view in declared.streams for each in view.aggregates]
+    uses += [(each.name, each.function, each.column) for view in declared.batches for each in view.figures]
+    for name, function, column in uses:
+        found = types.get(column)
+        if found is not None and function in OF_CONDITIONS and found is not bool:
+            yield f"{collected.place(name)}: {name}: {column} is no condition"
+        if found is str and function in OF_NUMBERS:
+            yield f"{collected.place(name)}: {name}: {column} is a text, not a number"
+    features = {name for name, _ in declared.features()} | set(standard_names(declared_standard()))
     for one in declared.expressions:
         try:
             if Expression(one.expression).check(numbers | features, texts, flags) is str:

@@ -84,7 +84,8 @@ def begin() -> Collected:
     return _collected
 
 
-def _note(name: str) -> None:
+def note(name: str) -> None:
+    """Remember where `name` is declared: in the caller's caller."""
     frame: Any = sys._getframe(2)
     while frame.f_code.co_filename == __file__:  # one short form that calls another
         frame = frame.f_back
@@ -130,7 +131,7 @@ class OwnAttribute:
 
 def attribute(name: str, kind: Kind, meaning: str = "") -> OwnAttribute:
     """Declare a field of the event. Clients send it as `attributes.<name>`; it may always be absent."""
-    _note(name)
+    note(name)
     made = Attribute(name, cast("Any", kind.name), kind.codes, kind.most, meaning)
     _collected.attributes.append(made)
     if kind.name == "text":
@@ -150,7 +151,7 @@ def attribute(name: str, kind: Kind, meaning: str = "") -> OwnAttribute:
 
 def measure(name: str, expression: str, meaning: str = "") -> str:
     """Declare a column of every event, for aggregations; returns its name."""
-    _note(name)
+    note(name)
     _collected.measures.append(Measure(name, expression, meaning))
     return name
 
@@ -162,7 +163,7 @@ def expression(
 
     It is null wherever one of its inputs is, and where evaluating fails. Amounts are reference cents.
     """
-    _note(name)
+    note(name)
     _collected.expressions.append(Expression(name, expression, meaning))
     try:
         variables = Compiled(expression).variables
@@ -263,9 +264,9 @@ def stream_view(
     `column` (a field, an attribute or a measure; none for `count`, "location" for distances), a `function` of
     `fraud.declared.declaration`, a `time_window` of 1 minute to 30 days and a `name`.
     """
-    _note(name)
+    note(name)
     for one in aggregations:
-        _note(one.name)
+        note(one.name)
     key = entity.join_key
     log = lake_source(f"{name}_log", f"velocity/{name}", BY_DATE, "every state, from when it was visible")
     with warnings.catch_warnings():
@@ -316,9 +317,9 @@ def table_view(
     """A table of another team's: parquet files under `path` with the entity's join key, `event_timestamp`
     (when a row holds from), `created_timestamp` (when it was known) and the columns of `schema`. A relative
     path lies in the lake."""
-    _note(name)
+    note(name)
     for one in schema:
-        _note(one.name)
+        note(one.name)
     folder = Path(path) if Path(path).is_absolute() else settings().lake / path
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # "experimental", on every construction

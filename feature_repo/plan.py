@@ -26,7 +26,8 @@ from fraud.declared.layout import Layout, layout_of
 from fraud.declared.loops import read_states
 from fraud.declared.seen import DeclaredSeen
 from fraud.declared.state import DeclaredState
-from fraud.features.feature_list import VECTOR
+from fraud.features.checks import meanings_of
+from fraud.features.plan import shipped
 from stores.settings import Settings, settings
 
 #: Events a day of the entity that prices are given for.
@@ -58,6 +59,7 @@ class Plan:
     models: tuple[str, ...]
     rules: tuple[str, ...]
     attributes: tuple[str, ...] = ()
+    standard: int = 0
 
     @property
     def rebuild(self) -> tuple[str, ...]:
@@ -67,7 +69,8 @@ class Plan:
 
 def plan_of(after: Declarations, before: Declarations, chosen: Settings) -> Plan:
     """The difference between what was applied last and what would be."""
-    old, new = named(before), named(after)
+    old = meanings_of(before.standard or shipped()) | named(before)
+    new = meanings_of(after.standard or shipped()) | named(after)
     known = {view.name: layout_of(view).digest for view in before.streams}
     gone = tuple([name for name in old if name not in new])
     return Plan(
@@ -81,12 +84,22 @@ def plan_of(after: Declarations, before: Declarations, chosen: Settings) -> Plan
                 if view.name in known and known[view.name] != layout_of(view).digest
             ]
         ),
-        served=len(VECTOR) + len(after.order),
+        served=len(_standard_row(after)) + len(after.order),
+        standard=len(_standard_row(after)),
         prices=tuple([price for view in after.streams for price in prices_of(view)]),
         models=_models_with(gone, chosen),
         rules=_rules_with(gone, chosen),
         attributes=tuple([each.name for each in after.attributes]),
     )
+
+
+def _standard_row(declared: Declarations) -> list[str]:
+    """The platform's own features in a served row."""
+    standard = declared.standard or shipped()
+    columns = {each.name for view in standard.batches for each in view.figures}
+    made = [each.name for view in standard.velocities for each in view.figures]
+    listed = [name for name in standard.service if name in columns]
+    return [*listed, *made, *[each.name for each in standard.requests]]
 
 
 def prices_of(view: StreamView) -> list[ViewPrice]:
@@ -150,7 +163,7 @@ def text_of(plan: Plan) -> str:
     lines = []
     for title, names in (("new", plan.new), ("gone", plan.gone)):
         lines.append(f"{title:>8}: {', '.join(names) or 'nothing'}")
-    lines.append(f"{'served':>8}: {plan.served} features a row, {len(VECTOR)} of them standard")
+    lines.append(f"{'served':>8}: {plan.served} features a row, {plan.standard} of them standard")
     lines += [
         f"{price.view}: {price.state_bytes:,} bytes a state and {price.read_us:.1f} us a row at "
         f"{price.events_a_day:,} events a day (at most {price.most_bytes:,} bytes)"

@@ -45,6 +45,10 @@ class LakeSource(SparkSource):
             )
 
 
+# Feast lets batch views have sources of known kinds alone, and tells kinds by the name of their class.
+LakeSource.__name__ = SparkSource.__name__
+
+
 def lake_source(name: str, folder: str, partition: tuple[str, str], description: str) -> LakeSource:
     """The source `name` on `folder` of the lake, with known-at times.
 

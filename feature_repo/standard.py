@@ -13,6 +13,7 @@ from types import FunctionType
 from typing import Any, cast
 
 from feast import (
+    BatchFeatureView,
     Entity,
     FeatureService,
     FeatureView,
@@ -24,11 +25,12 @@ from feast import (
 )
 from feast.types import Bytes, Float64, Int64, String
 
-from feature_repo.sources import BY_CUT, BY_DATE, lake_source
+from feature_repo.batch import cut_view
+from feature_repo.sources import BY_DATE, lake_source
+from feature_repo.standard_profiles import PROFILES
 from fraud.features.entities import ENTITIES, FEATURE_SERVICE, PROFILE_TTL, VELOCITY_TTL
 from fraud.features.entities import Entity as Watched
 from fraud.features.feature_list import PROFILE_INPUTS, TRANSACTION_FEATURES
-from fraud.features.profiles import PROFILE_FEATURES, SERVED_PROFILES
 from fraud.features.request import REQUEST_FIELDS
 
 
@@ -37,22 +39,13 @@ def entity(watched: Watched) -> Entity:
     return Entity(name=watched.name, join_keys=[watched.key], value_type=ValueType.STRING)
 
 
-def profile(watched: Watched, keyed: Entity) -> FeatureView:
+def profile(watched: Watched, keyed: Entity) -> BatchFeatureView:
     """The batch view of an entity: its figures as of the last cut."""
-    return FeatureView(
-        name=watched.profile_view,
-        entities=[keyed],
-        ttl=PROFILE_TTL,
-        schema=[Field(name=watched.key, dtype=String)]
-        + [
-            Field(name=each.name, dtype=Float64, description=each.meaning)
-            for each in PROFILE_FEATURES[watched.name]
-        ],
-        source=lake_source(
-            f"{watched.name}_profiles", f"profiles/{watched.name}", BY_CUT, "by Spark, at every cut"
-        ),
-        description=f"1, 7 and 30 days of the {watched.name} as of a cut",
-    )
+    figures = PROFILES[watched.name]
+    return cut_view(
+        watched.profile_view, keyed, [each.aggregation for each in figures], watched.name, PROFILE_TTL,
+        {each.name: each.meaning for each in figures}, f"1, 7 and 30 days of the {watched.name} as of a cut",
+    )  # fmt: skip
 
 
 def velocity(watched: Watched, keyed: Entity) -> FeatureView:
@@ -123,7 +116,10 @@ transaction_features = OnDemandFeatureView(
 
 #: What the standard service serves: a service of one's own lists these and more.
 standard_features = [
-    *[view[list(SERVED_PROFILES[each.name])] for each, view in zip(ENTITIES, profiles, strict=True)],
+    *[
+        view[[word.name for word in PROFILES[each.name] if word.served]]
+        for each, view in zip(ENTITIES, profiles, strict=True)
+    ],
     transaction_features,
 ]
 fraud_scoring_v1 = FeatureService(

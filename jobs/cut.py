@@ -2,8 +2,8 @@
 
     python -m jobs.cut --cut 2018-08-01T00:00:00Z
 
-An operator may as well run ``python -m feature_repo.aggregates`` and
-``feast -c feature_repo materialize-incremental``: this is the same in one process.
+An operator may as well run ``feast -c feature_repo materialize-incremental``, which computes the newest cut
+first where it is missing (`feature_repo.compute_engine`).
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from datetime import UTC, datetime
 
 import pyarrow.parquet as pq
 
-from feature_repo.aggregates.run import cut_folder, run_cuts
+from feature_repo.aggregates.run import run_cuts
+from feature_repo.aggregates.views import view_folder
 from feature_repo.spark import print_progress
 from feature_repo.store import open_store
-from fraud.features.entities import ENTITIES, PROFILE_TTL
+from fraud.features.entities import PROFILE_TTL
+from stores.declared import batch_views
 
 
 class MissingCutError(RuntimeError):
@@ -36,21 +38,21 @@ def materialize_cut(cut: datetime) -> int:
     is being replayed) everything from one ttl back is materialized. Raises `MissingCutError`
     if the aggregates of `cut` were not computed.
     """
-    files = {entity: list(cut_folder(entity, cut).glob("*.parquet")) for entity in ENTITIES}
+    files = {view.name: list(view_folder(view, cut).glob("*.parquet")) for view in batch_views()}
     if not any(files.values()):
         raise MissingCutError(
             f"the cut {cut.isoformat()} has no aggregates: run feature_repo.aggregates first"
         )
     end = cut.astimezone(UTC)
     store = open_store()
-    for entity in [entity for entity in ENTITIES if files[entity]]:
-        done = store.get_feature_view(entity.profile_view).most_recent_end_time
+    for view in [view for view in batch_views() if files[view.name]]:
+        done = store.get_feature_view(view.name).most_recent_end_time
         with _quiet():
             # The incremental form counts back from today when it never ran: wrong for a replay.
             if done is not None and end - PROFILE_TTL <= done <= end:
-                store.materialize_incremental(end, feature_views=[entity.profile_view])
+                store.materialize_incremental(end, feature_views=[view.name])
             else:
-                store.materialize(end - PROFILE_TTL, end, feature_views=[entity.profile_view])
+                store.materialize(end - PROFILE_TTL, end, feature_views=[view.name])
     return sum(pq.read_metadata(path).num_rows for paths in files.values() for path in paths)
 
 

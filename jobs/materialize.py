@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow.parquet as pq
 
-from fraud.features.entities import CUT_INTERVAL, ENTITIES, Entity
+from fraud.declared.figures import BatchView
+from fraud.features.entities import CUT_INTERVAL
 from monitoring.gates.checks import GateBlockedError, GateResult
 from monitoring.gates.facts import History
 from monitoring.gates.run import default_history, publish_state, run_gate
+from stores.declared import batch_views
 from stores.lake_files import parquet_files
 from stores.settings import settings
 
@@ -52,7 +54,8 @@ def materialize(
     Raises `GateBlockedError` when a gate blocks, and `OnlineMismatchError` when the check
     after it fails.
     """
-    from feature_repo.aggregates.run import cut_folder, run_cuts
+    from feature_repo.aggregates.run import run_cuts
+    from feature_repo.aggregates.views import quarantine_folder, view_folder
     from jobs.cut import materialize_cut
 
     history = history or default_history()
@@ -66,10 +69,10 @@ def materialize(
     )
     results = [
         run_gate(
-            "profiles", cut_folder(entity, cut), entity=entity.name, as_of=clock, history=history, docs=docs
+            "profiles", view_folder(view, cut), entity=view.folder, as_of=clock, history=history, docs=docs
         )
-        for entity in ENTITIES
-        if written[entity.name]
+        for view in batch_views()
+        if written[view.folder]
     ]
     for result in results:
         say(result.text())
@@ -80,8 +83,9 @@ def materialize(
         raise GateBlockedError(
             "\n".join(result.text() for result in blocked) + f"\n  the cut lies in {kept} now"
         )
+    shutil.rmtree(quarantine_folder(cut), ignore_errors=True)  # what an earlier run left: this one passed
     online = materialize_cut(cut)
-    checked = sum(check_online(entity, cut) for entity in ENTITIES)
+    checked = sum(check_online(view, cut) for view in batch_views())
     say(
         f"{online:,} profiles are online as of {cut.isoformat()}; {checked} of them were read back and are equal"
     )
@@ -101,27 +105,28 @@ def recent_folders(cut: datetime) -> list[tuple[str, Path]]:
 
 def quarantine(cut: datetime) -> Path:
     """Move the cut's profiles out of the lake; return where they are."""
-    from feature_repo.aggregates.run import cut_folder
+    from feature_repo.aggregates.views import quarantine_folder, view_folder
 
-    place = settings().home / "quarantine" / f"cut={cut:%Y%m%dT%H%M%S}"
+    place = quarantine_folder(cut)
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
-    for entity in ENTITIES:
-        folder = cut_folder(entity, cut)
+    for view in batch_views():
+        folder = view_folder(view, cut)
         if folder.exists():
-            shutil.move(str(folder), str(place / entity.name))
+            shutil.move(str(folder), str(place / view.folder))
     return place
 
 
-def check_online(entity: Entity, cut: datetime) -> int:
+def check_online(view: BatchView, cut: datetime) -> int:
     """Read some of the cut's keys back through Feast; how many were equal (all, or an error).
 
     A key that a later cut has overwritten since is passed over.
     """
-    from feature_repo.aggregates.run import cut_folder
+    from feature_repo.aggregates.views import view_folder
     from feature_repo.store import open_store
 
-    files = parquet_files(cut_folder(entity, cut)) if cut_folder(entity, cut).exists() else []
+    folder = view_folder(view, cut)
+    files = parquet_files(folder) if folder.exists() else []
     rows: list[dict[str, Any]] = []
     for file in files:
         rows += pq.read_table(file).slice(0, CHECKED_KEYS).to_pylist()
@@ -129,12 +134,12 @@ def check_online(entity: Entity, cut: datetime) -> int:
             break
     if not rows:
         return 0
-    names = [name for name in rows[0] if name not in (entity.key, "event_timestamp", "created_timestamp")]
+    names = [name for name in rows[0] if name not in (view.key, "event_timestamp", "created_timestamp")]
     answer = (
         open_store()
         .get_online_features(
-            features=[f"{entity.profile_view}:{name}" for name in names],
-            entity_rows=[{entity.key: row[entity.key]} for row in rows],
+            features=[f"{view.name}:{name}" for name in names],
+            entity_rows=[{view.key: row[view.key]} for row in rows],
         )
         .to_dict()
     )
@@ -143,7 +148,7 @@ def check_online(entity: Entity, cut: datetime) -> int:
     )
     if wrong:
         raise OnlineMismatchError(
-            f"{wrong} of {len(rows)} keys of {entity.profile_view} differ between Redis and the cut {cut.isoformat()}: "
+            f"{wrong} of {len(rows)} keys of {view.name} differ between Redis and the cut {cut.isoformat()}: "
             "a later cut may be online already; if not, run materialize again"
         )
     return len(rows)

@@ -25,7 +25,12 @@ def compiled(function: Function) -> Function:
     itself, which takes seconds.
     """
     names = function.__globals__
-    constants = sorted((name, value) for name, value in names.items() if name.lstrip("_").isupper())
+    constants = [(name, value) for name, value in names.items() if name.lstrip("_").isupper()]
+    # Compiled functions of other modules are part of the code as well, and so are their constants.
+    constants += [
+        (name, each.py_func.__qualname__) for name, each in names.items() if hasattr(each, "py_func")
+    ]
+    constants.sort(key=lambda one: one[0])
     digest = hashlib.sha256(repr(constants).encode()).hexdigest()[:16]
     function.__qualname__ += f"_{digest}"
     with suppress(RuntimeError):  # no folder to keep it in

@@ -28,10 +28,12 @@ from fraud.declared.declaration import (
     attribute_feature,
     decode,
 )
+from fraud.declared.figures import BatchView
 from fraud.declared.layout import Layout, layout_of
 from fraud.declared.seen import DeclaredSeen
 from fraud.features.entities import ENTITIES
 from fraud.features.feature_list import VECTOR
+from fraud.features.plan import STANDARD
 from fraud.state.last_seen import KEY_BYTES
 from fraud.state.observation import stable_hash
 from stores.attributes import attributes_of
@@ -154,6 +156,19 @@ class Declared:
             if attribute.kind != "text":
                 found[attribute_feature(attribute)] = nan if value is None else float(value)
         return found
+
+
+def batch_views() -> tuple[BatchView, ...]:
+    """Every batch view that Spark computes here: the platform's own, then a team's."""
+    return tuple([view for view in (*STANDARD.batches, *declared().declarations.batches) if view.figures])
+
+
+def batch_view_in(folder: str) -> BatchView:
+    """The batch view whose rows lie in `folder` of the lake's profiles; ValueError for none."""
+    views = {view.folder: view for view in batch_views()}
+    if folder not in views:
+        raise ValueError(f"{folder} is no batch view; there are {', '.join(views)}")
+    return views[folder]
 
 
 class Observer:

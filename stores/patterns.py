@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fraud.features.entities import ENTITIES
-from fraud.features.feature_list import AGAINST, entity_features
+from fraud.features.feature_list import AGAINST, COMPARED, entity_features
 from fraud.features.profiles import SERVED_PROFILES
 from stores.declared import Declared, declared
 from stores.expressions import Expression
@@ -92,7 +92,7 @@ def views(own: Declared | None = None) -> Views:
     for entity in ENTITIES:
         key[entity.profile_view] = key[entity.velocity_view] = entity.key
         compared = {name for name, feature in against.items() if feature.entity == entity.name}
-        rates = {name for name in compared if "_txn_rate_" in name}
+        rates = {each.name for each in COMPARED if each.name in compared and each.function == "rate"}
         columns[entity.profile_view] = frozenset({*SERVED_PROFILES[entity.name], *compared})
         columns[entity.velocity_view] = frozenset({*(f.name for f in entity_features(entity)), *rates})
     profiles = {entity.profile_view for entity in ENTITIES}

@@ -1,4 +1,4 @@
-"""Compute profiles as of one cut, or of every 6-hour cut in a range.
+"""Compute every batch view, or those named, as of one cut, or of every 6-hour cut in a range.
 
 python -m feature_repo.aggregates --cut 2018-07-25T00:00:00Z
 python -m feature_repo.aggregates --from 2018-07-01T00:00:00Z --to 2018-08-01T00:00:00Z
@@ -22,6 +22,7 @@ def main() -> None:
     parser.add_argument(
         "--to", dest="end", type=datetime.fromisoformat, help="end of the range, not included"
     )
+    parser.add_argument("--views", nargs="+", help="only these batch views, by name")
     chosen = parser.parse_args()
     if (chosen.cut is None) == (chosen.start is None) or (chosen.start is None) != (chosen.end is None):
         parser.error("give either --cut, or --from and --to")
@@ -29,11 +30,11 @@ def main() -> None:
     if not cuts:
         parser.error("no 6-hour cut lies in that range")
     try:
-        written = run_cuts(cuts, progress=print_progress)
+        written = run_cuts(cuts, progress=print_progress, views=chosen.views)
     except ValueError as error:
         parser.error(str(error))
     for entity, rows in written.items():
-        print(f"{entity:10} {rows:>12,} rows")
+        print(f"{entity:24} {rows:>12,} rows")
 
 
 if __name__ == "__main__":

@@ -78,6 +78,32 @@ def running(rows: Ints, low: Ints, high: Ints, values: Ints | int, shape: tuple[
     return matrix
 
 
+#: Cells that `summed` adds at once: bounds its memory at about 100 MB.
+_CELLS: Final = 4_000_000
+
+
+def summed(
+    rows: Ints, low: Ints, high: Ints, values: NDArray[np.float64], shape: tuple[int, int]
+) -> NDArray[np.float64]:
+    """As `running`, of floats: each cell adds its values in their order, so that no sum depends on the grid.
+
+    Adding and taking away again would leave rounding behind. Linear in values times the cuts that hold them.
+    """
+    matrix = np.zeros(shape[0] * shape[1])
+    wide = np.maximum(high - low, 0)
+    ends = np.cumsum(wide)
+    begin = 0
+    while begin < rows.size:
+        before = int(ends[begin - 1]) if begin else 0
+        end = max(int(np.searchsorted(ends, before + _CELLS, side="right")), begin + 1)
+        width = wide[begin:end]
+        inside = np.arange(int(width.sum())) - np.repeat(ends[begin:end] - width - before, width)
+        cells = np.repeat(rows[begin:end] * shape[1] + low[begin:end], width) + inside
+        np.add.at(matrix, cells, np.repeat(values[begin:end], width))
+        begin = end
+    return matrix.reshape(shape)
+
+
 def distinct(rows: Ints, values: Ints, low: Ints, high: Ints, shape: tuple[int, int]) -> Ints:
     """A (rows, cuts) matrix of how many distinct `values` cover each cut.
 

@@ -16,6 +16,8 @@ from typing import Final, Literal, get_args
 import msgspec
 from msgspec import Struct
 
+from fraud.declared.figures import BatchView, Standard
+
 AttributeKind = Literal["category", "text", "number", "flag"]
 Function = Literal[
     "count", "count_if", "sum", "mean", "std", "min", "max", "last", "count_distinct", "new", "zscore",
@@ -139,9 +141,10 @@ class Service(Struct, frozen=True, omit_defaults=True):
 
 
 class Declarations(Struct, frozen=True, omit_defaults=True):
-    """Everything that is declared beside the standard features.
+    """Everything that is declared beside the standard features, and these where they are not as shipped.
 
-    `order` holds the names of every own feature that was ever served, oldest first: a place in the served
+    `batches` are the views that Spark computes; their features are served as those of `tables` are. `order`
+    holds the names of every own feature that was ever served, oldest first: a place in the served
     vector is never given to another, so that what was logged before stays readable.
     """
 
@@ -152,6 +155,8 @@ class Declarations(Struct, frozen=True, omit_defaults=True):
     expressions: tuple[Expression, ...] = ()
     services: tuple[Service, ...] = ()
     order: tuple[str, ...] = ()
+    batches: tuple[BatchView, ...] = ()
+    standard: Standard | None = None
 
     @property
     def digest(self) -> str:
@@ -195,12 +200,17 @@ def decode(data: bytes) -> Declarations:
 def named(declared: Declarations) -> dict[str, str]:
     """What each name of an own thing means, in one canonical text: another text is another meaning."""
     found = {each.name: _text(each) for group in (declared.attributes, declared.measures) for each in group}
+    measures = {each.name: each.expression for each in declared.measures}
     for stream in declared.streams:
         for each in stream.aggregates:
-            source = next((m.expression for m in declared.measures if m.name == each.column), each.column)
+            source = measures.get(each.column, each.column)
             found[each.name] = f"{stream.key} {each.function} {source} {each.window_ms} {each.nth}"
     for table in declared.tables:
         found |= dict.fromkeys(table.features, f"{table.name} {table.key}")
+    for batch in declared.batches:
+        for figure in batch.figures:
+            sources = [measures.get(column, column) for column in figure.columns]
+            found[figure.name] = f"{batch.key} {figure.function} {' '.join(sources)} {figure.window_ms} batch"
     found |= {each.name: each.expression for each in declared.expressions}
     return found
 
@@ -214,7 +224,7 @@ def _text(each: Attribute | Measure) -> str:
 def problems_of(declared: Declarations, standard: Mapping[str, str]) -> list[tuple[str, str]]:
     """What is wrong, as (name of the thing, sentence); `standard` names what is taken, and by whom."""
     problems = [*_bad_names(declared), *_repeated(declared, standard)]
-    columns = _columns(declared)
+    columns = columns_of(declared)
     for stream in declared.streams:
         if stream.key not in (
             *EVENT_TEXTS,
@@ -259,7 +269,7 @@ def _repeated(declared: Declarations, standard: Mapping[str, str]) -> Iterator[t
             yield name, f"is declared {times} times"
 
 
-def _columns(declared: Declarations) -> dict[str, str]:
+def columns_of(declared: Declarations) -> dict[str, str]:
     """Every column of an event with what can be done with it: number, value (text) or any (a measure)."""
     columns = dict.fromkeys(EVENT_NUMBERS, "number") | dict.fromkeys((*EVENT_TEXTS, DECISION), "value")
     columns[LOCATION] = "place"

@@ -1,7 +1,7 @@
-"""The entities a transaction touches, what each one remembers, and the windows it is seen in.
+"""The entities a transaction touches, what their states remember, and the windows declared over these.
 
-Everything that lists entities, windows or counterparties reads these tables: Feast
-definitions, Spark jobs, the stream, the feature functions and the documents.
+What a state can hold is the platform's own (`ENTITIES`); what is read from it, and over which windows, is
+declared (`feature_repo.standard_velocity`).
 """
 
 from __future__ import annotations
@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
+
+from fraud.declared.figures import Figure
+from fraud.features.plan import STANDARD
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +55,6 @@ class Entity:
         return f"{self.name}_profile"
 
 
-WINDOWS: Final = (
-    Window("1m", 60_000),
-    Window("5m", 300_000),
-    Window("30m", 1_800_000),
-    Window("1h", 3_600_000),
-    Window("24h", 86_400_000),
-)
-
 ENTITIES: Final = (
     Entity("customer", "customer_id", ("merchant",), ("device", "country"), located=True),
     Entity("card", "card_id", ("merchant",), ("device", "country"), located=True),
@@ -82,6 +77,64 @@ TRACKED_FIELDS: Final = {
     "merchant": "merchant_id",
     "device": "device_id",
     "country": "country",
+}
+
+#: States remember the events of so many milliseconds behind the newest (and of two hours more, for late
+#: ones), and the last uses of counterparties; those of habits for 30 days. No declared window is longer.
+REMEMBERED_MS: Final = 86_400_000
+HABITS_REMEMBERED_MS: Final = 30 * 86_400_000
+_OF_EVENTS: Final = ("count", "sum", "mean", "std", "zscore", "count_distinct")
+_FIGURES: Final = {view.entity: view.figures for view in STANDARD.velocities}
+
+
+def velocity_figures(entity: Entity) -> tuple[Figure, ...]:
+    """What is declared to be read from the entity's state, in order."""
+    return _FIGURES.get(entity.name, ())
+
+
+def table_of(entity: Entity, column: str) -> int:
+    """The place of the last-seen table that remembers `column`; -1 if the entity's state remembers none."""
+    fields = [TRACKED_FIELDS[name] for name in entity.tracked]
+    return fields.index(column) if column in fields else -1
+
+
+def window_name(milliseconds: int) -> str:
+    """A length as names have it: `5m`, `1h`, `24h`."""
+    hours, rest = divmod(milliseconds, 3_600_000)
+    return f"{milliseconds // 60_000}m" if rest else f"{hours}h"
+
+
+#: Every window over events that is declared, shortest first.
+WINDOWS: Final = tuple(
+    [
+        Window(window_name(length), length)
+        for length in sorted(
+            {
+                each.window_ms
+                for entity in ENTITIES
+                for each in velocity_figures(entity)
+                if each.function in _OF_EVENTS
+            }
+            or {REMEMBERED_MS}
+        )
+    ]
+)
+#: By entity and last-seen table, how far back its novelty looks; 0 where none is declared.
+NOVELTY_MS: Final[dict[str, tuple[int, ...]]] = {
+    entity.name: tuple(
+        [
+            max(
+                (
+                    each.window_ms
+                    for each in velocity_figures(entity)
+                    if each.function == "new" and table_of(entity, each.column) == table
+                ),
+                default=0,
+            )
+            for table in range(len(entity.tracked))
+        ]
+    )
+    for entity in ENTITIES
 }
 
 #: A batch profile is recomputed at every cut; 1, 7 and 30 days back from it.

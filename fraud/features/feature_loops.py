@@ -1,4 +1,8 @@
-"""The request-time features of every row, in one loop that numba compiles."""
+"""The request-time features of every row, in one loop that numba compiles.
+
+What it computes is a table of operations (`operations`), one per declared feature: a code, what it looks at,
+and a factor. Features stand in `matrix` in the order of the table.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +11,36 @@ from typing import Final
 
 import numpy as np
 
-from fraud.features.entities import ENTITIES, PERSONAL, TRACKED_FIELDS, VELOCITY_TTL, WINDOWS
-from fraud.features.feature_list import (
-    DAY_AT,
-    HOUR_AT,
-    MOMENT_AT,
-    PROFILE_INPUTS,
-    entity_features,
+from fraud.features.entities import ENTITIES, PERSONAL, TRACKED_FIELDS, VELOCITY_TTL
+from fraud.features.functions import (
+    AWAY,
+    COUNT,
+    DEVIATION,
+    DISTANCE,
+    DISTINCT,
+    HOUR,
+    MEAN,
+    NEW,
+    NIGHT,
+    OVER,
+    PRESENT_FIELD,
+    RATE,
+    SINCE_FIRST,
+    SINCE_LAST,
+    STD,
+    SUM,
+    VALUE,
+    WEEKDAY,
+    WEEKEND,
+    ZSCORE,
 )
-from fraud.features.profiles import AMOUNT_AGAINST, USUAL_PLACE
+from fraud.features.operations import BEGINS, CODE, FACTOR, FIRST, FIRST_AGAINST, NEW_AT, SECOND
 from fraud.features.request import REQUEST_FIELDS
 from fraud.state.last_seen import NEVER
 from fraud.state.observation import NO_LOCATION
 from fraud.state.places import great_circle_km
 from fraud.state.window_loops import (
-    LOCATED,
+    NOVELTY,
     PRESENT,
     TABLE_COUNT,
     Figures,
@@ -37,36 +56,20 @@ from fraud.state.window_loops import (
 from machine.compiled import compiled
 
 HORIZON_MS: Final = int(VELOCITY_TTL.total_seconds() * 1000)
-#: The age of an entity counts up to this, so that it means the same however long the log is.
-OLDEST_SECONDS: Final = 30 * 86_400.0
 DAY_MS: Final = 86_400_000
 
 # Columns of the requests.
 _FIELDS: Final = tuple(REQUEST_FIELDS)
 _AT, _AMOUNT, _LOCATION = (_FIELDS.index(name) for name in ("event_ms", "amount_reference", "location"))
 _LATENESS, _OWN = _FIELDS.index("lateness_ms"), _FIELDS.index("transaction_key")
-_CHANNEL, _CATEGORY, _COUNTRY, _CURRENCY = (
-    _FIELDS.index(f"{name}_code") for name in ("channel", "category", "country", "currency")
-)
-_DEVICE: Final = _FIELDS.index("device_hash")
-_HAS_IP, _HAS_TERMINAL = _FIELDS.index("has_ip"), _FIELDS.index("has_terminal")
 #: By entity, the columns of the hashes that its tables are asked for.
 _TRACKED: Final = tuple(
     tuple(_FIELDS.index(f"{name}_hash") for name in entity.tracked)
     + (-1,) * (TABLE_COUNT - len(entity.tracked))
     for entity in ENTITIES
 )
-# Columns of the profiles: four per entity that the amount is held against, two of the category, two of
-# the customer's usual place.
-_COMPARED: Final = len(AMOUNT_AGAINST)
-_CATEGORY_MEAN: Final = 4 * _COMPARED
-_LATITUDE, _LONGITUDE = (PROFILE_INPUTS.index(name) for name in USUAL_PLACE)
-# What entities differ in.
 _ENTITIES: Final = len(ENTITIES)
 _COUNTERPARTIES: Final = tuple(len(entity.counterparties) for entity in ENTITIES)
-_TABLES: Final = tuple(len(entity.tracked) for entity in ENTITIES)
-_WIDTHS: Final = tuple(len(entity_features(entity)) for entity in ENTITIES)
-_WINDOWS: Final = len(WINDOWS)
 _PLACES: Final = {entity.name: place for place, entity in enumerate(ENTITIES)}
 #: By entity and counterparty, the place of the entity on the other side of the pair, and its table of this
 #: one; -1 where it keeps none.
@@ -81,23 +84,15 @@ _PARTNER_TABLES: Final = tuple(
     tuple(ENTITIES[other].tracked.index(entity.name) if other >= 0 else -1 for other in _PARTNERS[place])
     for place, entity in enumerate(ENTITIES)
 )
-#: By entity, the column of the hash of its own value; and where its novelty begins among its features.
+#: By entity, the column of the hash of its own value.
 _HASHES: Final = tuple(
     _FIELDS.index(f"{entity.name}_hash") if entity.name in TRACKED_FIELDS else -1 for entity in ENTITIES
-)
-_NEW_AT: Final = tuple(
-    [feature.name.startswith(f"{entity.name}_new_") for feature in entity_features(entity)].index(True)
-    for entity in ENTITIES
 )
 _PERSONAL: Final = tuple(entity.name in PERSONAL for entity in ENTITIES)
 
 assert tuple(TRACKED_FIELDS) == tuple(
     name.removesuffix("_hash") for name in _FIELDS if name.endswith("_hash")
 )
-assert PROFILE_INPUTS[_CATEGORY_MEAN : _CATEGORY_MEAN + 2] == (
-    "merchant_category_amount_mean_30d", "merchant_category_amount_std_30d",
-)  # fmt: skip
-assert tuple(entity.name for entity in ENTITIES[:_COMPARED]) == AMOUNT_AGAINST
 
 
 @compiled
@@ -112,7 +107,6 @@ def fill_features(words: Ints, ends: Ints, requests: Ints, profiles: Floats, mat
     rows = len(requests)
     figures = new_figures()
     asked = np.empty(TABLE_COUNT, dtype=np.int64)
-    counts = np.empty((_ENTITIES, 2))
     for row in range(rows):
         request, known, out = requests[row], profiles[row], matrix[row]
         at_ms = request[_AT]
@@ -123,7 +117,7 @@ def fill_features(words: Ints, ends: Ints, requests: Ints, profiles: Floats, mat
                 at_ms = max(at_ms, counted_at(words, begin, size, place, request[_AT], request[_OWN]))
         request[_LATENESS] += at_ms - request[_AT]
         request[_AT] = at_ms
-        column = _own(request, out)
+        _of_request(0, BEGINS[0], request, known, out)
         for place in range(_ENTITIES):
             for table in range(TABLE_COUNT):
                 field = _TRACKED[place][table]
@@ -134,30 +128,24 @@ def fill_features(words: Ints, ends: Ints, requests: Ints, profiles: Floats, mat
                 words, begin, size, place, request[_AT], request[_OWN], asked, HORIZON_MS, figures
             )
             if found == PRESENT:
-                _entity(place, request, asked, figures, last, first, where, located, out, column)
-                _ask_partners(words, ends, row, rows, place, request, asked, out, column)
-                counts[place, 0] = figures.counts[HOUR_AT]
-                counts[place, 1] = figures.counts[DAY_AT]
+                _of_entity(place, request, asked, figures, last, first, where, located, out)
+                _ask_partners(words, ends, row, rows, place, request, asked, out)
             else:
-                out[column : column + _WIDTHS[place]] = nan
-                counts[place] = nan
-            column += _WIDTHS[place]
-        _against(request, known, counts, out, column)
+                out[BEGINS[place] : BEGINS[place + 1]] = nan
+        _of_request(FIRST_AGAINST, len(CODE), request, known, out)
 
 
 @compiled
 def _ask_partners(
     words: Ints, ends: Ints, row: int, rows: int, place: int, request: Ints, asked: Ints, out: Floats,
-    column: int,
 ) -> None:  # fmt: skip
     """Ask the other side of a pair whose own table is full: that this card is new to this merchant and that
     this merchant is new to this card are one fact, and of the two the one with few partners remembers it."""
     start = ends[place * rows + row]
     for table in range(_COUNTERPARTIES[place]):
-        partner = _PARTNERS[place][table]
-        if partner < 0 or asked[table] == 0 or not table_is_full(words, start, place, table):
+        partner, novelty = _PARTNERS[place][table], NEW_AT[place][table]
+        if partner < 0 or novelty < 0 or asked[table] == 0 or not table_is_full(words, start, place, table):
             continue
-        novelty = column + _NEW_AT[place] + table
         if out[novelty] == 1.0:
             begin = ends[partner * rows + row]
             size = ends[partner * rows + row + 1] - begin
@@ -171,93 +159,84 @@ def _ask_partners(
                 own,
                 request[_AT],
                 request[_OWN],
-                DAY_MS,
+                NOVELTY[place][table],
             )
             if used == 1:
                 out[novelty] = 0.0
 
 
 @compiled
-def _own(request: Ints, out: Floats) -> int:
-    at_ms = request[_AT]
+def _of_request(begin: int, end: int, request: Ints, known: Floats, out: Floats) -> None:
+    """Features of the transaction alone, and those that hold it against profiles and other features."""
+    at_ms, amount = request[_AT], request[_AMOUNT]
     hour = (at_ms % DAY_MS) / 3_600_000
     weekday = (at_ms // DAY_MS + 3) % 7  # 1970-01-01 was a Thursday
-    out[0] = request[_AMOUNT]
-    out[1] = request[_CHANNEL]
-    out[2] = request[_CATEGORY]
-    out[3] = request[_COUNTRY]
-    out[4] = request[_CURRENCY]
-    out[5] = hour
-    out[6] = weekday
-    out[7] = hour < 6
-    out[8] = weekday >= 5
-    out[9] = request[_DEVICE] != 0
-    out[10] = request[_HAS_IP]
-    out[11] = request[_HAS_TERMINAL]
-    return 12
+    for place in range(begin, end):
+        code, first, second = CODE[place], FIRST[place], SECOND[place]
+        if code == OVER:
+            out[place] = ratio(amount, known[first])
+        elif code == DEVIATION:
+            out[place] = ratio(amount - known[first], known[second])
+        elif code == RATE:
+            out[place] = ratio(out[first] * FACTOR[place], known[second])
+        elif code == AWAY:
+            out[place] = nan
+            if request[_LOCATION] != NO_LOCATION:
+                out[place] = _kilometres(known[first], known[second], request[_LOCATION])
+        elif code == VALUE:
+            out[place] = request[first]
+        elif code == PRESENT_FIELD:
+            out[place] = request[first] != 0
+        elif code == HOUR:
+            out[place] = hour
+        elif code == WEEKDAY:
+            out[place] = weekday
+        elif code == NIGHT:
+            out[place] = hour < 6
+        elif code == WEEKEND:
+            out[place] = weekday >= 5
 
 
 @compiled
-def _entity(
-    place: int, request: Ints, asked: Ints, figures: Figures, last: int, first: int, where: int, located: int,
-    out: Floats, column: int,
+def _of_entity(
+    entity: int, request: Ints, asked: Ints, figures: Figures, last: int, first: int, where: int,
+    located: int, out: Floats,
 ) -> None:  # fmt: skip
+    """What is declared of an entity's state, from its figures by window and table."""
     at_ms = request[_AT]
-    out[column : column + _WINDOWS] = figures.counts
-    column += _WINDOWS
-    out[column : column + _WINDOWS] = figures.totals
-    column += _WINDOWS
-    mean = deviation = nan
-    for moment in range(len(MOMENT_AT)):
-        window = MOMENT_AT[moment]
-        number = figures.counts[window]
-        mean = ratio(figures.totals[window], number)
-        variance = ratio(figures.squares[window], number) - mean * mean
-        deviation = 0.0 if variance < 0 else sqrt(variance)
-        out[column + moment] = mean
-        out[column + len(MOMENT_AT) + moment] = deviation
-    column += 2 * len(MOMENT_AT)
-    for table in range(_COUNTERPARTIES[place]):
-        for moment in range(len(MOMENT_AT)):
-            out[column] = figures.distinct[table, MOMENT_AT[moment]]
-            column += 1
-    out[column] = seconds_since(at_ms, last)
-    age = seconds_since(at_ms, first)
-    out[column + 1] = OLDEST_SECONDS if age > OLDEST_SECONDS else age
-    out[column + 2] = ratio(request[_AMOUNT] - mean, deviation)
-    column += 3
-    for table in range(_TABLES[place]):
-        out[column] = 1.0 - figures.seen[table] if asked[table] != 0 else nan
-        column += 1
-    if LOCATED[place]:
-        away = nan
-        if located != NEVER and request[_LOCATION] != NO_LOCATION:
-            latitude, longitude = _degrees(where)
-            away = _kilometres(latitude, longitude, request[_LOCATION])
-        out[column] = away
-        # Between the moments at which it was in both places, whichever came first.
-        apart = max(abs(at_ms - request[_LATENESS] - located), 1)
-        out[column + 1] = away / (apart / 3_600_000.0)
-
-
-@compiled
-def _against(request: Ints, known: Floats, counts: Floats, out: Floats, column: int) -> None:
-    """The amount, the rate and the place held against the entity's own profile."""
-    amount = request[_AMOUNT]
-    for place in range(_COMPARED):
-        mean, deviation = known[4 * place], known[4 * place + 1]
-        most, month = known[4 * place + 2], known[4 * place + 3]
-        out[column] = ratio(amount - mean, deviation)
-        out[column + 1] = ratio(amount, mean)
-        out[column + 2] = ratio(amount, most)
-        out[column + 3] = ratio(counts[place, 0] * 720.0, month)
-        out[column + 4] = ratio(counts[place, 1] * 30.0, month)
-        column += 5
-    out[column] = ratio(amount - known[_CATEGORY_MEAN], known[_CATEGORY_MEAN + 1])
-    away = nan
-    if request[_LOCATION] != NO_LOCATION:
-        away = _kilometres(known[_LATITUDE], known[_LONGITUDE], request[_LOCATION])
-    out[column + 1] = away
+    for place in range(BEGINS[entity], BEGINS[entity + 1]):
+        code, one, window = CODE[place], FIRST[place], SECOND[place]
+        if code == COUNT:
+            out[place] = figures.counts[window]
+        elif code == SUM:
+            out[place] = figures.totals[window]
+        elif code == DISTINCT:
+            out[place] = figures.distinct[one, window]
+        elif code == NEW:
+            out[place] = 1.0 - figures.seen[one] if asked[one] != 0 else nan
+        elif code in (MEAN, STD, ZSCORE):
+            number = figures.counts[window]
+            mean = ratio(figures.totals[window], number)
+            if code == MEAN:
+                out[place] = mean
+                continue
+            variance = ratio(figures.squares[window], number) - mean * mean
+            deviation = 0.0 if variance < 0 else sqrt(variance)
+            out[place] = deviation if code == STD else ratio(request[_AMOUNT] - mean, deviation)
+        elif code == SINCE_LAST:
+            out[place] = seconds_since(at_ms, last)
+        elif code == SINCE_FIRST:
+            # Up to the window, so that it means the same however long the log is.
+            age = seconds_since(at_ms, first)
+            out[place] = FACTOR[place] if age > FACTOR[place] else age
+        else:  # DISTANCE, SPEED
+            away = nan
+            if located != NEVER and request[_LOCATION] != NO_LOCATION:
+                latitude, longitude = _degrees(where)
+                away = _kilometres(latitude, longitude, request[_LOCATION])
+            # Between the moments at which it was in both places, whichever came first.
+            apart = max(abs(at_ms - request[_LATENESS] - located), 1)
+            out[place] = away if code == DISTANCE else away / (apart / 3_600_000.0)
 
 
 @compiled

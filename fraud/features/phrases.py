@@ -155,9 +155,6 @@ CALLED: Final = {
     "customer": "customer", "card": "card", "merchant": "merchant", "terminal": "terminal",
     "device": "device", "ip": "internet address", "country": "country",
 }  # fmt: skip
-WINDOW_WORDS: Final = {
-    "1m": "1 minute", "5m": "5 minutes", "30m": "30 minutes", "1h": "1 hour", "24h": "24 hours",
-}  # fmt: skip
 #: How a purchase involves what may be new to it.
 _INVOLVES: Final = {
     "merchant": "at this merchant", "device": "from this device", "country": "in this country",

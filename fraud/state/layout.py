@@ -13,7 +13,7 @@ from array import array
 from collections.abc import Iterable
 from typing import Final
 
-from fraud.features.entities import ENTITIES, VELOCITY_TTL, WINDOWS, Entity
+from fraud.features.entities import ENTITIES, HABITS_REMEMBERED_MS, REMEMBERED_MS, VELOCITY_TTL, Entity
 from fraud.state import buckets as bucket_list
 from fraud.state.buckets import MAX_BUCKETS
 from fraud.state.last_seen import ENTRY_BYTES, NEVER, SPAN_MS
@@ -30,9 +30,9 @@ _SPARE: Final = 2  # as above, for tables
 
 #: How much later than its time an event may arrive and still be counted exactly.
 LATENESS_MS: Final = 2 * 3_600_000
-#: Events stay this long behind the newest: the longest window and that lateness.
-RETENTION_MS: Final = WINDOWS[-1].milliseconds + LATENESS_MS
-HABIT_RETENTION_MS: Final = 30 * 86_400_000
+#: Events stay this long behind the newest: what windows may be, and that lateness.
+RETENTION_MS: Final = REMEMBERED_MS + LATENESS_MS
+HABIT_RETENTION_MS: Final = HABITS_REMEMBERED_MS
 #: A state whose newest event is older than this is missing to readers, and starts anew.
 TTL_MS: Final = int(VELOCITY_TTL.total_seconds() * 1000)
 

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fraud.features.entities import ENTITIES, WINDOWS
+from fraud.features.entities import ENTITIES, NOVELTY_MS, WINDOWS
 from fraud.state.buckets import SUM_BITS, SUM_MASK
 from fraud.state.last_seen import NEVER, SPAN_MS
 from fraud.state.layout import (
@@ -29,7 +29,6 @@ from fraud.state.layout import (
     EVENTS_SHIFT,
     FIRST,
     HABIT_LIMIT,
-    HABIT_RETENTION_MS,
     HEADER_WORDS,
     KIND,
     LATENESS_MS,
@@ -51,13 +50,9 @@ Ints = NDArray[np.int64]
 
 LENGTHS: Final = tuple(window.milliseconds for window in WINDOWS)
 TABLE_COUNT: Final = max(len(entity.tracked) for entity in ENTITIES)
-#: Novelty looks this far back: counterparties over the longest window, habits over 30 days.
+#: Novelty looks this far back.
 NOVELTY: Final = tuple(
-    tuple(
-        LENGTHS[-1] if index < len(entity.counterparties) else HABIT_RETENTION_MS
-        for index in range(TABLE_COUNT)
-    )
-    for entity in ENTITIES
+    NOVELTY_MS[entity.name] + (0,) * (TABLE_COUNT - len(entity.tracked)) for entity in ENTITIES
 )
 #: Entries from which on a table may have forgotten some.
 TABLE_FULL: Final = tuple(

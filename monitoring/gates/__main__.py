@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fraud.features.entities import ENTITIES
 from monitoring.gates.run import default_history, gate_paths, publish_state, run_gate
-from monitoring.gates.suites import ENTITY_SUITES, GATES
+from monitoring.gates.suites import GATES, OF_ENTITIES
 from stores.settings import settings
 
 DEFAULTS = {
@@ -49,7 +49,7 @@ def _subjects(chosen: argparse.Namespace) -> list[tuple[Path, str | None]]:
     home = settings().home
     if chosen.path is not None:
         return [(chosen.path, chosen.entity)]
-    if chosen.gate in ENTITY_SUITES:
+    if chosen.gate in OF_ENTITIES:
         names = [chosen.entity] if chosen.entity else [entity.name for entity in ENTITIES]
         return [(gate_paths(chosen.gate, settings().lake, name), name) for name in names]
     return [(home / DEFAULTS[chosen.gate], None)]
@@ -59,9 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m monitoring.gates", description="stop bad data by name")
     parser.add_argument("gate", choices=GATES)
     parser.add_argument("path", nargs="?", type=Path, help="parquet file or folder (default: this home's)")
-    parser.add_argument(
-        "--entity", choices=[entity.name for entity in ENTITIES], help="of profiles and velocity"
-    )
+    parser.add_argument("--entity", help="of velocity and profiles; of these a batch view as well")
     parser.add_argument("--engine", choices=("pandas", "spark"), default="pandas")
     parser.add_argument("--as-of", help="the gate's clock, RFC 3339 (default: now)")
     parser.add_argument("--no-docs", action="store_true", help="do not build Data Docs")

@@ -123,7 +123,11 @@ def summarise_spark(gate: str, frame: SparkFrame, entity: str | None = None) -> 
     if gate == "profiles":
         summary.cuts = frame.select("event_timestamp").distinct().count()
         middle = f"{entity}_amount_mean_30d"
-        row = frame.agg(f.count(middle).alias("n"), f.percentile_approx(middle, 0.5).alias("m")).first()
+        row = (
+            frame.agg(f.count(middle).alias("n"), f.percentile_approx(middle, 0.5).alias("m")).first()
+            if middle in frame.columns
+            else None
+        )
         if row is not None and row["n"] >= FEWEST_AMOUNTS:
             summary.amounts["all"] = float(row["m"])
     return summary

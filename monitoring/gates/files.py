@@ -11,19 +11,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fraud.features.entities import ENTITY_BY_NAME
-from fraud.features.profiles import PROFILE_FEATURES
 from monitoring.gates.checks import Failure
+from stores.declared import batch_view_in, batch_views
 from stores.lake_files import parquet_files
 
 TIME: Final = pa.timestamp("us", tz="UTC")
-_ENTITY: Final = re.compile(r"(?:profiles|velocity)/([a-z]+)(?:/|$)")
+_ENTITY: Final = re.compile(r"(?:profiles|velocity)/([a-z][a-z0-9_]*)(?:/|$)")
 _AGAIN: Final = "write the file again from its source; the step did not read any of it"
 
 
 def entity_of(path: Path) -> str | None:
-    """The entity that a folder of profiles or velocity belongs to, by its name."""
+    """The entity, or the batch view, that a folder of profiles or velocity belongs to, by its name."""
     found = _ENTITY.search(path.resolve().as_posix() + "/")
-    return found.group(1) if found and found.group(1) in ENTITY_BY_NAME else None
+    known = {*ENTITY_BY_NAME, *[view.folder for view in batch_views()]}
+    return found.group(1) if found and found.group(1) in known else None
 
 
 def expected_schema(gate: str, entity: str | None) -> dict[str, pa.DataType]:
@@ -36,10 +37,14 @@ def expected_schema(gate: str, entity: str | None) -> dict[str, pa.DataType]:
         return {field.name: field.type for field in LABEL_SCHEMA}
     times = {"event_timestamp": TIME}
     if gate == "profiles" and entity:
-        names = [feature.name for feature in PROFILE_FEATURES[entity]]
+        view = batch_view_in(entity)
+        names = [figure.name for figure in view.figures]
         return {
-            ENTITY_BY_NAME[entity].key: pa.string(), **times, "created_timestamp": TIME, **dict.fromkeys(names, pa.float64())
-        }  # fmt: skip
+            view.key: pa.string(),
+            **times,
+            "created_timestamp": TIME,
+            **dict.fromkeys(names, pa.float64()),
+        }
     if gate == "velocity" and entity:
         chosen = ENTITY_BY_NAME[entity]
         return {

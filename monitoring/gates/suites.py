@@ -12,10 +12,11 @@ from typing import Any, Final
 from fraud.contract.fields import CHANNELS
 from fraud.contract.money import MINOR_DIGITS, REFERENCE_CAP
 from fraud.contract.transaction import LARGEST_AMOUNT
-from fraud.features.entities import ENTITY_BY_NAME, PROFILE_DAYS, Entity
+from fraud.declared.figures import BatchView
+from fraud.features.entities import ENTITY_BY_NAME, Entity
 from fraud.features.feature_list import VECTOR
-from fraud.features.profiles import PROFILE_FEATURES
 from monitoring.gates.checks import Check, Fault, Severity
+from stores.declared import batch_view_in
 from stores.labels import STRENGTH
 
 FUTURE_SECONDS: Final = 300
@@ -109,27 +110,46 @@ def _labels() -> list[Check]:
     ]  # fmt: skip
 
 
-def profile_suite(entity: Entity) -> list[Check]:
-    """The checks of one entity's batch profile before it is materialized."""
-    features = [feature.name for feature in PROFILE_FEATURES[entity.name]]
-    counts = [f"{entity.name}_txn_count_{days}d" for days in PROFILE_DAYS]
+#: Functions of batch views whose values lie between bounds, whatever they are of.
+_BOUNDS: Final[dict[str, tuple[float | None, float | None]]] = {
+    **dict.fromkeys(("fraud_rate", "share", "category_share", "fraud_risk"), (0, 1)),
+    "usual_latitude": (-90, 90),
+    "usual_longitude": (-180, 180),
+    **dict.fromkeys(
+        (
+            "count",
+            "count_if",
+            "std",
+            "count_distinct",
+            "fraud_count",
+            "days_since_first_fraud",
+            "category_std",
+        ),
+        (0, None),
+    ),
+}
+
+
+def profile_suite(view: BatchView) -> list[Check]:
+    """The checks of one batch view as of a cut before it is materialized."""
+    counts = [
+        each.name for each in sorted(view.figures, key=lambda one: one.window_ms) if each.function == "count"
+    ]
     checks = [
-        *_not_null((entity.key, "event_timestamp", "created_timestamp", counts[-1]), _REBUILD),
-        _unique([entity.key, "event_timestamp"], _REBUILD),
+        *_not_null((view.key, "event_timestamp", "created_timestamp", *counts[-1:]), _REBUILD),
+        _unique([view.key, "event_timestamp"], _REBUILD),
         _between("leak", "_ahead_seconds", None, 0, "a profile visible before its cut would leak: " + _REBUILD),
         _fact("wrong partition", "cuts", 1, 1, "a cut's folder must hold that cut only: " + _REBUILD),
         *_row_counts(_REBUILD),
         _fact("shifted units", "amount_ratio", None, 3, "amounts jumped since the previous cut: gate the transactions, then " + _REBUILD),
     ]  # fmt: skip
-    for name in features:
-        if "_rate_" in name or "_share_" in name:
-            checks.append(_between("impossible values", name, 0, 1, _REBUILD))
-        elif "_latitude_" in name:
-            checks.append(_between("impossible values", name, -90, 90, _REBUILD))
-        elif "_longitude_" in name:
-            checks.append(_between("impossible values", name, -180, 180, _REBUILD))
-        elif "zscore" not in name and "_minus_" not in name:
-            checks.append(_between("impossible values", name, 0, None, _REBUILD))
+    for each in view.figures:
+        of_amounts = (
+            each.function in ("sum", "mean", "min", "max", "category_mean") and each.column == "amount"
+        )
+        low, high = (0, None) if of_amounts else _BOUNDS.get(each.function, (None, None))
+        if low is not None:
+            checks.append(_between("impossible values", each.name, low, high, _REBUILD))
     checks += [
         Check(
             "impossible values", "ExpectColumnPairValuesAToBeGreaterThanB",
@@ -193,20 +213,20 @@ SUITES: Final[dict[str, Callable[[], list[Check]]]] = {
     "training": _training,
     "decisions": _decisions,
 }
-ENTITY_SUITES: Final[dict[str, Callable[[Entity], list[Check]]]] = {
-    "profiles": profile_suite,
-    "velocity": velocity_suite,
-}
+#: Gates of one entity's data.
+OF_ENTITIES: Final = ("profiles", "velocity")
 GATES: Final = ("raw", "labels", "profiles", "velocity", "training", "decisions")
 
 
 def suite(gate: str, entity: str | None = None) -> list[Check]:
-    """The checks of `gate`; profiles and velocity need the entity's name."""
+    """The checks of `gate`; velocity needs the entity's name, and profiles that or a batch view's."""
     if gate in SUITES:
         return SUITES[gate]()
     if entity is None:
         raise ValueError(f"the gate {gate} needs an entity: one of {', '.join(ENTITY_BY_NAME)}")
-    return ENTITY_SUITES[gate](ENTITY_BY_NAME[entity])
+    return (
+        profile_suite(batch_view_in(entity)) if gate == "profiles" else velocity_suite(ENTITY_BY_NAME[entity])
+    )
 
 
 #: Columns whose values name or locate somebody: shown only as a hash.

@@ -13,9 +13,9 @@ import duckdb
 import pyarrow as pa
 
 from fraud.features.entities import ENTITIES, PROFILE_DAYS, Entity
-from fraud.features.profiles import AMOUNT_AGAINST
 
 _MATURITY_DAYS = 7
+_WITH_LARGEST = ("customer", "card", "merchant", "terminal")
 
 
 def oracle_profiles(
@@ -84,7 +84,7 @@ def oracle_profiles(
             f"LEFT JOIN fraud USING (transaction_id) WHERE {window} GROUP BY 1", low - delay, cut - delay,
         )  # fmt: skip
     _fraud_ages(put, entity, cut)
-    if name in AMOUNT_AGAINST:
+    if name in _WITH_LARGEST:
         put(
             [f"{name}_amount_max_30d"],
             f"SELECT {key}, max(amount_reference) FROM moves WHERE {window} GROUP BY 1", low, cut,

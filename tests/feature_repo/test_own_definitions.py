@@ -56,9 +56,16 @@ def test_the_tutorial_declares_what_it_says(chosen: Settings) -> None:
     assert [(view.name, view.key) for view in found.streams] == [
         ("card_risk", "card_id"), ("email_velocity", "email_domain"),
     ]  # fmt: skip
-    (kyc,) = found.tables
+    history, kyc = found.tables
+    (batch,) = found.batches
+    assert (history.name, history.key, set(history.features)) == (
+        "email_history", "email_domain", {each.name for each in batch.figures},
+    )  # fmt: skip
+    assert [(each.function, each.column, each.window_ms // 86_400_000) for each in batch.figures] == [
+        ("count", "", 90), ("count_if", "is_ecom", 7), ("std", "amount", 30), ("fraud_rate", "", 1),
+    ]  # fmt: skip
     assert (kyc.key, set(kyc.features)) == ("customer_id", {"credit_limit", "is_vip"})
-    assert len(found.order) == 14 and found.services[0].name == "fraud_scoring_v2"
+    assert len(found.order) == 18 and found.services[0].name == "fraud_scoring_v2"
     assert decode(encode(found)) == found
 
 
@@ -82,6 +89,11 @@ def test_the_tutorial_declares_what_it_says(chosen: Settings) -> None:
          "credit_limt is neither"),
         ('column=is_ecom, function="count_if"', 'column="amount", function="count_if"',
          "card_ecom_count_1h", "count_if needs a condition"),
+        ("DAYS(90)", "DAYS(367)", "email_count_90d", "its window should be whole days, 1 to 366"),
+        ('column="amount", function="std"', 'column="country", function="std"', "email_amount_std_30d",
+         "std needs a number, and country is a value"),
+        ('function="fraud_rate"', 'function="category_mean"', "email_fraud_rate_1d",
+         "category_mean is no function of batch views"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_used_is_refused_with_its_line(
@@ -175,7 +187,7 @@ def test_a_view_that_was_gone_and_comes_back_has_other_states(chosen: Settings) 
     text = tutorial_file()
     first = declare(chosen, text)
     assert declarations_of_at(chosen, text, first) == first  # what stays keeps its states
-    begin, end = text.index("email_velocity = stream_view("), text.index("customer_kyc = ")
+    begin, end = text.index("email_velocity = stream_view("), text.index("# Computed by Spark")
     without = (text[:begin] + text[end:]).replace("card_risk, email_velocity,", "card_risk,")
     gone = declarations_of_at(chosen, without, first)
     assert [view.name for view in gone.streams] == ["card_risk"]
