@@ -33,7 +33,7 @@ from benchmarks.quality_set import handbook_set, synthetic_set
 from stores.settings import settings
 from training import metrics
 from training.plan import Plan
-from training.refusal import LeakError, RefusedError
+from training.refusal import RefusedError
 from training.rows import Rows, TrainingSetError, read_rows
 from training.split import DAY_US, Span, SplitError
 from training.train import train
@@ -129,7 +129,7 @@ def _run(known: Rows, test: Rows, seed: int, options: Options) -> dict[str, Any]
 
 
 def handbook(folder: Path, options: Options) -> dict[str, Any]:
-    """Four-fold means and the folds; `TrainingSetError` if the set does not span them, `LeakError`
+    """Four-fold means and the folds; `TrainingSetError` if the set does not span them, `RefusedError`
     if the figures are too good."""
     rows = read_rows(folder)
     first = _us(FOLDS[0] + timedelta(days=WEEK)) - options.train_days * DAY_US
@@ -143,7 +143,9 @@ def handbook(folder: Path, options: Options) -> dict[str, Any]:
     folds = [fold(rows, start, options) for start in FOLDS]
     means = {name: float(np.mean([entry[name] for entry in folds])) for name in FIGURES}
     if means["auc"] > HONEST_AUC:
-        raise LeakError(f"AUC {means['auc']:.4f} is above {HONEST_AUC}: some feature knows the label")
+        raise RefusedError(
+            f"leaking: AUC {means['auc']:.4f} is above {HONEST_AUC}: some feature knows the label"
+        )
     by_seed = {
         str(seed): {
             name: float(np.mean([entry["runs"][place][name] for entry in folds])) for name in FIGURES[:4]

@@ -28,6 +28,7 @@ from embedded.steps import MemoryWatch, Steps, note
 from embedded.summary import replay_figures, table, write_summary
 from fraud.features.entities import CUT_INTERVAL, ENTITIES
 from stores.decisions import decisions_folder
+from stores.models import model_folder
 from stores.settings import Settings, settings
 
 if TYPE_CHECKING:
@@ -116,6 +117,7 @@ class Demo:
             self.summary |= {
                 "dataset": chosen.dataset,
                 "model_version": version,
+                "leak": self._leak(version),
                 "rejected": self._rejected(dataset),
             }
             self.summary |= replay_figures(result, frauds)
@@ -186,10 +188,27 @@ class Demo:
         return out
 
     def _train(self, training_set: Path) -> str:
-        self._command("training.train", "--dataset", training_set, "--champion")
+        options = self.options
+        try:
+            self._command(
+                "training.train", "--dataset", training_set, "--champion", "--on-leak", options.on_leak,
+                "--drop", options.drop,
+            )  # fmt: skip
+        except DemoError as error:
+            if "leaking:" not in str(error):
+                raise
+            raise DemoError(
+                f"{error}\nThe demo takes the same options: make demo ... ARGS='--on-leak mark'"
+            ) from None
         from training.promote import read_deployment
 
         return str(read_deployment().champion)
+
+    def _leak(self, version: str) -> dict[str, Any] | None:
+        """What the model was suspected for, if it was marked."""
+        manifest = model_folder(self.config.home, version) / "manifest.json"
+        found: dict[str, Any] | None = orjson.loads(manifest.read_bytes()).get("leak")
+        return found
 
     def _online(self, chosen: Plan) -> None:
         from embedded.platform import start_service, start_stream
@@ -295,6 +314,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--train-days", type=int, default=usual.train_days)
     parser.add_argument(
         "--negatives", type=int, default=usual.negatives, help="genuine training rows to keep"
+    )
+    parser.add_argument(
+        "--on-leak", choices=("refuse", "mark"), default=usual.on_leak,
+        help="training looks like a leak: end, or go on, marked in card and summary",
+    )  # fmt: skip
+    parser.add_argument(
+        "--drop", default=usual.drop, metavar="NAMES", help="features, by commas, that the model may not read"
     )
     parser.add_argument(
         "--replay-from", type=datetime.fromisoformat, help="start of the replay, with its offset"

@@ -57,6 +57,9 @@ class Options:
     negatives: int = 60_000
     replay_from: datetime | None = None
     start: date | None = None
+    #: What becomes of a model that ranks too well (`training.train`), and features that it may not read.
+    on_leak: str = "refuse"
+    drop: str = ""
 
     def first_day(self) -> date:
         """The synthetic history's first day. By default it ends with yesterday, so that what the platform

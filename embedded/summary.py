@@ -90,6 +90,14 @@ def drift_words(drift: Mapping[str, Any]) -> str:
     return f"{HEADLINES[drift['action']]} ({moved} of its inputs moved by themselves)"
 
 
+def leak_words(leak: Mapping[str, Any]) -> str:
+    """What a model that went on all the same was suspected for."""
+    return (
+        f"training looked like a leak: AUC {leak['auc']:.4f} above {leak['ceiling']:g}, strongest alone "
+        + ", ".join(leak["strongest"])
+    )
+
+
 def table(summary: Mapping[str, Any]) -> str:
     """The closing table."""
     parity, drift = summary["parity"], summary["drift"]
@@ -116,5 +124,7 @@ def table(summary: Mapping[str, Any]) -> str:
         ("peak memory", f"{summary['peak_memory_mib']:,.0f} MiB"),
         ("whole run", f"{summary['seconds']:.0f} s"),
     ]
+    if summary.get("leak"):
+        rows.insert(1, ("MARKED", leak_words(summary["leak"])))
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)

@@ -37,6 +37,7 @@ td { text-align:right; padding:3px 8px; border-bottom:1px solid var(--line) }
 th:first-child,td:first-child { text-align:left; padding-left:0 }
 td { overflow-wrap:anywhere } td:first-child { overflow-wrap:normal; white-space:nowrap }
 .two { display:grid; grid-template-columns:1fr 1fr; gap:0 36px; align-items:start }
+.marked { border-left:4px solid var(--accent); padding:8px 14px; background:#fdf1f0 }
 @media print {
   body { background:none; font-size:11px }
   main { border:0; margin:0; padding:0; max-width:none }
@@ -65,6 +66,7 @@ def card_html(card: dict[str, Any]) -> str:
             if card["final"] == "judged"
             else "; its trees were then grown again on every known row.</p>"
         ),
+        _leak(card),
         _headline(card),
         _champion(card),
         "<h2>How well it ranks</h2>",
@@ -106,6 +108,21 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     lines = ["<table><tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in head) + "</tr>"]
     lines += ["<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows]
     return "\n".join(lines) + "</table>"
+
+
+def _leak(card: dict[str, Any]) -> str:
+    """What a marked model was suspected for, and which features somebody left out."""
+    leak, parts = card.get("leak"), []
+    if leak:
+        alone = ", ".join(f"{escape(name)} ({value:.4f})" for name, value in leak["strongest"].items())
+        parts.append(
+            f'<p class="marked"><b>Marked as leaking.</b> AUC {leak["auc"]:.4f} is above '
+            f"{leak['ceiling']:g}: more than the label delay allows. Strongest alone: {alone}. Somebody "
+            "chose to go on; its figures are of data that give fraud away, and say little of others.</p>"
+        )
+    if card.get("dropped"):
+        parts.append(f'<p class="quiet">Left out by hand: {escape(", ".join(card["dropped"]))}.</p>')
+    return "".join(parts)
 
 
 def _patterns(card: dict[str, Any]) -> str:

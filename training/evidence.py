@@ -105,6 +105,8 @@ def gather(version: str, rows: Rows, *, champion: str | None = None, rounds: int
         "reliability": metrics.reliability(late.label, score, late.weight),
         "patterns": by_pattern(model, manifest, late, cost),
         "missing": manifest.get("missing"),
+        "leak": manifest.get("leak"),
+        "dropped": manifest.get("dropped", []),
         "slices": slices(late, score, limits["review"]),
         "weekly": by_week(rows, model, manifest),
         "importance": importance(model),

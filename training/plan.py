@@ -8,7 +8,7 @@ from typing import Any, Literal
 from stores.patterns import views
 from training.missing import Chosen, rates
 from training.model import Model
-from training.refusal import AUC_CEILING
+from training.refusal import AUC_CEILING, Leak, OnLeak
 from training.split import Split
 from training.thresholds import CostModel, Thresholds
 
@@ -22,6 +22,8 @@ class Plan:
     `final` says which trees are kept: those that were judged, or their like grown again on every
     mature row, the test period included, so that the figures are of an older sibling.
     `missing` is the share of rows that lose views in training, by pattern; empty for none.
+    `drop` names features that no tree may read; `on_leak` says what becomes of a model that ranks better than
+    the label delay allows: refused, or marked.
     `threads` 0 chooses by the number of rows and processors.
     """
 
@@ -41,6 +43,8 @@ class Plan:
     final: Literal["judged", "everything"] = "judged"
     ensemble: bool = False
     missing: dict[str, float] = field(default_factory=lambda: rates(views().patterns()))
+    drop: tuple[str, ...] = ()
+    on_leak: OnLeak = "refuse"
     seed: int = 7
     threads: int = 0
 
@@ -50,7 +54,7 @@ class Trained:
     """A model with what it was judged by: `metrics` are of `split.test`, which the judged trees
     never saw. `patterns` is what counts for rows that lack views. `left_out` are inputs that no tree
     reads: constant, repeating another, or where somebody lives; `ensemble` is what a second learner
-    earned, if one was tried."""
+    earned, if one was tried; `leak` is what a marked model was suspected for."""
 
     model: Model
     split: Split
@@ -67,3 +71,4 @@ class Trained:
     cut: str
     seconds: float
     ensemble: dict[str, Any] | None = None
+    leak: Leak | None = None

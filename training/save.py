@@ -126,6 +126,8 @@ def manifest(trained: Trained, rows: Rows, version: str) -> dict[str, Any]:
         "trees": trained.trees,
         "final": trained.plan.final,
         "left_out": list(trained.left_out),
+        "dropped": list(trained.plan.drop),
+        "leak": trained.leak.report() if trained.leak else None,
         "settings": trained.settings,
         "ensemble": trained.ensemble,
         "cost_model": trained.thresholds.report()["model"],

@@ -33,7 +33,7 @@ from training.missing import choose, rates
 from training.missing_log import logged_rates
 from training.model import DEFAULTS, Model, fit, for_few_frauds, text_of
 from training.plan import Plan, Trained
-from training.refusal import AUC_CEILING, RefusedError, refuse
+from training.refusal import AUC_CEILING, RefusedError, dropped, refuse
 from training.rows import Rows, TrainingSetError, read_manifest, read_rows
 from training.search import search
 from training.split import DAY_US, Split, SplitError, iso, split_by_time
@@ -68,7 +68,7 @@ def train(
         f"train: {early.sum():,} rows to fit, {len(held):,} to validate, {len(late):,} to test "
         f"after a gap of {split.gap_days:.1f} days"
     )
-    drop = left_out(rows.features, early) | np.isin(rows.names, USUAL_PLACE)
+    drop = left_out(rows.features, early) | np.isin(rows.names, USUAL_PLACE) | dropped(rows.names, plan.drop)
     monotone = directions(rows.names) if plan.constrained else None
     folds = folds_of(split, plan)
 
@@ -109,7 +109,9 @@ def train(
     )
     model = again(split.refit.mask(rows.event_us))
     figures = judge(model, late, alerts_per_day=plan.alerts_per_day, threads=threads)
-    refuse(figures, late, auc_ceiling=plan.auc_ceiling)
+    leak = refuse(figures, late, auc_ceiling=plan.auc_ceiling, on_leak=plan.on_leak, without=plan.drop)
+    if leak is not None:
+        progress(f"train: {leak.words}; marked, as --on-leak asks")
     if plan.final == "everything":
         progress("train: judged; grow the same trees on every mature row")
         model = again(np.ones(len(rows), dtype=bool))
@@ -125,6 +127,7 @@ def train(
         patterns=chosen_by_pattern.placed(model, held, threads=threads),
         trials=trials,
         ensemble=earned.report() if earned else None,
+        leak=leak,
         data=data or {},
         left_out=tuple(name for name, out in zip(rows.names, drop, strict=True) if out),
         cut=str((data or {}).get("as_of") or iso(int(rows.event_us[-1]))),
@@ -203,6 +206,7 @@ def write_candidate(trained: Trained, folder: Path) -> None:
         "thresholds": trained.thresholds.report(),
         "patterns": [limits.report() for limits in trained.patterns.limits],
         "missing": trained.patterns.report(),
+        "leak": trained.leak.report() if trained.leak else None,
         "plan": asdict(trained.plan),
         "split": trained.split.text(),
     }
@@ -239,6 +243,11 @@ def arguments() -> argparse.ArgumentParser:
         "--most-rows", type=int, default=400_000, help="rows a fit sees; genuine ones are thinned"
     )
     parser.add_argument("--auc-ceiling", type=float, default=AUC_CEILING, help="above this AUC: leaking")
+    parser.add_argument("--on-leak", choices=("refuse", "mark"), default="refuse",
+                        help="a model above it: refuse it, or go on, marked in card and summary")  # fmt: skip
+    parser.add_argument(
+        "--drop", default="", metavar="NAMES", help="features, by commas, that no tree may read"
+    )
     parser.add_argument("--alerts-per-day", type=int, default=100)
     parser.add_argument("--unconstrained", action="store_true", help="no monotone constraints")
     parser.add_argument("--seed", type=int, default=7)
@@ -261,6 +270,7 @@ def main(argv: list[str] | None = None) -> int:
             search_seconds=options.search_seconds,
             constrained=not options.unconstrained, auc_ceiling=options.auc_ceiling,
             alerts_per_day=options.alerts_per_day, cost=CostModel(alerts_per_day=options.alerts_per_day),
+            drop=tuple(filter(None, options.drop.split(","))), on_leak=options.on_leak,
             final=options.final, ensemble=options.ensemble, seed=options.seed, threads=options.threads,
             missing=rates(views().patterns(), logged_rates(settings().home)),
         )  # fmt: skip
