@@ -36,6 +36,7 @@ from bentos.api.edge import BULK_PATH, Edge
 from bentos.api.exchange import App
 from bentos.api.explain import explain
 from bentos.api.metrics_page import open_port
+from bentos.api.openapi import document
 from bentos.api.score_lane import ScoreLane, install
 from bentos.base.caller import Caller
 from bentos.base.logs import configure_logs
@@ -112,7 +113,7 @@ def open_edge(app: App, engine: Callable[[], Engine | None], access: Access, cho
         from bentos.tracing import traced, tracer_provider
 
         observed = partial(traced, provider=tracer_provider())
-    return Edge(app, engine, access, documents=chosen.http.docs, observed=observed)
+    return Edge(app, engine, access, documents=chosen.http.docs, document=document, observed=observed)
 
 
 @bentoml.service(

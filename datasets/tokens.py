@@ -1,29 +1,22 @@
 """Keyed tokens for what must not stand in the open, such as card numbers: the same key, the same token.
 
-A token is keyed BLAKE2b (RFC 7693) of the value without blanks and dashes. The key is a file of 64
-hexadecimal digits (`TOLLGATE_TOKEN_KEY_FILE`; made on first use in the home folder without it). Who calls
-the scoring API makes the same tokens with `token(value, key)`.
+The key is a file of 64 hexadecimal digits (`TOLLGATE_TOKEN_KEY_FILE`; made on first use in the home folder
+without it). Who calls the scoring API makes the same tokens with `tollgate_client.token(value, key)`.
 """
 
 from __future__ import annotations
 
 import secrets
-from hashlib import blake2b
 from pathlib import Path
 
 import pyarrow as pa
 
 from stores.settings import settings
+from tollgate_client.tokens import token
 
 
 class TokenKeyError(ValueError):
     """A key file that cannot be used; the text says what to do."""
-
-
-def token(value: str, key: bytes) -> str:
-    """The token of `value` under `key` (32 bytes): ``tok_`` and 32 hexadecimal digits."""
-    plain = value.replace(" ", "").replace("-", "")
-    return "tok_" + blake2b(plain.encode(), key=key, person=b"tollgate token", digest_size=16).hexdigest()
 
 
 def read_key(path: Path | None = None) -> bytes:

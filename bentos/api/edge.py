@@ -39,7 +39,7 @@ from bentos.api.exchange import (
 from bentos.api.explain import explain, explain_decision
 from bentos.api.metrics_page import TEXT, MetricsPage, bentoml_metrics
 from bentos.api.status import status
-from bentos.base.caller import Caller
+from bentos.base.caller import LOCAL, Caller
 from bentos.base.problem import Problem
 from bentos.models.deployment import WITHOUT_MODEL
 from bentos.scoring.engine import LARGEST_BULK_ITEMS, Engine, Tell
@@ -52,6 +52,7 @@ LARGEST_BULK: Final = 1_500_000
 LARGEST_LABELS: Final = 400_000
 SCORE_PATH: Final = "/v1/score"
 BULK_PATH: Final = "/v1/score/batch"
+DOCUMENT_PATH: Final = "/docs.json"
 READY_PATH: Final = "/readyz"
 HEALTH_PATHS: Final = ("/healthz", "/livez", READY_PATH)
 _PLAIN: Final = (b"content-type", b"text/plain; charset=utf-8")
@@ -91,9 +92,9 @@ class Edge:
     """The ASGI application around BentoML's: an exact list of paths, and 404 for every other one.
 
     A path is what the request line says, byte by byte: nothing is decoded, folded or normalised before
-    it is looked up. `documents` says who may read BentoML's description of the service: `clients` (any
-    token; local callers where there are none), `open` (anybody) or `off`. `observed` wraps what answers
-    the paths that exist.
+    it is looked up. `documents` says who may read the description of the service: `clients` (any
+    token; local callers where there are none), `open` (anybody) or `off`; `document` makes the OpenAPI
+    document in place of BentoML's. `observed` wraps what answers the paths that exist.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class Edge:
         access: Access,
         *,
         documents: Literal["clients", "open", "off"] = "clients",
+        document: Callable[[], bytes] | None = None,
         observed: Callable[[App], App] | None = None,
     ) -> None:
         self._app = app
@@ -123,6 +125,9 @@ class Edge:
         if documents != "off":
             needed: Need | None = "any" if documents == "clients" else None
             self._routes |= {path: Route(look, needed, 0, own=False) for path in document_paths()}
+            if document is not None:
+                self._routes[DOCUMENT_PATH] = Route(look, needed, 0, self._document)
+        self._described = document
 
     @property
     def routes(self) -> Mapping[str, Route]:
@@ -151,15 +156,17 @@ class Edge:
         try:
             if scope["method"] not in route.methods:
                 raise Problem(405, "(method)", f"should be {' or '.join(route.methods)}", kind="method")
-            if route.needed is None or not route.own:
+            if not route.own:
                 if route.needed is not None:
                     self._caller(scope["headers"], scope.get("client"), route.needed)
                 declared(scope["headers"], 0)
                 await self._app(scope, receive, self._sent(path, send))
                 return
             engine = _started(engine)
-            client = self._caller(scope["headers"], scope.get("client"), route.needed)
-            largest = 0 if scope["method"] == "GET" else route.largest
+            client = LOCAL
+            if route.needed is not None:
+                client = self._caller(scope["headers"], scope.get("client"), route.needed)
+            largest = 0 if scope["method"] in ("GET", "HEAD") else route.largest
             if largest:
                 typed(scope["headers"])
             declared(scope["headers"], largest)
@@ -294,6 +301,11 @@ class Edge:
 
     async def _status(self, call: Call) -> None:
         await respond(call.send, 200, _encode(status(call.engine, self._access.error)))
+
+    async def _document(self, call: Call) -> None:
+        assert self._described is not None
+        body = self._described() if call.scope["method"] == "GET" else b""
+        await respond(call.send, 200, body)
 
     async def _metrics(self, call: Call) -> None:
         await respond(call.send, 200, await self.page.text(), kind=TEXT)

@@ -15,8 +15,9 @@ from datasets.folder import read_dataset_labels, read_dataset_transactions
 from datasets.importer import main
 from datasets.mapping import load_mapping
 from datasets.remarks import remarks
-from datasets.tokens import read_key, token
+from datasets.tokens import read_key
 from stores.settings import settings
+from tollgate_client.tokens import token
 
 CARD_NUMBER = "4" + "1" * 15
 BASE: dict[str, Any] = {

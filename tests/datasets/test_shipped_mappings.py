@@ -12,9 +12,10 @@ import pytest
 from datasets.folder import read_dataset_transactions, read_info
 from datasets.importer import main
 from datasets.shipped import MAPPINGS, SAMPLES
-from datasets.tokens import read_key, token
+from datasets.tokens import read_key
 from embedded.demo_plan import DemoError, Options, check_trainable, plan
 from stores.settings import REPOSITORY, settings
+from tollgate_client.tokens import token
 
 VISA = "4" + "1" * 15
 
