@@ -147,12 +147,22 @@ def _clock() -> tuple[bool, str]:
 
 
 def _outcomes() -> tuple[bool, str]:
-    paid = door().score()
-    name = paid.json()["transaction_id"]
-    answer = door().client.post(
-        "/v1/outcomes", json={"transaction_id": name, "event_time": utc(), "kind": "refunded"}
-    )
-    return answer.status_code < 300, f"POST /v1/outcomes: {answer.status_code} {answer.text[:120]}"
+    """Each kind, told once, again, and of a payment that nobody knows."""
+    kinds = ("refunded", "reversed", "declined", "incremental")
+    told = []
+    for kind in kinds:
+        name = door().score().json()["transaction_id"]
+        part = {"amount": "1.00", "currency": "EUR"} if kind in ("refunded", "incremental") else {}
+        for transaction in (name, name, uuid.uuid4().hex):
+            body = {
+                "transaction_id": transaction,
+                "kind": kind,
+                "outcome_id": "o-1",
+                "event_time": utc(),
+                **part,
+            }
+            told.append(door().client.post("/v1/outcomes", json=body).status_code)
+    return set(told) == {202}, f"POST /v1/outcomes of {', '.join(kinds)}: {sorted(set(told))}"
 
 
 def _stranger() -> tuple[bool, str]:

@@ -19,7 +19,7 @@ from tollgate_client.errors import (
     TollgateError,
     Unavailable,
 )
-from tollgate_client.messages import Decision, Label, Payment
+from tollgate_client.messages import Decision, Label, Outcome, Payment
 from tollgate_client.tokens import token
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "Decision",
     "Label",
     "NotAllowed",
+    "Outcome",
     "Payment",
     "Refused",
     "Retries",

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, Self
 import httpx
 
 from tollgate_client.errors import Conflict, NotAllowed, Refused, TollgateError, Unavailable
-from tollgate_client.messages import Decision, Label, Payment
+from tollgate_client.messages import Decision, Label, Outcome, Payment
 
 #: Answers that another attempt may better: too slow, too fast, too busy, or an error of the service.
 _AGAIN: Final = frozenset({408, 429, 500, 502, 503, 504})
@@ -120,6 +120,11 @@ class Client:
         """Report what became known of transactions; return how many labels were kept."""
         body = labels.body() if isinstance(labels, Label) else [label.body() for label in labels]
         return int(self._object(self._call("/v1/labels", body))["accepted"])
+
+    def tell(self, outcomes: Outcome | Sequence[Outcome]) -> int:
+        """Tell what became of payments; return how many outcomes were kept."""
+        body = outcomes.body() if isinstance(outcomes, Outcome) else [each.body() for each in outcomes]
+        return int(self._object(self._call("/v1/outcomes", body))["accepted"])
 
     def _call(self, path: str, body: Any) -> Any:
         content = json.dumps(body, allow_nan=False, separators=(",", ":")).encode()

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 Channel = Literal["pos", "ecom", "atm", "moto", "transfer"]
 Source = Literal["chargeback", "issuer", "analyst", "customer", "automatic"]
+Kind = Literal["declined", "reversed", "refunded", "captured", "incremental", "disputed", "dispute_won"]
 Attributes = Mapping[str, str | bool | float | None]
 
 
@@ -39,14 +40,13 @@ class Payment:
     attributes: Attributes | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.amount, float | bool):
-            raise TypeError("amount should be a Decimal, a string or a whole number, never a float")
+        _exact(self.amount)
         _aware(self.event_time, "event_time")
 
     def body(self) -> dict[str, Any]:
         """The JSON object that the API takes."""
         made = _present(self)
-        made["amount"] = f"{self.amount:f}" if isinstance(self.amount, Decimal) else str(self.amount)
+        made["amount"] = _decimal(self.amount)
         if self.attributes is not None:
             made["attributes"] = dict(self.attributes)
         return made
@@ -62,6 +62,7 @@ class Label:
     is_fraud: bool
     source: Source
     known_at: datetime | None = None
+    reason: str | None = None
 
     def __post_init__(self) -> None:
         _aware(self.event_time, "event_time")
@@ -70,6 +71,33 @@ class Label:
     def body(self) -> dict[str, Any]:
         """The JSON object that the API takes."""
         return _present(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a payment. Without an `amount` (and its `currency`) the whole of it; `outcome_id` tells
+    several of one kind and payment apart, such as two refunds. `event_time` is the payment's."""
+
+    transaction_id: str
+    kind: Kind
+    outcome_id: str | None = None
+    amount: Decimal | str | int | None = None
+    currency: str | None = None
+    reason: str | None = None
+    event_time: datetime | None = None
+    known_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        _exact(self.amount)
+        _aware(self.event_time, "event_time")
+        _aware(self.known_at, "known_at")
+
+    def body(self) -> dict[str, Any]:
+        """The JSON object that the API takes."""
+        made = _present(self)
+        if self.amount is not None:
+            made["amount"] = _decimal(self.amount)
+        return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +125,7 @@ class Decision:
         return cls(**known)
 
 
-def _present(message: Payment | Label) -> dict[str, Any]:
+def _present(message: Payment | Label | Outcome) -> dict[str, Any]:
     made = {each.name: getattr(message, each.name) for each in fields(message)}
     return {
         name: value.astimezone(UTC).isoformat() if isinstance(value, datetime) else value
@@ -109,3 +137,12 @@ def _present(message: Payment | Label) -> dict[str, Any]:
 def _aware(moment: datetime | None, name: str) -> None:
     if moment is not None and moment.utcoffset() is None:
         raise ValueError(f"{name} should carry its zone, such as tzinfo=UTC")
+
+
+def _exact(amount: object) -> None:
+    if isinstance(amount, float | bool):
+        raise TypeError("amount should be a Decimal, a string or a whole number, never a float")
+
+
+def _decimal(amount: Decimal | str | int) -> str:
+    return f"{amount:f}" if isinstance(amount, Decimal) else str(amount)

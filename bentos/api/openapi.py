@@ -18,6 +18,7 @@ from bentos.api.api_models import (
     ErrorAnswer,
     LabelAnswer,
     LabelRequest,
+    OutcomeRequest,
     ScoreAnswer,
     ScoreRequest,
 )
@@ -49,6 +50,7 @@ def _many(item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _LABEL: Final = _schema(LabelRequest)
+_OUTCOME: Final = _schema(OutcomeRequest)
 OPERATIONS: Final[dict[str, Operation]] = {
     SCORE_PATH: Operation(
         "score", "Decide one payment", "payments", _schema(ScoreRequest), _schema(ScoreAnswer), also=(409,)
@@ -61,12 +63,16 @@ OPERATIONS: Final[dict[str, Operation]] = {
         "report_labels", "Report chargebacks or analysts' verdicts; kept once it is answered", "outcomes",
         {"anyOf": [_LABEL, _many(_LABEL)]}, _schema(LabelAnswer), status=202,
     ),
+    "/v1/outcomes": Operation(
+        "report_outcomes", "Report what became of payments; kept once it is answered", "outcomes",
+        {"anyOf": [_OUTCOME, _many(_OUTCOME)]}, _schema(LabelAnswer), status=202,
+    ),
     "/v1/explain": Operation(
         "explain", "Exact SHAP values of one payment; decides and logs nothing", "payments",
         _schema(ScoreRequest), {"type": "object", "additionalProperties": True},
     ),
 }  # fmt: skip
-_MODELS: Final = (ScoreRequest, ScoreAnswer, LabelRequest, LabelAnswer, ErrorAnswer)
+_MODELS: Final = (ScoreRequest, ScoreAnswer, LabelRequest, OutcomeRequest, LabelAnswer, ErrorAnswer)
 #: Refusals that every operation may give, in words; what to do on each is in docs/clients.md.
 _REFUSALS: Final = {
     400: "Not JSON, or not HTTP that is taken: mend the client",

@@ -26,6 +26,7 @@ from tollgate_client import (
     Decision,
     Label,
     NotAllowed,
+    Outcome,
     Payment,
     Refused,
     Retries,
@@ -98,6 +99,16 @@ def test_labels_are_reported_one_or_many(fraud: Client) -> None:
     label = Label(sent.transaction_id, sent.event_time, True, "chargeback")
     assert fraud.report(label) == 1
     assert fraud.report([label, Label(sent.transaction_id, WHEN, False, "analyst")]) == 2
+
+
+def test_outcomes_are_told_one_or_many_and_again(fraud: Client) -> None:
+    sent = payment()
+    fraud.score(sent)
+    refund = Outcome(sent.transaction_id, "refunded", "r-1", Decimal("2.50"), "EUR", event_time=WHEN)
+    assert fraud.tell(refund) == fraud.tell(refund) == 1
+    assert fraud.tell([Outcome(sent.transaction_id, "reversed"), Outcome("nobody-knows", "declined")]) == 2
+    with pytest.raises(TypeError, match="never a float"):
+        Outcome("t", "refunded", amount=2.5)  # type: ignore[arg-type]
 
 
 def test_what_cannot_be_a_payment_fails_before_it_is_sent() -> None:
