@@ -72,12 +72,17 @@ OPERATIONS: Final[dict[str, Operation]] = {
         _schema(ScoreRequest), {"type": "object", "additionalProperties": True},
     ),
 }  # fmt: skip
+_EXPLAIN_DECISION: Final = Operation(
+    "explain_decision", "Explain a decision as it was made, from the log", "payments",
+    {}, {"type": "object", "additionalProperties": True}, also=(404,),
+)  # fmt: skip
 _MODELS: Final = (ScoreRequest, ScoreAnswer, LabelRequest, OutcomeRequest, LabelAnswer, ErrorAnswer)
 #: Refusals that every operation may give, in words; what to do on each is in docs/clients.md.
 _REFUSALS: Final = {
     400: "Not JSON, or not HTTP that is taken: mend the client",
     401: "No token, or an unknown one",
     403: "The token lacks the scope",
+    404: "The log holds no decision on it",
     409: "Another body was decided under this id: a new payment takes a new id",
     413: "The body is too large",
     415: "The content type is not application/json",
@@ -86,7 +91,7 @@ _REFUSALS: Final = {
     500: "An error of the service: again once",
     503: "Busy or starting: again after `Retry-After`",
 }
-_SOMETIMES: Final = frozenset({409})
+_SOMETIMES: Final = frozenset({404, 409})
 
 
 @cache
@@ -108,7 +113,7 @@ def document() -> bytes:
         "servers": [{"url": "/"}],
         "tags": [{"name": "payments"}, {"name": "outcomes"}, {"name": "operations"}],
         "security": [{"token": []}, {}],
-        "paths": {path: {"post": _operation(each)} for path, each in OPERATIONS.items()} | _PROBES,
+        "paths": _paths(),
         "components": {
             "schemas": made["$defs"],
             "securitySchemes": {
@@ -121,6 +126,16 @@ def document() -> bytes:
         },
     }
     return json.dumps(content, separators=(",", ":")).encode()
+
+
+def _paths() -> dict[str, Any]:
+    paths: dict[str, Any] = {path: {"post": _operation(each)} for path, each in OPERATIONS.items()}
+    of_log = _operation(_EXPLAIN_DECISION)
+    del of_log["requestBody"]
+    name = {"type": "string", "minLength": 1, "maxLength": 64}
+    of_log["parameters"] = [{"name": "transaction_id", "in": "query", "required": True, "schema": name}]
+    paths["/v1/explain"]["get"] = of_log
+    return paths | _PROBES
 
 
 def _operation(each: Operation) -> dict[str, Any]:

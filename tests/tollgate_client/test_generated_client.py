@@ -23,7 +23,7 @@ def test_the_document_is_what_the_service_publishes_and_has_every_operation(serv
     assert published.headers["content-type"] == "application/json"
     assert published.json() == json.loads(document())
     edge = Edge(nothing, lambda: None, Access(None, 0), document=document)
-    posts = {path for path, route in edge.routes.items() if route.methods == ("POST",)}
+    posts = {path for path, route in edge.routes.items() if "POST" in route.methods}
     assert set(OPERATIONS) == posts
 
 
