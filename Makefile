@@ -126,7 +126,7 @@ bench-cuts: install ## results/bench/cuts.json
 	@$(PY) -m benchmarks.cuts $(if $(DATA),--data "$(DATA)") $(if $(MAPPING),--mapping "$(MAPPING)")
 
 ##@ Model owner
-.PHONY: train parity drift experiment-report bench-experiments bench-quality bench-missing bench-drift
+.PHONY: train parity drift experiment-report bench-experiments bench-quality bench-missing bench-outage bench-models bench-drift
 train: install ## train and save a model from .tollgate/training/set
 	@$(TOLLGATE) train --dataset .tollgate/training/set
 parity: install ## served vectors against a point-in-time rebuild
@@ -141,5 +141,9 @@ bench-quality: install ## results/bench/quality.json
 	@$(PY) -m benchmarks.quality $(if $(DATA),--data "$(DATA)")
 bench-missing: install ## results/bench/missing.json: decisions without views, and on strangers
 	@$(PY) -m benchmarks.missing
+bench-outage: install ## results/bench/outage.json: Redis frozen for a minute at 300 requests a second
+	@$(PY) -m benchmarks.outage
+bench-models: install ## results/bench/models.json: kinds of models, their speed, size and precision
+	@$(PY) -m benchmarks.models
 bench-drift: install ## results/bench/drift.json
 	@$(PY) -m benchmarks.drift

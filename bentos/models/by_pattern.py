@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import Final
 
 from fraud.contract.transaction import Transaction
@@ -19,7 +20,10 @@ class ByPattern:
     def __init__(self, undisturbed: Limits, patterns: Mapping[str, Limits]) -> None:
         self.undisturbed = undisturbed
         self._views = views()
-        self._keys = tuple(dict.fromkeys(self._views.key.values()))
+        fields = [
+            key for key in dict.fromkeys(self._views.key.values()) if key in Transaction.__struct_fields__
+        ]
+        self._named = attrgetter(*fields)
         self._patterns = [each for each in self._views.patterns() if each.name in patterns]
         self._limits = patterns
         self._cases: dict[tuple[object, ...], Limits] = {}
@@ -29,7 +33,7 @@ class ByPattern:
         was, or where the model knows no such pattern."""
         if not self._patterns:
             return self.undisturbed
-        case = (*status.items(), *[getattr(transaction, key, None) is not None for key in self._keys])
+        case = (*status.items(), *[value is not None for value in self._named(transaction)])
         found = self._cases.get(case)
         if found is None:
             if len(self._cases) == _MOST_CASES:
