@@ -14,6 +14,7 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,13 +64,19 @@ def strangers(trained: Trained, rows: Rows) -> dict[str, Any]:
     }
 
 
-def measure(rows: Rows, seed: int) -> dict[str, Any]:
+def thinned(rows: Rows, share: float, seed: int) -> Rows:
+    """All frauds and a share of the genuine rows, weighted up to stand for all of them."""
+    keep = (rows.label > 0) | (np.random.default_rng(seed).random(len(rows)) < share)
+    kept = rows.take(keep)
+    return replace(kept, weight=np.where(kept.label > 0, 1.0, 1 / share))
+
+
+def measure(rows: Rows, plan: Plan) -> dict[str, Any]:
     """Everything in results/bench/missing.json."""
-    plan = Plan(delay_days=DELAY_DAYS, test_days=14, seed=seed)
     began = time.perf_counter()
     model = train(rows, plan)
     took = time.perf_counter() - began
-    before = train(rows, Plan(delay_days=DELAY_DAYS, test_days=14, seed=seed, missing={}))
+    before = train(rows, replace(plan, missing={}))
     late = rows.take(rows.mature & model.split.test.mask(rows.event_us))
     alone = limits(before) | {"patterns": []}
     patterns, were = by_pattern(model.model, limits(model), late), by_pattern(before.model, alone, late)
@@ -108,10 +115,20 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.missing", description=__doc__)
     parser.add_argument("--set", type=Path, help="a training set with newcomers (default: built once)")
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--thin", type=float, default=1.0, help="share of genuine rows, for a quick look")
+    parser.add_argument("--rounds", type=int, default=Plan.rounds, help="most trees")
+    parser.add_argument("--folds", type=int, default=Plan.folds)
+    parser.add_argument("--most-rows", type=int, default=400_000)
+    parser.add_argument("--threads", type=int, default=0)
     options = parser.parse_args(argv)
     try:
         rows = read_rows(options.set or newcomers_set()[0])
-        report = measure(rows, options.seed)
+        plan = Plan(
+            delay_days=DELAY_DAYS, test_days=14, seed=options.seed, rounds=options.rounds,
+            folds=options.folds, most_rows=options.most_rows, threads=options.threads,
+        )  # fmt: skip
+        report = measure(thinned(rows, options.thin, options.seed) if options.thin < 1 else rows, plan)
+        report["how"] = {"thin": options.thin, "rounds": plan.rounds, "folds": plan.folds, "rows": len(rows)}
     except (CommandError, TrainingSetError, SplitError, RefusedError, NoFraudError) as error:
         print(f"missing: {error}", file=sys.stderr)
         return 1

@@ -63,6 +63,21 @@ def _held(entries: Any) -> str:
     return f"{sum(bool(entry['held']) for entry in entries)} of {len(entries)}"
 
 
+def _right(kinds: Any) -> str:
+    return ", ".join(str(each["right"]) for each in kinds.values())
+
+
+def _stopped(kind: str) -> Callable[[Any], str]:
+    """The most that patterns of a kind stop, as a multiple of the first, which is undisturbed."""
+
+    def of(entries: Any) -> str:
+        shares = [(each["kind"], each["review_rate"] + each["block_rate"]) for each in entries]
+        return f"{max(share for found, share in shares if found == kind) / shares[0][1]:.2f}"
+
+    return of
+
+
+_MISSING: Final = "bench/missing.json"
 _SERVING: Final = "bench/serving.json"
 _KEYED: Final = "bench/keyed.json"
 _STREAM: Final = "bench/streaming.json"
@@ -95,6 +110,21 @@ GROUPS: Final = (
         Figure("requests over all faults", "chaos/serving.json", "faults", of=_total("requests")),
         Figure("requests without an answer", "chaos/serving.json", "faults", "", "0", _total("unanswered")),
         Figure("longest time to recover", "chaos/serving.json", "faults", "s", "under 5", _worst("recovery_s")),
+    )),
+    Group("An outage, and strangers", "make bench-missing", (
+        Figure("undisturbed average precision, of a model that never missed a view", _MISSING, "ap_kept", "", "at least 0.99"),
+        Figure("stopped without everything, of undisturbed", _MISSING, "patterns", "times", "at most 3", _stopped("everything")),
+        Figure("stopped without a view, of undisturbed, at worst", _MISSING, "patterns", "times", "at most 2", _stopped("view")),
+        Figure("stopped without an engine, of undisturbed, at worst", _MISSING, "patterns", "times", "at most 3", _stopped("engine")),
+        Figure("genuine first transactions that are reviewed", _MISSING, "strangers.review_rate"),
+    )),
+    Group("Redis frozen for a minute at 300/s", "make bench-outage", (
+        Figure("stopped in that minute, of undisturbed", "bench/outage.json", "times_undisturbed", "times", "at most 3"),
+        Figure("recall of its frauds", "bench/outage.json", "recall"),
+        Figure("the same, of the rules alone", "bench/outage.json", "recall_of_rules_alone"),
+    )),
+    Group("Experiments that were simulated", "make bench-experiments", (
+        Figure("right verdicts of 20: challenger better, equal, worse", "bench/experiments.json", "", "", "at least 19 each", _right),
     )),
     Group("Attempts to break it", "make test-security", (
         Figure("findings of reviews that tests hold", "security.json", "", "", "all", _held),
