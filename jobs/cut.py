@@ -34,8 +34,9 @@ def materialize_cut(cut: datetime) -> int:
     """Put the profiles as of `cut` online, newest wins; returns how many the cut holds.
 
     Feast's incremental materialization goes on from where it last ended. Where that is no use
-    (it never ran, ended more than one ttl ago, or ran beyond this cut because an earlier period
-    is being replayed) everything from one ttl back is materialized. Raises `MissingCutError`
+    (it never ran, ended more than one ttl ago, ran beyond this cut because an earlier period is being
+    replayed, or ended just here, so that this cut is asked for again) everything from one ttl back is
+    materialized. Raises `MissingCutError`
     if the aggregates of `cut` were not computed.
     """
     files = {view.name: list(view_folder(view, cut).glob("*.parquet")) for view in batch_views()}
@@ -49,7 +50,7 @@ def materialize_cut(cut: datetime) -> int:
         done = store.get_feature_view(view.name).most_recent_end_time
         with _quiet():
             # The incremental form counts back from today when it never ran: wrong for a replay.
-            if done is not None and end - PROFILE_TTL <= done <= end:
+            if done is not None and end - PROFILE_TTL <= done < end:
                 store.materialize_incremental(end, feature_views=[view.name])
             else:
                 store.materialize(end - PROFILE_TTL, end, feature_views=[view.name])

@@ -91,6 +91,11 @@ def week_bounds(week: str) -> tuple[datetime, datetime]:
     return start, start + timedelta(days=7)
 
 
+def canonical_week(week: str) -> str:
+    """An ISO week as folders are named by it: ``2026-W9`` is ``2026-W09``; ValueError for none."""
+    return week_name(week_bounds(week)[0])
+
+
 def week_name(moment: datetime) -> str:
     """The ISO week of `moment` (UTC), such as ``2018-W34``."""
     year, number, _ = moment.astimezone(UTC).isocalendar()

@@ -13,7 +13,7 @@ DEAD_LETTERS = Counter("tollgate_stream_dead_letters", "events that broke the co
 UNVERIFIED = Counter(
     "tollgate_unverified", "control records and snapshots that no key in force signed", ["what"]
 )
-for what in ("seed", "spent", "snapshot"):  # so that the first one is an increase
+for what in ("seed", "spent", "rewrite", "snapshot"):  # so that the first one is an increase
     UNVERIFIED.labels(what)
 KEYS_REFUSED = Gauge("tollgate_keys_refused", "1 while the keyring is refused: the keys before stay in force")
 STATES_FAILED = Counter(

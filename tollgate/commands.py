@@ -100,6 +100,8 @@ GROUPS: Final[dict[str, tuple[Command, ...]]] = {
                 "tollgate score-stream", "read the predictions topic"),
         Command("seed", "streaming.states.seed", "Send rebuilt velocity states to the flow.",
                 "tollgate seed --help", "`tollgate stream`"),
+        Command("restore", "jobs.restore", "Bring profiles and states back into an online store that lost them.",
+                "tollgate restore", "`tollgate status`"),
         Command("outcomes", "jobs.outcomes", "Settle what became of payments: declined, reversed, refunded and so on.",
                 "tollgate outcomes follow", "`tollgate outcomes list`"),
         Command("chargebacks", "jobs.report_files", "Take a CSV of chargebacks as labels.",

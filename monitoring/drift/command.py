@@ -15,6 +15,7 @@ import pandas as pd
 from monitoring import gauges
 from monitoring.decisions import (
     DecisionLogError,
+    canonical_week,
     matured,
     read_decisions,
     read_labels,
@@ -93,6 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     home = settings().home
     try:
         model = read_reference(chosen.reference or champion_folder(home))
+        chosen.week = canonical_week(chosen.week) if chosen.week else None
         start, end = week_bounds(chosen.week) if chosen.week else (None, None)
         current = read_decisions(chosen.current, start=start, end=end).to_pandas()
         if not len(current):

@@ -27,6 +27,7 @@ from streaming.states.tracks import STANDARD, Track
 #: How control records begin; no transaction does.
 PREFIX: Final = b'{"seed":'
 SPENT_PREFIX: Final = b'{"spent":'
+REWRITE_PREFIX: Final = b'{"rewrite":'
 _FIELD: Final = "(seed)"
 
 
@@ -86,6 +87,38 @@ def read_spent(seal: Seal, payload: bytes) -> tuple[Spent, Observation]:
         return spent, change_of(spent.event_ms, spent.spent, spent.before, spent.after, spent.ids)
     except (ValueError, OverflowError, struct.error):
         raise ContractError(field, "holds an amount or a time out of bounds") from None
+
+
+class Rewrite(Struct, forbid_unknown_fields=True, frozen=True):
+    """Asks the stream to write all its states to the online store again; `rewrite` names the asking."""
+
+    rewrite: str
+    signature: str
+
+
+_decode_rewrite = msgspec.json.Decoder(Rewrite).decode
+
+
+def encode_rewrite(seal: Seal, name: str) -> bytes:
+    """The control record that asks for all states."""
+    return msgspec.json.encode(Rewrite(name, _text(seal.sign(_signed_rewrite(name)))))
+
+
+def read_rewrite(seal: Seal, payload: bytes) -> None:
+    """Raise `ContractError` unless `payload` asks for all states, signed."""
+    field = "(rewrite)"
+    try:
+        asked = _decode_rewrite(payload)
+        signature = base64.b64decode(asked.signature, validate=True)
+    except (msgspec.MsgspecError, UnicodeDecodeError, binascii.Error, ValueError):
+        raise ContractError(field, "is no control record") from None
+    if not seal.verifies(_signed_rewrite(asked.rewrite), signature):
+        metrics.UNVERIFIED.labels("rewrite").inc()
+        raise ContractError(field, "is signed by no key in force: whoever sent it may not ask for states")
+
+
+def _signed_rewrite(name: str) -> bytes:
+    return msgspec.msgpack.encode(("rewrite", name))
 
 
 def _signed_spent(spent: Spent) -> bytes:

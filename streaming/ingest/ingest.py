@@ -22,7 +22,7 @@ from stores.event_log import partition_of
 from stores.keys import Seal
 from streaming import metrics
 from streaming.ingest.control import PREFIX as CONTROL_PREFIX
-from streaming.ingest.control import SPENT_PREFIX, read_seed, read_spent
+from streaming.ingest.control import REWRITE_PREFIX, SPENT_PREFIX, read_rewrite, read_seed, read_spent
 from streaming.ingest.dead_letters import DeadLetter, dead_letter
 from streaming.ingest.framing import better_reason, json_inside
 from streaming.ingest.recent_ids import IdSegments, RecentIds, SegmentSnapshot
@@ -155,6 +155,9 @@ class Ingest:
                     if payload.startswith(CONTROL_PREFIX):
                         self._seed(payload, now_ms, groups, oldest)
                         continue
+                    if payload.startswith(REWRITE_PREFIX):
+                        self._rewrite(payload, groups, oldest, more)
+                        continue
                     if payload.startswith(SPENT_PREFIX):
                         self._change(payload, groups, oldest, more)
                         continue
@@ -249,6 +252,17 @@ class Ingest:
         groups.setdefault(shard, ShardBatch(shard, [], [], [], appended, self._partition)).seeds.append(
             (key, state)
         )
+
+    def _rewrite(self, payload: bytes, groups: dict[int, ShardBatch], appended: int, more: bool) -> None:
+        """Ask every shard to write its states once more; raise `ContractError` where that may not be."""
+        if self._control is None:
+            raise ContractError("(rewrite)", "is not taken here")
+        read_rewrite(self._control, payload)
+        for shard in range(len(self._tracks) * SHARDS):
+            group = groups.get(shard)
+            if group is None:
+                groups[shard] = group = ShardBatch(shard, [], [], [], appended, self._partition, more=more)
+            group.rewrite = True
 
     def _change(self, payload: bytes, groups: dict[int, ShardBatch], appended: int, more: bool) -> None:
         """Tell a payment's entities what of it counts as spent; raise `ContractError` where it may not be."""

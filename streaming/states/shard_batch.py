@@ -33,7 +33,8 @@ class ShardBatch(Struct, gc=False):
     `appended_ms` when the oldest event entered the log (wall clock, 0 if unknown), `source` the partition
     that was read, `replayed` whether it has just come to where its log ended when the flow started, `more`
     whether the log held more events than were read: a backlog, of which the next read comes at once. A batch
-    that came from another process still has the bytes that it came as, `packed`.
+    that came from another process still has the bytes that it came as, `packed`. `rewrite` asks that every
+    state of the shard be written to the online store again.
     """
 
     shard: int
@@ -45,6 +46,7 @@ class ShardBatch(Struct, gc=False):
     replayed: bool = False
     more: bool = False
     packed: bytes = b""
+    rewrite: bool = False
 
     def __reduce__(self) -> tuple[Callable[[bytes, int, bool], ShardBatch], tuple[bytes, int, bool]]:
         """Pickle, which Bytewax uses between processes, as one compact message."""
@@ -53,7 +55,7 @@ class ShardBatch(Struct, gc=False):
     def pack(self) -> bytes:
         """The batch as bytes, but `source` and `more`: of each observation what states look at."""
         records = b"".join([one.record for one in self.seen])
-        replayed = self.source if self.replayed else _NONE
+        replayed = _REWRITE if self.rewrite else self.source if self.replayed else _NONE
         return _encode((self.shard, self.values, records, self.seeds, self.appended_ms, replayed))
 
     @staticmethod
@@ -66,14 +68,17 @@ class ShardBatch(Struct, gc=False):
             if place < len(ENTITIES)
             else declared_records(records, len(values))
         )
-        if known := replayed != _NONE:
+        if known := replayed >= 0:
             source = replayed
-        return ShardBatch(shard, values, seen, seeds, appended_ms, source, known, more, data)
+        rewrite = replayed == _REWRITE
+        return ShardBatch(shard, values, seen, seeds, appended_ms, source, known, more, data, rewrite)
 
 
 _encode: Final[Callable[[Any], bytes]] = msgspec.msgpack.Encoder().encode
 #: In a packed batch, in place of the partition that has been replayed.
 _NONE: Final = -1
+#: There too, of a batch that asks for all states.
+_REWRITE: Final = -2
 _Seeds = list[tuple[str, bytes]]
 _decode: Final = msgspec.msgpack.Decoder(tuple[int, list[str], bytes, _Seeds, int, int]).decode
 

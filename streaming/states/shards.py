@@ -184,6 +184,8 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
                 touched.update(compress(zip(batch.values, states, strict=True), added))
             else:
                 touched.update(zip(batch.values, states, strict=True))
+        if any(batch.rewrite for batch in values):
+            touched.update({value: self._state(value) for value in self._packed})
         if self._replaying:
             self._replayed.update(touched)
             self._replaying.difference_update([batch.source for batch in values if batch.replayed])

@@ -116,6 +116,13 @@ CASES = [
         },
     ),
     Case("StreamDown", {'up{job="tollgate-stream"}': Gauge(1, 0)}),
+    Case(
+        "StoreEmpty",
+        {
+            'tollgate_feature_status_total{view="merchant_velocity",status="missing"}': Counter(1, 90),
+            'tollgate_feature_status_total{view="merchant_velocity",status="fresh"}': Counter(90, 1),
+        },
+    ),
     Case("PartitionsUnread", {"tollgate_stream_unread_partitions": Gauge(0, 2)}),
     Case("EventsMisplaced", {'tollgate_stream_misplaced_total{partition="0"}': Counter(0, 5)}),
     Case("StreamLagging", {'tollgate_stream_lag_seconds{partition="0"}': Gauge(0.2, 90)}),
