@@ -32,6 +32,7 @@ from bentos.api.api_models import (
     ScoreRequest,
 )
 from bentos.api.bounded_http import BoundedHttp, Door, bounds_of
+from bentos.api.departure import depart_slowly
 from bentos.api.edge import BULK_PATH, Edge
 from bentos.api.exchange import App
 from bentos.api.explain import explain
@@ -83,6 +84,7 @@ class ScoringService(bentoml.Service):  # type: ignore[misc]  # BentoML ships no
         engine = open_engine(chosen, (self.access.look,))
         await engine.start()
         self.engine = engine
+        depart_slowly(chosen.serve.leave_seconds, partial(setattr, engine, "leaving", True))
         if self.edge is not None and chosen.http.metrics_port:
             self._metrics_port = await open_port(self.edge.page, self.edge.refused, chosen)
 

@@ -51,6 +51,11 @@ class ServeSettings(Group):
         description="what becomes of an event that is older, or more than 5 minutes ahead: it counts when it was received, and its "
         "answer says so in `degraded`; or it is refused with 422",
     )  # fmt: skip
+    leave_seconds: float = Field(
+        3.0, alias="TOLLGATE_SERVE_LEAVE_SECONDS", ge=0, le=60,
+        description="seconds from SIGTERM until a worker ends: it is not ready, and closes connections with their next answer; "
+        "give a load balancer time to notice",
+    )  # fmt: skip
     burst_seconds: int = Field(
         30, alias="TOLLGATE_SERVE_BURST_SECONDS", ge=0, le=600,
         description="how long a decided payment counts for the next ones of its card while the stream has not counted it; 0 turns it off",

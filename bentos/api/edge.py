@@ -148,7 +148,7 @@ class Edge:
             await refuse(send, Problem(404, "(path)", "is not served"), close=unread(scope["headers"]))
             return
         with admitted(None):
-            await self._known(scope, receive, send)
+            await self._known(scope, receive, _closing(send) if self.leaving else send)
 
     async def _http(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         engine, path = self._engine(), scope["path"]
@@ -250,6 +250,12 @@ class Edge:
         return engine.score(raw, arrived, client, tell)
 
     @property
+    def leaving(self) -> bool:
+        """Whether connections are to be closed with their next answer."""
+        engine = self._engine()
+        return engine is not None and engine.leaving
+
+    @property
     def busy(self) -> bool:
         """Whether transactions wait or are being decided."""
         engine = self._engine()
@@ -339,6 +345,18 @@ def _started(engine: Engine | None) -> Engine:
     if engine is None:
         raise Problem(503, "(service)", "is starting", retry_after=1)
     return engine
+
+
+def _closing(send: Send) -> Send:
+    """As `send`, of an answer after which the connection closes."""
+
+    async def closing(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = [*message.get("headers", []), (b"connection", b"close")]
+            message = {**message, "headers": headers}
+        await send(message)
+
+    return closing
 
 
 def _without_strangers(send: Send) -> Send:

@@ -169,7 +169,8 @@ class ScoreLane(BoundedHttp):
         if self._late is not None:
             self._late.cancel()
             self._late = None
-        due = _Due(keep_alive and not self._ending)
+        leaving = self._edge is not None and self._edge.leaving
+        due = _Due(keep_alive and not self._ending and not leaving)
         self._due.append(due)
         return due
 

@@ -61,6 +61,8 @@ class Engine:
         self._every_second = every_second
         self.labels = LabelStore(chosen.home)
         self.outcomes = OutcomeStore(chosen.home)
+        #: Asked to stop: callers are let go.
+        self.leaving = False
         self.batcher: MicroBatcher[Work] = MicroBatcher(
             self.scorer.run,
             size=chosen.serve.batch,
@@ -115,7 +117,7 @@ class Engine:
     @property
     def ready(self) -> bool:
         """Whether this worker can take transactions (with or without Redis and a model)."""
-        return self._ticker is not None and not self._ticker.done()
+        return self._ticker is not None and not self._ticker.done() and not self.leaving
 
     def parse(self, raw: bytes, caller: Caller) -> Asked:
         """A valid transaction of `caller`, with the time that counts; raise `Problem`."""
