@@ -107,7 +107,7 @@ chaos-streaming: install ## results/chaos/streaming.json
 	@$(PY) -m benchmarks.chaos_streaming
 
 ##@ Data scientist
-.PHONY: training-set feature catalogue bench-gates bench-training-set cases bench-cards bench-cuts
+.PHONY: training-set feature catalogue bench-gates bench-training-set cases kafka-day bench-cards bench-cuts
 training-set: install ## point-in-time set from FROM= to TO= as known at CUT=
 	@$(TOLLGATE) training-set --from "$(FROM)" --to "$(TO)" --as-of "$(CUT)" --out .tollgate/training/set
 feature: install ## explain the feature NAME=
@@ -120,6 +120,9 @@ bench-training-set: install ## results/bench/training_set.json
 	@$(PY) -m benchmarks.training_set $(if $(DATA),--data "$(DATA)") $(if $(MAPPING),--mapping "$(MAPPING)")
 cases: install ## results/cases.json: the inputs of FOLDER= through the doors
 	@$(PY) -m benchmarks.cases "$(FOLDER)"
+kafka-day: install ## results/kafka_day.json: a day through Apache Kafka, with kills
+	@$(PY) -m benchmarks.apache_kafka
+	@$(PY) -m benchmarks.kafka_day $(ARGS)
 bench-cards: install ## results/bench/cards.json: card numbers told from ids
 	@$(PY) -m benchmarks.cards $(ARGS)
 bench-cuts: install ## results/bench/cuts.json

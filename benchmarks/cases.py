@@ -17,13 +17,17 @@ from typing import Any, Final
 
 import yaml
 
-from benchmarks import cases_import, cases_score
+from benchmarks import cases_events, cases_import, cases_score
 from stores.settings import settings
 
 #: Whether a case is held and what was seen, from the case and its file's text; None where nothing knows it.
 Try = Callable[[Mapping[str, Any], str], tuple[bool, str] | None]
 #: Who knows what is right, by the file of the cases.
-DOORS: Final[dict[str, Try]] = {"import.yaml": cases_import.try_case, "score.yaml": cases_score.try_case}
+DOORS: Final[dict[str, Try]] = {
+    "import.yaml": cases_import.try_case,
+    "score.yaml": cases_score.try_case,
+    "events.yaml": cases_events.try_case,
+}
 
 
 def cases(folder: Path) -> list[dict[str, Any]]:

@@ -37,7 +37,7 @@ from bentos.log.outcomes import KeptOutcome, OutcomeStore, outcomes_folder, pars
 from fraud.contract.money import reference_cents
 from fraud.features.entities import ENTITIES
 from jobs.report_files import take_rows
-from jobs.report_topics import open_topics
+from jobs.report_topics import Topics, open_topics
 from stores.event_log import partition_of
 from stores.files import write_whole
 from stores.keys import Seal, open_keys
@@ -283,9 +283,10 @@ def _finish(configured: Settings, folder: Path) -> None:
 
 def follow(configured: Settings, stopping: threading.Event) -> None:
     """Settle once a second what arrives, by HTTP or by the topics, until `stopping` is set."""
-    topics = open_topics(configured)
+    topics: Topics | None = None
     while not stopping.wait(_EVERY_S):
         try:
+            topics = topics or open_topics(configured)
             topics.take()
             done = settle(configured)
         except (LogAwayError, *AWAY) as error:
@@ -293,7 +294,8 @@ def follow(configured: Settings, stopping: threading.Event) -> None:
             continue
         if done.settled or done.aside:
             _log.info("%s outcomes settled, %s aside, %s wait", done.settled, len(done.aside), done.waiting)
-    topics.close()
+    if topics is not None:
+        topics.close()
 
 
 def _list(home: Path) -> None:

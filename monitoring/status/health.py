@@ -136,12 +136,37 @@ def profiles(config: Settings, clock: datetime | None) -> Part:
     late, stale = age > 2 * CUT_INTERVAL, age > PROFILE_TTL
     tone: Tone = "bad" if stale else "watch" if late else "good"
     todo = "run `make materialize` and read what its gate says" if late else ""
+    ahead = registry_ahead(datetime.now(UTC))
+    if ahead is not None:
+        tone = "watch" if tone == "good" else tone
+        todo = (
+            todo or "nothing is lost: until then every run materializes one ttl again instead of what is new"
+        )
     hours = age.total_seconds() / 3600
     lines = [
         f"{len(named)} of {len(ENTITIES)} entities",
         f"{hours:.0f} h behind the newest event, stale after 48",
     ]
+    if ahead is not None:
+        lines.append(f"the registry's end lies ahead: materialized up to {ahead:%Y-%m-%d %H:%M}, it says")
     return Part("Profiles", tone, f"cut {oldest:%m-%d %H:%M}", lines, todo)
+
+
+def registry_ahead(now: datetime) -> datetime | None:
+    """The newest end of a profile view's materialization in the registry, where it lies ahead of `now`: somebody
+    ran `feast materialize-incremental` with a wrong end."""
+    from feast.errors import FeastError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from feature_repo.store import open_store
+
+    try:
+        views = open_store().list_feature_views()
+    except (FeastError, SQLAlchemyError, OSError):
+        return None
+    ends = [view.most_recent_end_time for view in views if view.most_recent_end_time is not None]
+    newest_end = max(ends, default=None)
+    return newest_end if newest_end is not None and newest_end > now else None
 
 
 def redis_part(config: Settings) -> Part:
