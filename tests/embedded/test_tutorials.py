@@ -24,7 +24,11 @@ from stores.settings import REPOSITORY
 TUTORIALS: Final = REPOSITORY / "docs" / "tutorials"
 #: In the order of the first page, which starts them all.
 PAGES: Final = ("api", "data-engineer", "data-scientist", "model-owner", "operator")
-_UNSHARE: Final = ("unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
+#: It ends with the tests, however these end.
+_UNSHARE: Final = (
+    "setpriv", "--pdeathsig", "KILL",
+    "unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc",
+)  # fmt: skip
 #: A new network has a loopback that is down: SIOCSIFFLAGS with IFF_UP | IFF_RUNNING (netdevice(7)).
 _LOOPBACK_UP: Final = (
     "import fcntl, socket, struct; fcntl.ioctl(socket.socket(), 0x8914, struct.pack('16sH14x', b'lo', 0x41))"
@@ -88,7 +92,10 @@ def run(page: str, checkout: Path) -> None:
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the checkout with the packages of this one, in which the first page has run."""
-    if shutil.which("unshare") is None or subprocess.run([*_UNSHARE, "true"], capture_output=True).returncode:
+    if (
+        None in (shutil.which("unshare"), shutil.which("setpriv"))
+        or subprocess.run([*_UNSHARE, "true"], capture_output=True).returncode
+    ):
         pytest.skip("this machine allows no namespaces of network and processes")
     if shutil.which("make") is None or shutil.which("curl") is None:
         pytest.skip("the tutorials' commands make and curl are not here")

@@ -294,6 +294,11 @@ NAMES = "should have names of small letters, digits and _, at most 63"
         ({"a": CARD}, ("attributes.a", TOKEN)),
         ({"ok": 1, "b": "4222222222222"}, ("attributes.b", TOKEN)),  # 13 digits, the shortest that Visa had
         ({"a": 4.111111111111111e15}, ("attributes.a", TOKEN)),
+        (
+            {"a": "501800000009"},
+            ("attributes.a", TOKEN),
+        ),  # Maestro's test number of 12 digits, the shortest of all
+        ({"a": 501800000009.0}, ("attributes.a", TOKEN)),
         ({"a": -4.111111111111111e15}, ("attributes.a", TOKEN)),
         ({"a": 4.2222222222222e12}, ("attributes.a", TOKEN)),
         ({"a": 1.5e14}, None),
