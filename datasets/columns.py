@@ -91,11 +91,11 @@ def field_text(batch: pa.RecordBatch, source: FieldMapping) -> pa.Array:
         for literal, column in source.pieces():
             parts.append(pa.scalar(literal))
             if column is not None:
-                parts.append(_whole(text(batch.column(column))))
+                parts.append(_whole(batch.column(column)))
         joined = pc.binary_join_element_wise(*parts, pa.scalar(""))
         values = joined if isinstance(joined, pa.Array) else pa.array([joined.as_py()] * rows, pa.string())
     else:
-        values = _whole(text(batch.column(source.column)))
+        values = _whole(batch.column(source.column))
     values = tidy(values)
     if source.tokenize:
         values = token_column(values, read_key())
@@ -187,6 +187,9 @@ def readable(column: pa.Array) -> list[str | None]:
         return [None if value is None else repr(value) for value in column.to_pylist()]
 
 
-def _whole(strings: pa.Array) -> pa.Array:
-    """``7.0`` as 7: what a column with gaps looks like after a program has read it as floats."""
+def _whole(column: pa.Array) -> pa.Array:
+    """`column` as text, and ``7.0`` as 7: a column with gaps, after a program read it as floats."""
+    strings = text(column)
+    if pa.types.is_integer(column.type):
+        return strings
     return pc.replace_substring_regex(strings, _WHOLE, r"\1")

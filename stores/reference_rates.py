@@ -24,7 +24,7 @@ from typing import Any, Final, NamedTuple
 import yaml
 
 from fraud.contract import reference_rates
-from fraud.contract.money import CURRENCIES, use_rates
+from fraud.contract.money import CURRENCIES, rates_digest, use_rates
 
 #: A rate this many times off the table that comes with the program deserves a look.
 _FAR: Final = 3
@@ -109,7 +109,10 @@ def main(arguments: list[str] | None = None) -> int:
     except RatesError as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"{path.name}: rates of {rates.as_of}, {len(rates.usd)} of {len(CURRENCIES)} currencies")
+    print(
+        f"{path.name}: rates of {rates.as_of}, {len(rates.usd)} of {len(CURRENCIES)} currencies, digest "
+        f"{rates_digest()} (reference_rates in manifests)"
+    )
     for remark in rates.remarks():
         print(f"  {remark}")
     return 0

@@ -44,9 +44,11 @@ GROUPS: Final[dict[str, tuple[Command, ...]]] = {
     "Data engineer": (
         Command("synthetic", "datasets.synthetic", "Generate a synthetic dataset.",
                 "tollgate synthetic --customers 500 --days 30 --out .tollgate/datasets/synthetic", "`tollgate load`"),
-        Command("import", "datasets.importer", "Map your CSV or parquet onto the contract of a transaction.",
+        Command("import", "datasets.importer", "Map your CSV, parquet, JSON or XML onto the contract of a transaction.",
                 "tollgate import --data payments.parquet --mapping mapping.yaml --out .tollgate/datasets/mine",
                 "`tollgate load`"),
+        Command("rates", "stores.reference_rates", "Check a dated file of reference rates.",
+                "tollgate rates rates.yaml", "TOLLGATE_REFERENCE_RATES=rates.yaml, with a new history and a new model"),
         Command("load", "datasets.load", "Put a dataset's history into the lake.",
                 "tollgate load --dataset .tollgate/datasets/mine --until 2026-02-12T00:00:00Z", "`tollgate cuts`"),
         Command("feast", "tollgate.feast_here", "Feast's own command on this installation's feature definitions.",

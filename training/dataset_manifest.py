@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import fraud
+from fraud.contract.money import rates_digest
 from fraud.features.entities import FEATURE_SERVICE, PROFILE_DAYS, PROFILE_TTL, VELOCITY_TTL, WINDOWS
 from fraud.features.feature_list import VECTOR
 from stores.declared import declared
@@ -84,6 +85,7 @@ def describe_inputs(
         "feature_service": service,
         "definitions": definitions_hash(),
         "declared": declared().digest,
+        "reference_rates": rates_digest(),
         "windows": {
             "velocity": [window.name for window in WINDOWS],
             "profiles": [f"{days}d" for days in PROFILE_DAYS],

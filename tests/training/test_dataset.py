@@ -19,6 +19,7 @@ from feature_repo.aggregates.grid import cuts_between
 from feature_repo.aggregates.run import cut_folder, run_cuts
 from feature_repo.store import apply_definitions, open_store
 from feature_repo.velocity_log import build_velocity_log
+from fraud.contract.money import rates_digest
 from fraud.features.entities import ENTITY_BY_NAME
 from fraud.features.feature_list import VECTOR
 from stores.lake import read_transactions, write_labels, write_transactions
@@ -108,6 +109,7 @@ def test_the_manifest_says_what_the_set_was_made_of(world: World) -> None:
     assert manifest["rows"] == world.built.rows and manifest["frauds"] == world.built.frauds
     assert manifest["features"] == list(VECTOR)
     assert manifest["label_maturity_days"] == 7 and manifest["source"]["files"] > 0
+    assert manifest["reference_rates"] == rates_digest()
     assert len(manifest["definitions"]) == 64 and len(manifest["files"]) == 2
 
 
