@@ -283,7 +283,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"train: candidate in {options.out}")
     if not options.no_save:
         from training.evidence import write_evidence
-        from training.promote import first_champion
+        from training.promote import PromotionError, first_champion
         from training.save import save
         from training.tracking import TrackingError, track
 
@@ -294,9 +294,13 @@ def main(argv: list[str] | None = None) -> int:
                 print(f"train: MLflow run {track(version)}")
             except TrackingError as error:
                 print(f"train: not tracked: {error}", file=sys.stderr)
-        if options.champion and first_champion(version):
-            print(f"train: {version} is champion")
         print(f"train: saved tollgate_fraud:{version}")
+        try:
+            if options.champion and first_champion(version):
+                print(f"train: {version} is champion")
+        except PromotionError as error:
+            print(f"train: {version} is not made champion: {error}", file=sys.stderr)
+            return 1
     figures = trained.metrics
     print(
         f"train: {trained.trees} trees in {trained.seconds:.0f} s; in the test period "

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -22,9 +23,11 @@ from training.missing import DEFAULT_RATES, MOST_STOPPED, log_loss, rates, with_
 from training.missing_log import count_patterns
 from training.model import Sample
 from training.plan import Trained
+from training.promote import read_deployment
 from training.rows import Rows
-from training.save import model_folder, save
+from training.save import model_folder, newest_version, save
 from training.thresholds import CostModel, within
+from training.train import main
 
 NAMES = ("customer_txn_count_1h", "customer_txn_count_7d", "txn_amount")
 
@@ -99,6 +102,19 @@ def test_a_model_that_would_send_an_outage_to_the_analysts_is_refused(
     _card(version, figures)
     (check,) = outage_gate(version)
     assert not check["passed"] and f"without {EVERYTHING}" in check["reason"]
+
+
+def test_a_first_model_that_a_gate_refuses_is_saved_and_the_reason_said(
+    make_folder: Callable[..., Path],
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    flood = [{"gate": "outage", "passed": False, "reason": "at worst without everything: 900%"}]
+    monkeypatch.setattr("training.promote.outage_gate", lambda version: flood)
+    assert main(["--dataset", str(make_folder()), "--champion", "--rounds", "20", "--threads", "1"]) == 1
+    assert "is not made champion: outage: at worst" in capsys.readouterr().err
+    assert newest_version() is not None and read_deployment().champion is None
 
 
 def _card(version: str, figures: list[dict[str, object]]) -> None:
