@@ -17,7 +17,7 @@ install:
 	@embedded/setup.sh
 
 ##@ Everybody
-.PHONY: demo test test-security audit-dependencies lint up down example status screens docs figures
+.PHONY: demo test test-security audit-dependencies lint lock check-platforms mutants mutants-changed smoke up down example status screens docs figures
 demo: install ## the whole loop, end to end (DATA= and MAPPING= for your own transactions)
 	@$(TOLLGATE) demo $(if $(DATA),--data "$(DATA)" --mapping "$(MAPPING)") $(ARGS)
 test: install ## every test: real Redis, Spark, service and broker
