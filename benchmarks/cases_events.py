@@ -37,8 +37,8 @@ TESTS: Final[dict[str, tuple[str, ...]]] = {
     "apply_after_an_edit": (_STORE,),
     "plain_increment_and_velocity": (_STORE,),
     "week_9": (
-        "tests/jobs/test_feast_operations.py::test_a_week_has_one_name_however_it_is_written",
-        "tests/jobs/test_feast_operations.py::test_a_week_that_there_is_not_is_refused",
+        "tests/monitoring/test_weeks.py::test_a_week_has_one_name_however_it_is_written",
+        "tests/monitoring/test_weeks.py::test_a_week_that_there_is_not_is_refused",
     ),
     "labels_in_real_life": ("tests/seams/test_labels_in_real_life.py",),
     "expired_online": (_STORE,),

@@ -51,6 +51,10 @@ class ServeSettings(Group):
         description="what becomes of an event that is older, or more than 5 minutes ahead: it counts when it was received, and its "
         "answer says so in `degraded`; or it is refused with 422",
     )  # fmt: skip
+    predictions: bool = Field(
+        False, alias="TOLLGATE_SERVE_PREDICTIONS",
+        description="with Kafka, publish every answer to TOLLGATE_PREDICTIONS_TOPIC, HTTP's too; the scoring flow then leaves it to the service",
+    )  # fmt: skip
     leave_seconds: float = Field(
         3.0, alias="TOLLGATE_SERVE_LEAVE_SECONDS", ge=0, le=60,
         description="seconds from SIGTERM until a worker ends: it is not ready, and closes connections with their next answer; "

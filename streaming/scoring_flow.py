@@ -77,6 +77,7 @@ class ScoringPartition(StatefulSourcePartition[int, tuple[Any, ...]]):
         answers = configured.changed(topic=configured.event_log.predictions_topic)
         self._published = reader_opener(answers)(partition, published)
         self._already: set[str] | None = None
+        self._publishes = not configured.serve.predictions
         self._writer = open_writer(configured, configured.event_log.predictions_topic)
         self._client = ScoringClient(configured)
         self._letters = LetterBox(
@@ -192,6 +193,8 @@ class ScoringPartition(StatefulSourcePartition[int, tuple[Any, ...]]):
         already, self._already = self._already, None  # to be read back, if appending fails half-way
         assert already is not None
         for name, answer in zip(self._pending, answers, strict=True):
+            if not self._publishes:  # the service does
+                continue
             if name in already:
                 already.discard(name)
                 continue

@@ -19,13 +19,17 @@ _PART: Final = 256 << 10
 
 
 class Effect(Struct, frozen=True, array_like=True):
-    """What one decision writes: `answer` under `key`, `customer`'s `event` to `partition` of the log."""
+    """What one decision writes: `answer` under `key`, `customer`'s `event` to `partition` of the log.
+
+    `said` is the answer as it was given, where the topic of predictions gets it too.
+    """
 
     key: bytes
     answer: bytes
     partition: int
     event: bytes
     customer: str = ""
+    said: bytes = b""
 
 
 _encode = msgspec.msgpack.Encoder().encode

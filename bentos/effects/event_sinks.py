@@ -33,6 +33,10 @@ _POLL: Final = 0.005
 _RECALL: Final = 0.2
 
 
+def _said(effect: Effect) -> bytes:
+    return effect.said
+
+
 class Sink(Protocol):
     """Takes effects without waiting; keeps what it cannot deliver, up to a bound."""
 
@@ -59,7 +63,11 @@ def open_sinks(chosen: Settings) -> tuple[Outbox, list[Sink]]:
     if chosen.event_log.kind == "redis":
         return answers, [answers, Outbox(chosen.event_log_redis, chosen.home, streams, name="events")]
     if chosen.event_log.kind == "kafka":
-        return answers, [answers, KafkaSink(chosen.kafka, chosen.event_log.topic, chosen.home)]
+        sinks: list[Sink] = [answers, KafkaSink(chosen.kafka, chosen.event_log.topic, chosen.home)]
+        if chosen.serve.predictions:
+            topic = chosen.event_log.predictions_topic
+            sinks.append(KafkaSink(chosen.kafka, topic, chosen.home, name="predictions", of=_said))
+        return answers, sinks
     return answers, [
         answers,
         JsonlSink(chosen.home / "events", chosen.event_log.topic, chosen.event_log.partitions),
@@ -129,16 +137,20 @@ class KafkaSink:
     is its customer, by which Kafka's partitioner finds the partition among as many as the broker has.
     """
 
-    def __init__(self, configured: KafkaSettings, topic: str, home: Path) -> None:
+    def __init__(
+        self, configured: KafkaSettings, topic: str, home: Path, *, name: str = "kafka",
+        of: Callable[[Effect], bytes] = lambda effect: effect.event,
+    ) -> None:  # fmt: skip
         from confluent_kafka import Producer
 
         self._topic = topic
+        self._of = of
         own = {
             "enable_idempotence": True, "linger_ms": 2, "message_timeout_ms": 10_000,
             "queue_buffering_max_messages": _HELD, "partitioner": "murmur2_random",
         }  # fmt: skip
         self._producer: Any = opened(Producer, client_config(configured, **own) | {"log_level": 2})
-        self._backlog = Backlog(home / "outbox" / "kafka")
+        self._backlog = Backlog(home / "outbox" / name)
         self._number = 0
         # In the order of production, with the moment: the first is the oldest.
         self._under_way: dict[int, tuple[float, Effect]] = {}
@@ -155,6 +167,11 @@ class KafkaSink:
 
     async def start(self) -> None:
         self._backlog.adopt()
+
+    @property
+    def under_way(self) -> int:
+        """Events that were produced and not acknowledged yet."""
+        return len(self._under_way)
 
     @property
     def _overdue(self) -> bool:
@@ -182,7 +199,7 @@ class KafkaSink:
         try:
             self._producer.produce(
                 self._topic,
-                effect.event,
+                self._of(effect),
                 key=effect.customer.encode(),
                 on_delivery=lambda error, _: settled(number, error is None),
             )

@@ -62,6 +62,7 @@ class Scorer:
 
     def __init__(self, chosen: Settings, metrics: Metrics, stages: Stages) -> None:
         self._partitions = chosen.event_log.partitions
+        self._publishes = chosen.serve.predictions
         self._clock_us = 0
         self.metrics = metrics
         self.stages = stages
@@ -254,12 +255,13 @@ class Scorer:
         try:
             self.log.append(rows)
             values = [self.once.value(work, answer) for work, answer in zip(batch, answers, strict=True)]
+            published = answers if self._publishes else [b""] * len(batch)
             batch_effects = [
                 Effect(
                     work.key, value, partition_of(work.transaction.customer_id, self._partitions),
-                    work.event(decision), work.transaction.customer_id,
+                    work.event(decision), work.transaction.customer_id, said,
                 )
-                for work, value, decision in zip(batch, values, decisions, strict=True)
+                for work, value, decision, said in zip(batch, values, decisions, published, strict=True)
             ]  # fmt: skip
             sent = all([sink.send(batch_effects) for sink in self.sinks])  # noqa: C419  # every one, not until the first
         except SpoolFull:

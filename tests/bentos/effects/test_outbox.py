@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import redis
 from confluent_kafka import Consumer, TopicPartition
+from msgspec import structs
 
 from bentos.effects.event_sinks import KafkaSink, open_sinks
 from bentos.effects.outbox import Effect, Outbox
@@ -243,3 +244,46 @@ def test_events_wait_for_kafka_on_disk_and_then_go_out_in_order(tmp_path: Path) 
         broker.stop()
     assert found == [b"a", b"b", b"c", b"d", b"e"]
     assert list(tmp_path.rglob("*.open")) == []
+
+
+def test_answers_go_to_the_topic_of_predictions_beside_the_events_where_that_is_asked_for(
+    tmp_path: Path,
+) -> None:
+    broker = start_broker()
+    for topic in ("transactions", "predictions"):
+        broker.create_topic(topic, 1)
+    chosen = load_settings(
+        {
+            "TOLLGATE_KAFKA_BOOTSTRAP": broker.bootstrap, "TOLLGATE_EVENT_LOG": "kafka",
+            "TOLLGATE_SERVE_PREDICTIONS": "true", "TOLLGATE_HOME": str(tmp_path),
+        }
+    )  # fmt: skip
+
+    async def run() -> None:
+        sinks = open_sinks(chosen)[1][1:]
+        for sink in sinks:
+            await sink.start()
+            sink.send([said("a"), said("b")])
+            while isinstance(sink, KafkaSink) and sink.under_way:
+                await sink.tick()
+                await asyncio.sleep(0.01)
+            await sink.close()
+
+    try:
+        asyncio.run(run())
+        found = {}
+        for topic in ("transactions", "predictions"):
+            consumer = Consumer({"bootstrap.servers": broker.bootstrap, "group.id": "test"})
+            consumer.assign([TopicPartition(topic, 0, 0)])
+            found[topic] = [(message.key(), message.value()) for message in consumer.consume(2, timeout=10)]
+            consumer.close()
+    finally:
+        broker.stop()
+    assert found == {
+        "transactions": [(b"customer", b"a"), (b"customer", b"b")],
+        "predictions": [(b"customer", b"answer to a"), (b"customer", b"answer to b")],
+    }
+
+
+def said(name: str) -> Effect:
+    return structs.replace(effect(name), customer="customer", said=f"answer to {name}".encode())
