@@ -31,6 +31,8 @@ _log = logging.getLogger(__name__)
 
 #: Event time between two searches for idle entities.
 _SWEEP_MS: Final = 3_600_000
+#: The clock is moved by no more event time at once.
+_LARGEST_STEP_MS: Final = 86_400_000
 #: States kept unpacked per shard; the others live as packed bytes and are unpacked on touch.
 MOST_LIVE: Final = 20_000
 #: A base is written at most every so many snapshots (the shards take turns), once there have been
@@ -244,9 +246,9 @@ class ShardLogic(StatefulBatchLogic[ShardBatch, Writes, tuple[Any, ...]]):
         states = self._held.take().values()
         versions = [state.header[VERSION] for state in states]
         newest = max([state.newest_ms for state in states])
-        if newest > self._clock:
-            self._clock = newest
-            if newest - self._swept > _SWEEP_MS:
+        if newest > self._clock:  # one event of another year does not make it later by years
+            self._clock = min(newest, self._clock + _LARGEST_STEP_MS) if self._clock else newest
+            if self._clock - self._swept > _SWEEP_MS:
                 self._sweep()
         if len(self._live) > MOST_LIVE:
             self._live.clear()

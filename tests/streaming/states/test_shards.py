@@ -5,13 +5,14 @@ from __future__ import annotations
 import pickle
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from fraud.features.entities import ENTITIES
+from fraud.features.entities import ENTITIES, VELOCITY_TTL
 from fraud.state.observation import observe
 from fraud.state.velocity import VelocityState
 from streaming.log.load import Load, events
@@ -231,15 +232,18 @@ def test_the_last_states_of_a_crashed_run_are_written_if_the_store_lacks_them(st
     assert missing.items() <= shard._packed.items()
 
 
-def test_an_entity_idle_for_its_ttl_is_forgotten(start: Start) -> None:
+def test_an_idle_entity_is_forgotten_but_not_for_one_event_of_another_year(start: Start) -> None:
     old = history(10, customers=5)
     shard = start()
     shard.on_batch([updates(old)])
-    later = [
-        event.transaction
-        for event in events(Load(1, seed=4, start=old[0].event_time.replace(month=5)), 1)
-        if event.transaction
-    ]
-    shard.on_batch([updates(later)])
-    assert set(start(shard.snapshot())._packed) <= {later[0].customer_id} | set(states(old))
-    assert set(shard._packed) == {later[0].customer_id}
+    touched: set[str] = set()
+    for days in (7 * 365, *range(1, VELOCITY_TTL.days + 3)):
+        begin = old[0].event_time + timedelta(days=days)
+        later = [each.transaction for each in events(Load(1, seed=days, start=begin), 1) if each.transaction]
+        touched |= {each.customer_id for each in later}
+        shard.on_batch([updates(later)])
+        if days > VELOCITY_TTL.days + 3:
+            assert set(states(old)) <= set(shard._packed)
+    idle = set(states(old)) - touched
+    assert idle and not idle & set(shard._packed)
+    assert set(start(shard.snapshot())._packed) <= touched | set(states(old))
