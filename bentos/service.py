@@ -143,7 +143,9 @@ class FraudScorer:
 
     async def __is_ready__(self) -> bool:
         engine = self.bento_service.engine
-        return engine is not None and engine.ready
+        if engine is None or not engine.ready:
+            return False
+        return not settings().serve.needs_model or engine.scorer.scores.room.current.champion is not None
 
     def _admit(self) -> tuple[Engine, Caller]:
         """The engine, for a call that the edge has let in, and whose it is."""

@@ -37,6 +37,10 @@ class ClusterSettings(Group):
         48.0, alias="TOLLGATE_SHIPPED_KEEP_HOURS", ge=1, le=8_760,
         description="hours that a scoring host keeps decision files which it has shipped; the store keeps them on",
     )  # fmt: skip
+    lost_host_seconds: float = Field(
+        300.0, alias="TOLLGATE_LOST_HOST_SECONDS", ge=5, le=86_400,
+        description="seconds after which the jobs host takes over what a host had shipped of its decision log and did not go on with",
+    )  # fmt: skip
     ship_seconds: float = Field(
         1.0, alias="TOLLGATE_SHIP_SECONDS", ge=0.1, le=60,
         description="seconds between two looks of a host's exchange: what a lost host may take along is what it made since",

@@ -185,6 +185,9 @@ class StreamSettings(Group):
         0, alias="TOLLGATE_STREAM_METRICS_PORT", ge=0, le=65535,
         description="port of the flow's Prometheus metrics (further processes count up); 0 turns them off",
     )  # fmt: skip
+    metrics_host: str = Field(
+        "127.0.0.1", alias="TOLLGATE_STREAM_METRICS_HOST", description="address of that port"
+    )
     score_url: str | None = Field(
         None, alias="TOLLGATE_SCORE_URL", pattern="^https?://",
         description="scoring service that the scoring flow asks; this machine's without it",

@@ -69,6 +69,10 @@ class ServeSettings(Group):
         description="local callers, where there are no tokens, replay the past: the event times that they state count, however old "
         "(with tokens the scope replay says who does)",
     )  # fmt: skip
+    needs_model: bool = Field(
+        False, alias="TOLLGATE_SERVE_NEEDS_MODEL",
+        description="be ready (/readyz) only with a model in service; without it the rules alone make a service ready, and answers say so",
+    )  # fmt: skip
     tracing: bool = Field(
         False, alias="TOLLGATE_SERVE_TRACING", description="make OpenTelemetry spans of scoring requests"
     )

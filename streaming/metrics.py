@@ -57,7 +57,7 @@ SINK_RETRIES = Counter("tollgate_stream_sink_retries", "writes repeated because 
 READ_RETRIES = Counter("tollgate_stream_read_retries", "reads repeated because the event log was away")
 
 
-def serve(port: int) -> None:
-    """Answer Prometheus on loopback `port`; 0 does nothing."""
+def serve(port: int, host: str = "127.0.0.1") -> None:
+    """Answer Prometheus on `port` of the address `host`; 0 does nothing."""
     if port:
-        start_http_server(port, addr="127.0.0.1")
+        start_http_server(port, addr=host)

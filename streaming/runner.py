@@ -66,7 +66,8 @@ def run(
             taking_up.start_again()
         return status
     addresses = _addresses(configured, processes) if processes > 1 else []
-    metrics.serve(configured.stream.metrics_port and configured.stream.metrics_port + (process_id or 0))
+    port = configured.stream.metrics_port and configured.stream.metrics_port + (process_id or 0)
+    metrics.serve(port, configured.stream.metrics_host)
     if configured.machine.garbage:
         collect_seldom()
     sys.setswitchinterval(_TURN_S)

@@ -88,6 +88,13 @@ class Route(NamedTuple):
     own: bool = True
 
 
+def _words(status: int, model: bool) -> bytes:
+    """What /readyz says with this status."""
+    if status != 200:  # TOLLGATE_SERVE_NEEDS_MODEL
+        return f"not ready: {WITHOUT_MODEL}\n".encode()
+    return b"ready\n" if model else f"ready, but {WITHOUT_MODEL}\n".encode()
+
+
 class Edge:
     """The ASGI application around BentoML's: an exact list of paths, and 404 for every other one.
 
@@ -197,11 +204,12 @@ class Edge:
         if engine is None or not engine.ready:
             return send
         champion = engine.scorer.scores.room.current.champion
-        words = b"ready\n" if champion is not None else f"ready, but {WITHOUT_MODEL}\n".encode()
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
-                await respond(send, message["status"], words, kind=_PLAIN)
+                await respond(
+                    send, message["status"], _words(message["status"], champion is not None), kind=_PLAIN
+                )
 
         return answer
 

@@ -22,6 +22,8 @@ from stores.settings import settings
 from stores.state import StateAway
 
 _LONGEST_PAUSE_S: Final = 10.0
+#: There, below the home, once a look came to its end: what a part of the host may wait for.
+LOOKED: Final = "exchange/looked"
 
 
 def exposition(host: Host, now: float) -> str:
@@ -57,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ending: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: ending.append(number))
     signal.signal(signal.SIGINT, lambda number, frame: ending.append(number))
+    (host.home / LOOKED).parent.mkdir(parents=True, exist_ok=True)
+    (host.home / LOOKED).unlink(missing_ok=True)
     pause, said = configured.cluster.ship_seconds, ""
     while True:
         last = bool(ending)
@@ -65,6 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(trouble or "in step again", file=sys.stderr, flush=True)
         said = trouble
         gauges.publish("exchange", exposition(host, time.time()))
+        if not trouble:
+            (host.home / LOOKED).touch()
         if last:
             return 1 if trouble else 0
         pause = min(2 * pause, _LONGEST_PAUSE_S) if trouble else configured.cluster.ship_seconds

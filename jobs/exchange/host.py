@@ -40,8 +40,6 @@ from stores.spool import orphaned
 from stores.state import Postgres, open_state
 
 Role = Literal["serve", "stream", "jobs"]
-#: Seconds after which frames that nobody went on with are those of a lost host.
-ABANDONED_S: Final = 300.0
 #: Commits of a collection beyond which the jobs host folds them into a checkpoint.
 _MANY_COMMITS: Final = 500
 #: Parquet of the lake that jobs write, by folder.
@@ -67,10 +65,11 @@ class Host:
         self.role = role
         self._place: Place = open_place(configured.cluster.store_url)
         self._writer = writer_name()
-        self._abandoned = Abandoned(ABANDONED_S)
+        self._abandoned = Abandoned(configured.cluster.lost_host_seconds)
         #: When everything that was there had last been shipped, by kind (seconds since 1970).
         self.shipped_at: dict[str, float] = {}
-        self.decisions = self._mirror("decisions", decisions_folder(self.home), parquet_below)
+        # Nobody takes a decision out of the log by deleting a file on a host.
+        self.decisions = self._mirror("decisions", decisions_folder(self.home), parquet_below, deletes=False)
         self._tails = Tails(self.decisions.collection, journal_folder(self.home))
         self._labels = Tails(self._collection("reported_labels"), labels_folder(self.home))
         self.arrivals = self._mirror(TRANSACTIONS, configured.lake / TRANSACTIONS, parquet_below)
@@ -96,9 +95,11 @@ class Host:
         folder: Path,
         files: Files = every_file,
         ready: Callable[[Path], bool] = lambda path: True,
+        *,
+        deletes: bool = True,
     ) -> Mirror:
         kept = self.home / "exchange" / f"{name}.json"
-        return Mirror(self._collection(name), folder, kept, files=files, ready=ready)
+        return Mirror(self._collection(name), folder, kept, files=files, ready=ready, deletes=deletes)
 
     def look(self) -> None:
         """Exchange what there is to exchange now."""

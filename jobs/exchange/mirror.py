@@ -45,7 +45,8 @@ def _hidden(path: Path, folder: Path) -> bool:
 
 
 class Mirror:
-    """One folder and one collection. `files` lists what belongs there; `ready` says whether it is whole now."""
+    """One folder and one collection. `files` lists what belongs there; `ready` says whether it is whole now;
+    without `deletes` what somebody deletes here stays in the store."""
 
     def __init__(
         self,
@@ -55,12 +56,14 @@ class Mirror:
         *,
         files: Files = every_file,
         ready: Callable[[Path], bool] = lambda path: True,
+        deletes: bool = True,
     ) -> None:
         self.collection = collection
         self.folder = folder
         self._kept = kept
         self._files = files
         self._ready = ready
+        self._deletes = deletes
         self._held: dict[str, Held] = _read(kept)
 
     def _here(self) -> dict[str, Path]:
@@ -108,8 +111,10 @@ class Mirror:
             fresh[name] = path
             size += found.st_size
         gone = [name for name in self._held if name not in here and not (self.folder / name).exists()]
-        if gone and not here:
-            self._held, gone = {}, []  # the folder is lost, not its contents deleted one by one
+        if gone and (not here or not self._deletes):
+            # The folder is lost, not its contents deleted one by one; or what went here stays there.
+            self._held = {name: held for name, held in self._held.items() if here and name not in gone}
+            gone = []
         if not fresh and not gone:
             return 0
         there = self.collection.files()

@@ -286,3 +286,19 @@ def test_old_files_that_were_shipped_go_here_and_stay_there(mirrors: Callable[[s
     here.ship()
     there.pull()
     assert sorted(path.name for path in there.folder.iterdir()) == ["not-yet", "shipped"]
+
+
+def test_a_decision_file_that_is_deleted_on_a_host_stays_in_the_store(tmp_path: Path) -> None:
+    place = open_place(f"file://{tmp_path / 'place'}")
+    here, there = (
+        Mirror(Collection(place, name), tmp_path / name, tmp_path / f"{name}.json", deletes=False)
+        for name in ("here", "there")
+    )
+    here.folder.mkdir()
+    for name in ("a", "b"):
+        (here.folder / name).write_text(name)
+    here.ship()
+    (here.folder / "a").unlink()
+    here.ship()
+    there.pull()
+    assert sorted(path.name for path in there.folder.iterdir()) == ["a", "b"]

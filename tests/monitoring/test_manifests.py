@@ -8,14 +8,13 @@ import shutil
 import subprocess
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 
-from jobs.schedule import JOBS
 from stores.settings import REPOSITORY, documented
 
 DEPLOY = REPOSITORY / "deploy"
-CRON_DAYS = {"mon": "1"}
 
 
 @pytest.fixture(scope="module", params=["base", "production"])
@@ -30,30 +29,28 @@ def objects(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
 
 
 def pods(objects: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
-    found = []
-    for item in objects:
-        spec = item.get("spec", {})
-        if item["kind"] == "CronJob":
-            found.append((item["metadata"]["name"], spec["jobTemplate"]["spec"]["template"]["spec"]))
-        elif item["kind"] in ("Deployment", "StatefulSet"):
-            found.append((item["metadata"]["name"], spec["template"]["spec"]))
-    return found
+    return [
+        (item["metadata"]["name"], item["spec"]["template"]["spec"])
+        for item in objects
+        if item["kind"] in ("Deployment", "StatefulSet", "Job")
+    ]
+
+
+def templates(objects: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The volumes that a StatefulSet makes for each of its pods."""
+    return {
+        item["metadata"]["name"]: item["spec"].get("volumeClaimTemplates", [])
+        for item in objects
+        if item["kind"] == "StatefulSet"
+    }
 
 
 def test_no_pod_has_more_rights_than_it_needs(objects: list[dict[str, Any]]) -> None:
-    assert {name for name, _ in pods(objects)} == {
-        "scoring",
-        "stream",
-        "profiles",
-        "parity",
-        "drift",
-        "compact",
-        "run-metrics",
-    }
+    assert {name for name, _ in pods(objects)} == {"scoring", "stream", "jobs"}
     for name, pod in pods(objects):
         assert pod["securityContext"]["runAsNonRoot"] is True, name
         assert pod["automountServiceAccountToken"] is False, name
-        for container in pod["containers"]:
+        for container in [*pod["initContainers"], *pod["containers"]]:
             rights = container["securityContext"]
             assert rights["readOnlyRootFilesystem"] is True, name
             assert rights["allowPrivilegeEscalation"] is False, name
@@ -63,10 +60,32 @@ def test_no_pod_has_more_rights_than_it_needs(objects: list[dict[str, Any]]) -> 
 
 
 def test_every_volume_that_is_mounted_is_declared(objects: list[dict[str, Any]]) -> None:
+    claims = templates(objects)
     for name, pod in pods(objects):
         declared = {volume["name"] for volume in pod["volumes"]}
-        for container in pod["containers"]:
+        declared |= {claim["metadata"]["name"] for claim in claims.get(name, [])}
+        for container in [*pod["initContainers"], *pod["containers"]]:
             assert {mount["name"] for mount in container["volumeMounts"]} <= declared, name
+
+
+def test_no_two_pods_share_a_volume(objects: list[dict[str, Any]]) -> None:
+    assert not [item for item in objects if item["kind"] == "PersistentVolumeClaim"]
+    for name, pod in pods(objects):
+        kinds = [set(volume) - {"name"} for volume in pod["volumes"]]
+        assert all(kind <= {"emptyDir", "secret"} for kind in kinds), name
+    for name, claims in templates(objects).items():
+        assert [claim["spec"]["accessModes"] for claim in claims] == [["ReadWriteOnce"]], name
+
+
+def test_every_part_has_its_exchange_beside_it(objects: list[dict[str, Any]]) -> None:
+    """A sidecar of Kubernetes: started before the part, and ended after it, so that its last look sees all."""
+    roles = {"scoring": "serve", "stream": "stream", "jobs": "jobs"}
+    for name, pod in pods(objects):
+        (exchange,) = pod["initContainers"]
+        assert exchange["restartPolicy"] == "Always", name
+        assert exchange["command"][2:5] == ["jobs.exchange", "--role", roles[name]]
+        assert {"name": "data", "mountPath": "/data"} in exchange["volumeMounts"], name
+        assert {"name": "data", "mountPath": "/data"} in pod["containers"][0]["volumeMounts"], name
 
 
 def policies(objects: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -82,19 +101,20 @@ def test_a_pod_reaches_nothing_but_names_and_the_engines_that_it_needs(objects: 
     leaving = {name: spec for name, spec in found.items() if "Egress" in spec["policyTypes"]}
     assert set(leaving) == {"engines"}
     (names,) = leaving["engines"]["podSelector"]["matchExpressions"]
-    assert set(names["values"]) == {"scoring", "stream", "profiles", "parity"}
+    assert set(names["values"]) == {"scoring", "stream", "jobs"}
     for rule in leaving["engines"]["egress"]:
         assert rule["to"] and all("namespaceSelector" in peer for peer in rule["to"])
-        assert {port["port"] for port in rule["ports"]} <= {53, 5432, 6379, 9092}
+        assert {port["port"] for port in rule["ports"]} <= {53, 443, 5432, 6379, 9092}
 
 
 @pytest.mark.finding("M8", "medium", "whoever scraped reached the scoring routes, too")
 def test_whoever_scrapes_reaches_ports_of_metrics_only(objects: list[dict[str, Any]]) -> None:
     metrics = {
         port["containerPort"]
-        for _, pod in pods(objects) for container in pod["containers"]
-        for port in container.get("ports", []) if port["name"] == "metrics"
+        for _, pod in pods(objects) for container in [*pod["initContainers"], *pod["containers"]]
+        for port in container.get("ports", []) if port["name"] in ("metrics", "exchange")
     }  # fmt: skip
+    assert metrics == {9464, 9465}
     for name, spec in policies(objects).items():
         for rule in spec.get("ingress", []):
             assert rule["from"] and rule["ports"], name
@@ -108,16 +128,14 @@ def test_secrets_are_only_where_they_are_needed(objects: list[dict[str, Any]]) -
     needed = {
         "scoring": {"tollgate-engines", "tollgate-tokens", "tollgate-keys"},
         "stream": {"tollgate-engines", "tollgate-keys"},
-        "profiles": {"tollgate-engines"},
-        "parity": {"tollgate-engines", "tollgate-identity"},  # it rebuilds states, and signs nothing
-        "drift": set(),
-        "compact": set(),
-        "run-metrics": set(),
+        "jobs": {"tollgate-engines", "tollgate-identity"},  # it rebuilds states, and signs nothing
     }
     found = {}
     for name, pod in pods(objects):
         sources = [source for container in pod["containers"] for source in container.get("envFrom", [])]
         found[name] = {source["secretRef"]["name"] for source in sources if "secretRef" in source}
+        inside = [mount["name"] for mount in pod["initContainers"][0]["volumeMounts"]]
+        assert set(inside) == {"data", "scratch"}, f"the exchange of {name} needs no keys and no tokens"
         found[name] |= {volume["secret"]["secretName"] for volume in pod["volumes"] if "secret" in volume}
     assert found == needed
 
@@ -125,46 +143,23 @@ def test_secrets_are_only_where_they_are_needed(objects: list[dict[str, Any]]) -
 @pytest.mark.finding(
     "M8", "medium", "any pod owned the rest: one user, one volume, all of it writable, no bound on scratch"
 )
-def test_a_part_writes_its_own_folders_as_a_user_of_its_own(objects: list[dict[str, Any]]) -> None:
+def test_a_part_runs_as_a_user_of_its_own_and_bounds_its_scratch(objects: list[dict[str, Any]]) -> None:
     users: dict[int, set[str]] = {}
     for name, pod in pods(objects):
         users.setdefault(pod["securityContext"]["runAsUser"], set()).add(name)
         for volume in pod["volumes"]:
             if "emptyDir" in volume:
                 assert volume["emptyDir"]["sizeLimit"], name
-        mounts = [mount for mount in pod["containers"][0]["volumeMounts"] if mount["name"] == "data"]
-        written = {mount["mountPath"] for mount in mounts if not mount.get("readOnly")}
-        for mount in mounts:
-            assert mount["mountPath"] == "/data" + "/" * ("subPath" in mount) + mount.get("subPath", ""), name
-        if name in ("profiles", "parity"):  # Spark's runs make most of what there is
-            kept = {mount["mountPath"] for mount in mounts if mount.get("readOnly")}
-            assert {"/data/home/bentoml", "/data/home/decisions", "/data/home/stream"} <= kept
-        else:
-            assert "/data" not in written, name
-        assert not written & {"/data/home", "/data/home/bentoml"}
     assert {frozenset(names) for names in users.values()} == {
         frozenset({"scoring"}),
         frozenset({"stream"}),
-        frozenset({"profiles", "parity", "drift", "compact"}),
-        frozenset({"run-metrics"}),
+        frozenset({"jobs"}),
     }
 
 
 def test_the_manifests_fit_their_schemas(objects: list[dict[str, Any]]) -> None:
-    validate = pytest.importorskip("kubernetes_validate")
     for item in objects:
-        validate.validate(item, "1.29", strict=True)
-
-
-def test_cron_jobs_run_when_the_schedule_does(objects: list[dict[str, Any]]) -> None:
-    jobs = {item["metadata"]["name"]: item["spec"] for item in objects if item["kind"] == "CronJob"}
-    assert set(jobs) == {job.name for job in JOBS}
-    for job in JOBS:
-        day = CRON_DAYS.get(job.cron.get("day_of_week", ""), "*")
-        assert jobs[job.name]["schedule"] == f"{job.cron['minute']} {job.cron['hour']} * * {day}"
-        assert jobs[job.name]["concurrencyPolicy"] == "Forbid"
-        command = jobs[job.name]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]["command"]
-        assert command[-2:] == ["--once", job.name]
+        kubernetes_validate.validate(item, "1.31", strict=True)
 
 
 def test_every_setting_and_module_that_is_named_exists(objects: list[dict[str, Any]]) -> None:
@@ -173,7 +168,7 @@ def test_every_setting_and_module_that_is_named_exists(objects: list[dict[str, A
         if item["kind"] == "ConfigMap":
             assert {name for name in item["data"] if name.startswith("TOLLGATE_")} <= known
     for name, pod in pods(objects):
-        for container in pod["containers"]:
+        for container in [*pod["initContainers"], *pod["containers"]]:
             command = container["command"]
             module = command[command.index("-m") + 1] if "-m" in command else command[2].partition(":")[0]
             assert importlib.util.find_spec(module) is not None, f"{name} runs {module}"
