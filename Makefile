@@ -95,6 +95,7 @@ bench-streaming: install ## results/bench/streaming.json (DATA= and MAPPING= for
 	@$(PY) -m benchmarks.streaming $(if $(DATA),--data "$(DATA)") $(if $(MAPPING),--mapping "$(MAPPING)")
 bench-declared: install ## own features: cost, bounds, and (BASE=, a checkout before) that standard ones are what they were
 	@$(PY) -m benchmarks.declared $(if $(BASE),--base "$(BASE)")
+	@$(PY) -m benchmarks.declared_document
 two-hosts: install ## two scoring hosts on one home, each counts what was sent to it: results/two_hosts.json
 	@$(PY) -m benchmarks.two_hosts
 bench-machine: install ## what each part of machine/ is worth alone: results/bench/machine.json

@@ -4,7 +4,8 @@
 
 Writes results/bench/declared.json: `default` holds standard features here against those of BASE, value by
 value, and their cost as ratios, in turns; `own` prices the tutorial's features; `accuracy` holds every
-function to its stated bound over bursts of events.
+function to its stated bound over bursts of events, `distinct` many different values; `prices` has each
+function's cost and `stream` that of forty features.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any, Final
 import numpy as np
 
 from benchmarks.declared_accuracy import accuracy, distinct
+from benchmarks.declared_prices import prices, stream_with_forty
 from feature_repo.collect import declarations_of, read_own
 from fraud.contract.transaction import Transaction
 from fraud.declared.declaration import Declarations
@@ -138,6 +140,8 @@ def main() -> int:
         "own": own_features(),
         "accuracy": accuracy(),
         "distinct": distinct(),
+        "prices": prices(),
+        "stream": stream_with_forty(),
     }
     path = settings().results / "bench" / "declared.json"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -220,10 +220,24 @@ def text_of(value: object) -> str:
     return value if isinstance(value, str) else repr(value)
 
 
+class _Keys(dict[object, bytes]):
+    """The hash bytes that tables keep of a value, computed once for so many values."""
+
+    def __missing__(self, value: str) -> bytes:
+        if len(self) >= _MOST_KEYS:
+            self.clear()
+        key = self[value] = stable_hash(value).to_bytes(8, "little", signed=True)[8 - KEY_BYTES :]
+        return key
+
+
+_MOST_KEYS: Final = 1 << 17
+_keys: Final = _Keys()
+
+
 def _key(value: object) -> bytes:
     if value is None:
         return _NO_KEY
-    return stable_hash(text_of(value)).to_bytes(8, "little", signed=True)[8 - KEY_BYTES :]
+    return _keys[value if isinstance(value, str) else repr(value)]
 
 
 def event_columns(declarations: Declarations) -> tuple[set[str], set[str]]:

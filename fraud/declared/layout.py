@@ -20,7 +20,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from fraud.declared.declaration import LOCATION, OF_CONDITIONS, OF_PLACES, OF_VALUES, StreamView
 from fraud.declared.sketch import MOST_BYTES as MOST_SKETCH_BYTES
-from fraud.state.last_seen import ENTRY_BYTES, KEY_BYTES
+from fraud.state.last_seen import ENTRY_BYTES, KEY_BYTES, NEVER
 
 #: Raised when the meaning of the words changes, whatever is declared.
 FORMAT: Final = 2
@@ -106,14 +106,18 @@ class Layout:
     ttl_ms: int
     known_from_ms: int
     digest: int
+    event_words: int = field(init=False)
+    bucket_words: int = field(init=False)
+    #: The header of a state that has seen nothing.
+    blank: bytes = field(init=False)
 
-    @property
-    def event_words(self) -> int:
-        return 2 + len(self.values)
-
-    @property
-    def bucket_words(self) -> int:
-        return 3 + len(self.flags) + 3 * self.moments
+    def __post_init__(self) -> None:
+        """Derive what every event asks for."""
+        words = [0] * self.header_words
+        words[KIND], words[FIRST], words[SINCE] = self.kind, NEVER, self.known_from_ms
+        object.__setattr__(self, "event_words", 2 + len(self.values))
+        object.__setattr__(self, "bucket_words", 3 + len(self.flags) + 3 * self.moments)
+        object.__setattr__(self, "blank", struct.pack(f"<{len(words)}q", *words))
 
     @property
     def parts(self) -> int:

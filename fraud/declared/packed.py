@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from itertools import pairwise
+from struct import Struct
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -24,6 +25,7 @@ from fraud.state.layout import StateError
 if TYPE_CHECKING:
     from fraud.declared.state import DeclaredState
 
+_step: Final = Struct("<qdd").pack
 _LOOSE_SHIFT: Final = EVENTS_BITS + BUCKETS_BITS
 
 
@@ -37,14 +39,12 @@ def packed(state: DeclaredState) -> bytes:
     lengths += bytes([len(table) // ENTRY_BYTES for table in state.tables])
     lengths += bytes([0 if sketch is None else len(sketch.times) for sketch in state.sketches])
     lengths += bytes(-len(lengths) % 8)
-    header[FIXED_WORDS:] = array("q", lengths)
+    if lengths:
+        header[FIXED_WORDS:] = array("q", lengths)
     parts: list[bytes | bytearray | array[int]] = [header, state.events, state.buckets]
     for number, steps in enumerate(state.stairs):
         sign = 1.0 if number < len(layout.highs) else -1.0
-        words = np.empty((len(steps), STAIR_WORDS), dtype=np.int64)
-        words[:, 0] = [time for time, _, _ in steps]
-        words[:, 1:].view(np.float64)[:] = np.array([step[1:] for step in steps]).reshape(-1, 2) * sign
-        parts.append(words.tobytes())
+        parts.append(b"".join([_step(time, sign * high, sign * low) for time, high, low in steps]))
     parts += state.tables
     parts += [sketch.pack() for sketch in state.sketches if sketch is not None]
     return b"".join(parts)

@@ -30,7 +30,6 @@ from fraud.declared.layout import (
     FIRST,
     FOLDED,
     KEPT,
-    KIND,
     MOST_BUCKETS,
     MOST_ENTRIES,
     MOST_STEPS,
@@ -72,11 +71,10 @@ class DeclaredState:
 
     def __init__(self, layout: Layout, since_ms: int | None = None) -> None:
         self.layout = layout
-        self.header = array("q", bytes(8 * layout.header_words))
-        self.header[KIND] = layout.kind
-        self.header[FIRST] = NEVER
+        self.header = array("q", layout.blank)
         #: From this event time on, every event is known (0: all there ever were).
-        self.header[SINCE] = layout.known_from_ms if since_ms is None else since_ms
+        if since_ms is not None:
+            self.header[SINCE] = since_ms
         self.newest_ms: int = NEVER
         self.events = bytearray()
         self.buckets = bytearray()
