@@ -35,6 +35,7 @@ from feature_repo.completion import completion
 from feature_repo.requested_views import is_empty, requested_views
 from feature_repo.retrieval import AsOfRetrievalJob, LatestRetrievalJob
 from feature_repo.spark import spark_session
+from fraud.features.entities import ENTITIES
 from stores.declared import declared
 
 if TYPE_CHECKING:
@@ -152,6 +153,9 @@ class AsOfSparkOfflineStore(SparkOfflineStore):
 def _stored_columns(source: DataSource, features: list[str]) -> list[str]:
     """Those of a view's features that its files have: of a declared stream view its states alone, which its
     aggregates are made from whenever they are read."""
+    entity = next((each for each in ENTITIES if each.state_feature in features), None)
+    if entity is not None and isinstance(source, SparkSource):
+        return [entity.state_feature]
     views = {layout.view for layout in declared().layouts}
     stored = [name for name in features if name.removesuffix("_state") in views]
     is_log = isinstance(source, SparkSource) and Path(source.path or "").name in views

@@ -66,6 +66,16 @@ def declared_call(
     )
 
 
+def velocity_call(view: str, state: str, time: str, outputs: dict[str, str]) -> Call:
+    """The call that makes figures of a standard velocity view: from the column `state`, at rows' `time`."""
+    text = (
+        "def compute(inputs):\n    from feature_repo.velocity_columns import columns\n\n"
+        f"    return columns({view!r}, inputs)\n"
+    )
+    inputs = ((STATE, state), (AT, time))
+    return Call(text, "compute", b"", inputs, tuple(outputs.items()), False, True)
+
+
 def on_demand_calls(
     views: Sequence[OnDemandFeatureView],
     columns: Sequence[str],

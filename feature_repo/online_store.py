@@ -18,6 +18,7 @@ from pydantic import Field, StrictStr
 import feature_repo.registry  # noqa: F401  # Feast loads this module first: it names the registry's plugin
 from feature_repo.declare import STREAM_TAG
 from feature_repo.declared_columns import online_aggregates
+from feature_repo.velocity_columns import VELOCITY_TAG, entity_of, online_figures
 from fraud.features.entities import ENTITIES
 from fraud.features.profiles import SERVED_PROFILES
 from stores.declared import declared, state_feature
@@ -69,11 +70,13 @@ class NewestWinsRedisOnlineStore(RedisOnlineStore):
     ) -> None:
         """What ``feast apply`` calls when it has registered everything: write what the rooms read of it."""
         from feature_repo.collect import write_plan
+        from feature_repo.store import apply_again_if_changed
 
         super().update(
             config, tables_to_delete, tables_to_keep, entities_to_delete, entities_to_keep, partial
         )
         write_plan()
+        apply_again_if_changed()
 
     def _generate_hset_keys_for_features(
         self,
@@ -83,6 +86,12 @@ class NewestWinsRedisOnlineStore(RedisOnlineStore):
     ) -> tuple[list[str], list[Any]]:
         """What a view's hash is asked for: of a declared stream view its state, from which its aggregates as
         of now are made."""
+        if VELOCITY_TAG in feature_view.tags and requested_features != [state_feature_of(feature_view)]:
+            names = requested_features or [feature.name for feature in feature_view.features]
+            _, keys = super()._generate_hset_keys_for_features(
+                feature_view, [state_feature_of(feature_view)], fv_name_override
+            )
+            return [*names, f"_ts:{feature_view.name}"], keys
         if STREAM_TAG not in feature_view.tags:
             found: tuple[list[str], list[Any]] = super()._generate_hset_keys_for_features(
                 feature_view, requested_features, fv_name_override
@@ -98,6 +107,13 @@ class NewestWinsRedisOnlineStore(RedisOnlineStore):
         self, redis_values: Sequence[Any], feature_view: str, requested_features: list[str]
     ) -> list[tuple[datetime | None, dict[str, Any] | None]]:
         stamp = f"_ts:{feature_view}"
+        entity = entity_of(feature_view)
+        asked = [name for name in requested_features if name != stamp]
+        if entity is not None and asked != [entity.state_feature]:
+            rows = super()._convert_redis_values_to_protobuf(
+                redis_values, feature_view, [entity.state_feature, stamp]
+            )
+            return online_figures(feature_view, asked, rows)
         if not any(layout.view == feature_view for layout in declared().layouts):
             found: list[tuple[datetime | None, dict[str, Any] | None]] = (
                 super()._convert_redis_values_to_protobuf(redis_values, feature_view, requested_features)
@@ -105,7 +121,7 @@ class NewestWinsRedisOnlineStore(RedisOnlineStore):
             return found
         stored = [state_feature(feature_view), stamp]
         rows = super()._convert_redis_values_to_protobuf(redis_values, feature_view, stored)
-        return online_aggregates(feature_view, [name for name in requested_features if name != stamp], rows)
+        return online_aggregates(feature_view, asked, rows)
 
     def online_write_batch(
         self,
@@ -170,8 +186,17 @@ class NewestWinsRedisOnlineStore(RedisOnlineStore):
         return self._client_async
 
 
+def state_feature_of(view: FeatureView) -> str:
+    """The feature of a standard velocity view that is stored."""
+    entity = entity_of(view.name)
+    assert entity is not None
+    return entity.state_feature
+
+
 def _stored_names(table: FeatureView) -> list[str]:
-    """The features of a view that are stored: of a declared stream view its state, which has all of them."""
+    """The features of a view that are stored: of a stream view its state, which has all of them."""
+    if VELOCITY_TAG in table.tags:
+        return [state_feature_of(table)]
     if STREAM_TAG in table.tags:
         return [state_feature(table.name)]
     return [feature.name for feature in table.features]

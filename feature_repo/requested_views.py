@@ -22,9 +22,11 @@ from feast.type_map import feast_value_type_to_pa
 
 from feature_repo.asof import View
 from feature_repo.declare import STREAM_TAG
-from feature_repo.on_demand import Call, declared_call
+from feature_repo.on_demand import Call, declared_call, velocity_call
 from feature_repo.parquet_view import ParquetView
+from feature_repo.velocity_columns import entity_of
 from fraud.declared.declaration import encode
+from fraud.features.entities import Entity
 from stores.declared import declared, state_feature
 
 if TYPE_CHECKING:
@@ -81,6 +83,10 @@ def requested_views(
             )
             for feature in features
         ]
+        entity = entity_of(view.name)
+        if entity is not None and any(each.name != entity.state_feature for each in columns):
+            views.append(_figures(spark, view, name, source, keys, columns, asked, entity))
+            continue
         if STREAM_TAG not in view.tags:
             views.append(_requested(spark, view, name, source, keys, columns, asked))
             continue
@@ -95,6 +101,19 @@ def requested_views(
         )
         views.append(replace(found, outputs=tuple(made.values()), call=call))
     return views
+
+
+def _figures(
+    spark: SparkSession, view: FeatureView, name: str, source: SparkSource, keys: dict[str, str],
+    columns: list[_Column], asked: tuple[str, tuple[datetime, datetime]], entity: Entity,
+) -> Requested:  # fmt: skip
+    """A standard velocity view of which figures are asked: from its states, at the rows' own times."""
+    stored = next((each for each in columns if each.name == entity.state_feature), None)
+    state = stored or _Column(entity.state_feature, f"__state__{name}", pa.binary())
+    found = _requested(spark, view, name, source, keys, [state], asked)
+    made = {each.name: each.output for each in columns if each is not stored}
+    outputs = (*made.values(), *([state.output] if stored else []))
+    return replace(found, outputs=outputs, call=velocity_call(view.name, state.output, asked[0], made))
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,8 @@ from feast.types import Bytes, Float64, Int64, String
 from feature_repo.batch import cut_view
 from feature_repo.sources import BY_DATE, lake_source
 from feature_repo.standard_profiles import PROFILES
+from feature_repo.standard_velocity import VELOCITIES
+from feature_repo.velocity_columns import VELOCITY_TAG
 from fraud.features.entities import ENTITIES, FEATURE_SERVICE, PROFILE_TTL, VELOCITY_TTL
 from fraud.features.entities import Entity as Watched
 from fraud.features.feature_list import PROFILE_INPUTS, TRANSACTION_FEATURES
@@ -63,7 +65,12 @@ def velocity(watched: Watched, keyed: Entity) -> FeatureView:
         schema=[
             Field(name=watched.key, dtype=String),
             Field(name=watched.state_feature, dtype=Bytes, description="packed state (fraud.state.velocity)"),
+            *[
+                Field(name=word.name, dtype=Float64, description=word.meaning)
+                for word in VELOCITIES[watched.name]
+            ],
         ],
+        tags={VELOCITY_TAG: watched.name},
         source=PushSource(name=f"{watched.name}_updates", batch_source=log),
         description=f"the {watched.name}'s recent events, ready for any window",
     )
@@ -95,7 +102,7 @@ transaction_features = OnDemandFeatureView(
     name="transaction_features",
     sources=[
         transaction,
-        *velocities,
+        *[view[[each.state_feature]] for each, view in zip(ENTITIES, velocities, strict=True)],
         *[
             view[[feature.name for feature in view.features if feature.name in PROFILE_INPUTS]]
             for view in profiles

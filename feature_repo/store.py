@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -23,6 +25,18 @@ def open_store() -> FeatureStore:
     warnings.filterwarnings("ignore", "The spark data source API is an experimental", RuntimeWarning)
     warnings.filterwarnings("ignore", "On demand feature view is an experimental", RuntimeWarning)
     return store
+
+
+def apply_again_if_changed() -> None:
+    """Where other standard features were declared than this process computes by, apply once more in a process
+    that computes by these: on-demand views are registered with the features that their function gives."""
+    from feature_repo.derive import declared_standard
+    from fraud.declared.figures import encode_standard
+    from fraud.features.plan import STANDARD
+
+    if encode_standard(declared_standard()) != encode_standard(STANDARD):
+        again = "from feature_repo.store import apply_definitions; apply_definitions()"
+        subprocess.run([sys.executable, "-c", again], check=True)
 
 
 def apply_definitions() -> None:

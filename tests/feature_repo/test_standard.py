@@ -138,6 +138,18 @@ def test_an_edited_declaration_changes_what_is_computed_and_what_is_gone_is_gone
     )  # fmt: skip
     run(checkout, "from feature_repo.store import apply_definitions; apply_definitions()")
     after = says(checkout)
+    registered = run(
+        checkout,
+        "import json\nfrom feature_repo.stored_definitions import stored_definitions\n"
+        "found = stored_definitions('tollgate')\n"
+        "print(json.dumps([[each.name for each in found.on_demand['transaction_features'].features],\n"
+        "    [each.name for each in found.views['card_velocity'].features],\n"
+        "    [each.name for each in found.views['card_profile'].features]]))\n",
+    )
+    made, states, profile = json.loads(registered.splitlines()[-1])
+    assert set(made) == set(after["meanings"])
+    assert "card_txn_count_2h" in states and "card_txn_count_1h" not in states
+    assert "card_amount_std_30d" not in profile
     assert after["windows"] == ["1m", "5m", "40m", "1h", "2h", "24h"]
     assert after["card"] == {
         "card_txn_count_1m": 0.0, "card_txn_count_5m": 0.0, "card_txn_count_40m": 1.0,
