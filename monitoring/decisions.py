@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from stores.decisions import NOT_FEATURES
+from stores.decisions import NOT_FEATURES, parquet_schema
 from stores.labels import latest_labels
-from stores.lake_files import parquet_files
+from stores.lake import LABEL_SCHEMA
+from stores.lake_files import parquet_files, readable, whole
 
 
 class DecisionLogError(ValueError):
@@ -29,23 +30,34 @@ def read_decisions(
     """Rows of the decision log at `folder` with ``start <= event_timestamp < end`` (UTC).
 
     Files are read in order of their path; whatever is being written (names that begin with a dot
-    or underscore) is passed over. Raises `DecisionLogError` if there is no log.
+    or underscore) is passed over, and so is a file that is damaged or no file of the log, with a warning: the
+    audit says what is missing. Raises `DecisionLogError` if there is no log.
     """
     if not folder.exists():
         raise DecisionLogError(f"no decision log at {folder}: start the service and score something first")
-    files = parquet_files(folder)
+    files = readable(parquet_files(folder), parquet_schema(()), ("transaction_id", "event_timestamp"))
     if not files:
         raise DecisionLogError(
             f"{folder} holds no parquet file yet: decisions appear there once they are flushed"
         )
-    data = ds.dataset(files, format="parquet")
     chosen: pc.Expression | None = None
     if start is not None:
         chosen = pc.field("event_timestamp") >= pa.scalar(start, pa.timestamp("us", tz="UTC"))
     if end is not None:
         before = pc.field("event_timestamp") < pa.scalar(end, pa.timestamp("us", tz="UTC"))
         chosen = before if chosen is None else chosen & before
-    return data.to_table(columns=columns, filter=chosen)
+    return _read(files, columns, chosen)
+
+
+def _read(files: list[Path], columns: list[str] | None, chosen: pc.Expression | None) -> pa.Table:
+    """The chosen rows of all files but those whose pages are damaged."""
+    try:
+        return ds.dataset(files, format="parquet").to_table(columns=columns, filter=chosen)
+    except (OSError, pa.ArrowException):
+        usable = whole(files)
+        if len(usable) == len(files) or not usable:
+            raise
+        return ds.dataset(usable, format="parquet").to_table(columns=columns, filter=chosen)
 
 
 def feature_columns(table: pa.Table) -> list[str]:
@@ -59,13 +71,12 @@ def feature_columns(table: pa.Table) -> list[str]:
 def read_labels(folder: Path, *, known_by: datetime) -> pa.Table:
     """The label of each transaction that counted at `known_by`: transaction_id, is_fraud."""
     empty = pa.table({"transaction_id": pa.array([], pa.string()), "is_fraud": pa.array([], pa.bool_())})
-    files = parquet_files(folder)
+    columns = ["transaction_id", "created_timestamp", "is_fraud", "source"]
+    files = readable(parquet_files(folder), LABEL_SCHEMA, columns)
     if not files:
         return empty
-    data = ds.dataset(files, format="parquet")
-    known = data.to_table(
-        columns=["transaction_id", "created_timestamp", "is_fraud", "source"],
-        filter=pc.field("created_timestamp") <= pa.scalar(known_by, pa.timestamp("us", tz="UTC")),
+    known = _read(
+        files, columns, pc.field("created_timestamp") <= pa.scalar(known_by, pa.timestamp("us", tz="UTC"))
     )
     return latest_labels(known).select(["transaction_id", "is_fraud"])
 

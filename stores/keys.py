@@ -43,10 +43,10 @@ from stores.settings import Settings, settings
 
 _log = logging.getLogger("tollgate.keys")
 
-#: What keys are derived for. `answers`: claims and remembered answers; `control`: control records of
-#: the event log; `log`: the decision log's chain; `heads`: the ends of its chains, put out; `recovery`:
-#: what a flow resumes from; `models`: what the model store holds.
-Purpose = Literal["answers", "control", "log", "heads", "recovery", "models"]
+#: What keys are derived for. `answers`: claims and remembered answers; `outbox`: effects that wait on disk;
+#: `control`: control records of the event log; `log`: the decision log's chain; `heads`: the ends of its
+#: chains, put out; `recovery`: what a flow resumes from; `models`: what the model store holds.
+Purpose = Literal["answers", "outbox", "control", "log", "heads", "recovery", "models"]
 
 #: Bytes of a signature's code: 128 bits, which nobody guesses.
 TAG_BYTES: Final = 16

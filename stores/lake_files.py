@@ -7,6 +7,7 @@ deleted, both are in the folder. Whoever lists files by this module sees each ro
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -56,6 +57,56 @@ def parquet_files(path: Path) -> list[Path]:
         if not any(part.startswith((".", "_")) for part in folder.relative_to(path).parts)
     ]
     return sorted(file for folder in shown for file in files_of_date(folder))
+
+
+def readable(files: Sequence[Path], schema: pa.Schema, needed: Collection[str] = ()) -> list[Path]:
+    """Those of `files` that a reader who expects `schema` can read whole, in order.
+
+    A damaged file, or one that has one of these columns in another type or lacks a `needed` one, is passed
+    over with a warning that says why: it holds up no other. Readers move nothing.
+    """
+    found = []
+    for path in files:
+        reason = _strange(path, schema, needed)
+        if reason is None:
+            found.append(path)
+        else:
+            _log.warning("%s is passed over: %s", path.name, reason)
+    return found
+
+
+def _strange(path: Path, schema: pa.Schema, needed: Collection[str]) -> str | None:
+    """Why nobody who expects `schema` can read `path`, None if he can. Pages are checked where they are
+    read: a file whose footer is whole and whose pages are not is found then (`whole`)."""
+    try:
+        held = pq.read_schema(path)
+    except (OSError, pa.ArrowException) as error:
+        return f"no parquet that can be read ({type(error).__name__})"
+    missing = [name for name in needed if name not in held.names]
+    if missing:
+        return f"has no column {missing[0]}"
+    for name in held.names:
+        place = schema.get_field_index(name)
+        if held.names.count(name) > 1:
+            return f"has the column {name} twice"
+        if place >= 0 and not held.field(name).type.equals(schema.field(place).type):
+            return f"has the column {name} in another type than it is written in"
+    return None
+
+
+def whole(files: Sequence[Path]) -> list[Path]:
+    """Those of `files` all pages of which can be decoded; for when reading them together has failed."""
+    found = []
+    for path in files:
+        try:
+            with pq.ParquetFile(path) as file:
+                for _ in file.iter_batches(batch_size=65_536):
+                    pass
+        except (OSError, pa.ArrowException) as error:
+            _log.warning("%s is passed over: its pages are damaged (%s)", path.name, type(error).__name__)
+        else:
+            found.append(path)
+    return found
 
 
 def read_plans(folder: Path) -> dict[str, list[str]]:

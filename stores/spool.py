@@ -2,7 +2,8 @@
 
 A frame is its length (4 bytes, little-endian), the CRC-32 of its bytes and the bytes. One
 `write` takes a whole batch, so that a killed process leaves whole frames; a torn end (power
-loss, full disk) is recognised and ignored. While the disk refuses, frames wait in memory up to
+loss, full disk) is recognised and ignored, and a damaged frame passed over where another one follows
+it. While the disk refuses, frames wait in memory up to
 a limit and go out in order once it accepts again.
 
 The writer holds an exclusive lock on its file: a file whose lock is free has lost its writer
@@ -59,14 +60,29 @@ def read_part(path: Path, at: int, most: int) -> tuple[list[bytes], int]:
 def _frames(data: bytes) -> Iterator[tuple[bytes, int]]:
     """Whole records from the start of `data`, each with the place where the next one begins."""
     at, size = 0, len(data)
+    written = len(data.rstrip(b"\0"))  # zeros behind it are what a power loss leaves, and no empty records
     while at + _HEADER.size <= size:
-        length, checksum = _HEADER.unpack_from(data, at)
-        start = at + _HEADER.size
-        record = data[start : start + length]
-        if len(record) < length or zlib.crc32(record) != checksum:
+        record = _record(data, at)
+        if record is None:
+            after = at + _HEADER.size + _HEADER.unpack_from(data, at)[0]
+            if _record(data, after) is None:
+                return
+            at = after
+            continue
+        if not record and at >= written:
             return
-        at = start + length
+        at += _HEADER.size + len(record)
         yield record, at
+
+
+def _record(data: bytes, at: int) -> bytes | None:
+    """The record of the frame at `at`; None where none stands whole."""
+    if at + _HEADER.size > len(data):
+        return None
+    length, checksum = _HEADER.unpack_from(data, at)
+    start = at + _HEADER.size
+    record = data[start : start + length]
+    return record if length == len(record) and zlib.crc32(record) == checksum else None
 
 
 class SpoolFile:

@@ -23,6 +23,8 @@ from math import inf
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+from msgspec import Struct
 from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -97,7 +99,7 @@ class WorkerMetrics:
         unfinished.write_text(json.dumps(_added(snapshots)))
         unfinished.replace(self._folder / _GONE)
         for path in dead:
-            path.unlink()
+            path.unlink(missing_ok=True)
 
     @contextmanager
     def _held(self, how: int) -> Iterator[None]:
@@ -172,13 +174,32 @@ def _added(snapshots: Iterable[Snapshot]) -> Snapshot:
     }
 
 
+class _Left(Struct):
+    """What a snapshot holds; whatever else a file holds is none."""
+
+    counters: dict[str, list[tuple[tuple[str, ...], int | float]]]
+    gauges: dict[str, list[tuple[tuple[str, ...], float | bool]]]
+    histograms: dict[str, list[tuple[tuple[str, ...], list[int], float]]]
+
+
+_decode: Final = msgspec.json.Decoder(_Left).decode
+#: No worker has more to say.
+_LARGEST: Final = 4 << 20
+
+
 def _read(path: Path) -> Snapshot:
-    """A snapshot; nothing where there is none."""
+    """A snapshot; nothing where there is none, or none of this version."""
     try:
-        found: Snapshot = json.loads(path.read_text())
-    except (OSError, ValueError):
+        with path.open("rb") as file:
+            found = _decode(file.read(_LARGEST))
+    except (OSError, ValueError, RecursionError):
         return {"counters": {}, "gauges": {}, "histograms": {}}
-    return found
+    fitting = {
+        name: [triple for triple in triples if len(triple[1]) == len(HISTOGRAMS[name][2]) + 1]
+        for name, triples in found.histograms.items()
+        if name in HISTOGRAMS
+    }
+    return {"counters": found.counters, "gauges": found.gauges, "histograms": fitting}
 
 
 def _identity(number: int) -> str:

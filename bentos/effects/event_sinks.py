@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -20,6 +21,7 @@ from bentos.effects.backlog import Backlog, Effect
 from bentos.effects.outbox import Outbox
 from stores.event_log import stream_name
 from stores.kafka import client_config, opened
+from stores.keys import Seal
 from stores.setting_groups import KafkaSettings
 from stores.settings import Settings
 from stores.spool import SpoolFull
@@ -50,23 +52,32 @@ class Sink(Protocol):
     async def close(self) -> None: ...
 
 
-def open_sinks(chosen: Settings) -> tuple[Outbox, list[Sink]]:
-    """The outbox that remembers answers, and all sinks that the settings name, that one first."""
+def open_sinks(
+    chosen: Settings, seal: Seal, unverified: Callable[[str, int], None] = lambda what, number: None
+) -> tuple[Outbox, list[Sink]]:
+    """The outbox that remembers answers, and all sinks that the settings name, that one first.
+
+    `seal` signs what waits on disk; `unverified` is told of what does not verify there.
+    """
+    outbox = partial(Outbox, seal=seal, unverified=unverified)
     streams = [
         stream_name(chosen.event_log.topic, place).encode() for place in range(chosen.event_log.partitions)
     ]
     one = chosen.event_log.kind == "redis" and chosen.event_log_redis == chosen.redis.url
     if one and chosen.redis.address.kind != "cluster":  # in a cluster a script cannot write to both
-        both = Outbox(chosen.redis.url, chosen.home, streams)
+        both = outbox(chosen.redis.url, chosen.home, streams)
         return both, [both]
-    answers = Outbox(chosen.redis.url, chosen.home, name="answers")
+    answers = outbox(chosen.redis.url, chosen.home, name="answers")
     if chosen.event_log.kind == "redis":
-        return answers, [answers, Outbox(chosen.event_log_redis, chosen.home, streams, name="events")]
+        return answers, [answers, outbox(chosen.event_log_redis, chosen.home, streams, name="events")]
     if chosen.event_log.kind == "kafka":
-        sinks: list[Sink] = [answers, KafkaSink(chosen.kafka, chosen.event_log.topic, chosen.home)]
+        kept = chosen.home / "outbox"
+        backlog = Backlog(kept / "kafka", seal, unverified)
+        sinks: list[Sink] = [answers, KafkaSink(chosen.kafka, chosen.event_log.topic, backlog)]
         if chosen.serve.predictions:
             topic = chosen.event_log.predictions_topic
-            sinks.append(KafkaSink(chosen.kafka, topic, chosen.home, name="predictions", of=_said))
+            backlog = Backlog(kept / "predictions", seal, unverified)
+            sinks.append(KafkaSink(chosen.kafka, topic, backlog, of=_said))
         return answers, sinks
     return answers, [
         answers,
@@ -138,8 +149,8 @@ class KafkaSink:
     """
 
     def __init__(
-        self, configured: KafkaSettings, topic: str, home: Path, *, name: str = "kafka",
-        of: Callable[[Effect], bytes] = lambda effect: effect.event,
+        self, configured: KafkaSettings, topic: str, backlog: Backlog,
+        *, of: Callable[[Effect], bytes] = lambda effect: effect.event,
     ) -> None:  # fmt: skip
         from confluent_kafka import Producer
 
@@ -150,7 +161,7 @@ class KafkaSink:
             "queue_buffering_max_messages": _HELD, "partitioner": "murmur2_random",
         }  # fmt: skip
         self._producer: Any = opened(Producer, client_config(configured, **own) | {"log_level": 2})
-        self._backlog = Backlog(home / "outbox" / name)
+        self._backlog = backlog
         self._number = 0
         # In the order of production, with the moment: the first is the oldest.
         self._under_way: dict[int, tuple[float, Effect]] = {}

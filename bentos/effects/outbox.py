@@ -12,7 +12,7 @@ import asyncio
 import hashlib
 import re
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,16 +65,20 @@ class Outbox:
     """Sends effects to one Redis. One event loop owns it; `start` before use, `close` at the end.
 
     `streams` are the event log's, by partition; without any, only answers are written. `name`
-    keeps the files of several outboxes apart. In a Redis Cluster one script may touch one slot
+    keeps the files of several outboxes apart. `seal` is for the purpose `outbox`; `unverified` is told of
+    what it does not verify. In a Redis Cluster one script may touch one slot
     only: an outbox with streams there marks ids that it has appended beside each stream, and
     remembers no answers.
     """
 
-    def __init__(self, url: str, home: Path, streams: Sequence[bytes] = (), *, name: str = "redis") -> None:
+    def __init__(
+        self, url: str, home: Path, streams: Sequence[bytes] = (), *, seal: Seal, name: str = "redis",
+        unverified: Callable[[str, int], None] = lambda what, number: None,
+    ) -> None:  # fmt: skip
         self._streams = tuple(streams)
         self._connection = connection_to(url)
         self._beside = self._connection.address.kind == "cluster"
-        self._backlog = Backlog(home / "outbox" / name)
+        self._backlog = Backlog(home / "outbox" / name, seal, unverified)
         self._under_way: deque[_Sent] = deque()
         self._draining: asyncio.Task[None] | None = None
 
@@ -145,7 +149,8 @@ class Outbox:
                 keys.append(effect.key)
                 values.append(effect.answer)
                 continue
-            stream = self._streams[effect.partition]
+            # A backlog may be older than the number of partitions.
+            stream = self._streams[effect.partition % len(self._streams)]
             if self._beside:
                 keys += (b"{%b}%b" % (stream, effect.key), stream)
                 values += (ANSWER, effect.event)

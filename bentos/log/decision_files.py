@@ -156,10 +156,13 @@ def _convert_all(home: Path, folder: Path) -> int:
     for segment in sorted(folder.glob("*.ready")):
         try:
             total += convert(segment, decisions_folder(home))
-        except (ValueError, msgspec.DecodeError) as error:
-            # Of another version: it stays for the audit, and must not hold up the others.
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever it holds: it must not hold up the others
+            # Of another version, or of somebody else: it stays for the audit.
             segment.rename(segment.with_suffix(".foreign"))
-            print(f"decision log: {segment.name} stays in the journal: {error}", file=sys.stderr)
+            kind = type(error).__name__
+            print(f"decision log: {segment.name} stays in the journal: {kind}: {error}", file=sys.stderr)
     return total
 
 

@@ -71,7 +71,7 @@ class Once:
         self._project = chosen.feast.project
         self._metrics = metrics
         self._seal = seal
-        for what in ("answer", "sibling"):  # so that the first one is an increase
+        for what in ("answer", "sibling", "effect"):  # so that the first one is an increase
             metrics.count("unverified_total", what, by=0)
         self._nonce = os.urandom(8)
         self._memory = Memory()
@@ -185,7 +185,7 @@ class Once:
         _log.error(
             "values in Redis do not verify and were put aside: somebody else writes there, or hosts have "
             "different keys",
-            extra={"transactions": [batch[place].transaction.transaction_id for place in planted]},
+            extra={"values": len(planted)},
         )
         replies = await ask(
             [take_over_command(batch[at].key, value, self._claim(batch[at])) for at, value in planted.items()]

@@ -77,7 +77,11 @@ class Scorer:
         heads = Heads(chosen.serve.heads, self.keys.seal("heads"), chosen.home)
         self.log = DecisionLog(chosen.home, self.keys.seal("log"), heads)
         self.sinks: list[Sink]
-        self._answers, self.sinks = open_sinks(chosen)
+        self._answers, self.sinks = open_sinks(
+            chosen,
+            self.keys.seal("outbox"),
+            lambda what, number: metrics.count("unverified_total", what, by=number),
+        )
         # The label pairs of feature_status_total are counted in C, a row at a time.
         self._statuses: Counter[tuple[str, str]] = Counter()
         metrics.counters["feature_status_total"] = cast("dict[tuple[str, ...], int]", self._statuses)

@@ -160,7 +160,9 @@ def _of_journal(path: Path, seal: Seal, problems: list[str]) -> Iterator[Entry]:
         try:
             fields = _decode(record)
             shown = [fields[place] for place in places]
-        except (msgspec.DecodeError, IndexError):
+            if not isinstance(shown[0], str) or type(shown[1]) is not int:
+                raise ValueError("no series and number")
+        except (ValueError, IndexError, RecursionError):  # msgspec's errors are such
             problems.append(f"{path.name}: holds what is no entry")
             return
         yield _entry(shown, code, record, seal, path)

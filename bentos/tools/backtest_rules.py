@@ -25,11 +25,11 @@ from fraud.contract.money import decimal_amount
 from fraud.contract.transaction import Transaction
 from fraud.decision.decide import Thresholds, decide
 from stores.attributes import attributes_of
-from stores.decisions import TRANSACTION_FIELDS, decisions_folder
+from stores.decisions import TRANSACTION_FIELDS, decisions_folder, parquet_schema
 from stores.declared import served_vector
 from stores.deployment import in_service
 from stores.lake import read_labels
-from stores.lake_files import parquet_files
+from stores.lake_files import parquet_files, readable
 from stores.models import Limits, ModelError, model_folder, read_manifest
 from stores.settings import settings
 
@@ -110,7 +110,13 @@ def backtest(
     result = Backtest(rules={rule.name: RuleFigures(rule.action) for rule in candidate.rules})
     limits: dict[str, ByPattern] = {}
     for path in files:
-        table = pq.read_table(path, partitioning=None)
+        try:
+            table = pq.read_table(path, partitioning=None)
+        except (OSError, pa.ArrowException) as error:
+            print(
+                f"{path.name} is passed over: its pages are damaged ({type(error).__name__})", file=sys.stderr
+            )
+            continue
         vectors = _vectors(table)
         for row, (transaction, reference, score, version, status, late) in enumerate(_rows(table)):
             thresholds = None
@@ -183,7 +189,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rules", type=Path, default=live_path, help="rule file to try")
     parser.add_argument("--decisions", type=Path, default=decisions_folder(chosen.home), help="decision log")
     options = parser.parse_args(arguments)
-    files = parquet_files(options.decisions)
+    written = parquet_schema(())
+    files = readable(parquet_files(options.decisions), written, written.names)
     if not files:
         print(f"no decisions under {options.decisions}: score something first (make demo)", file=sys.stderr)
         return 1

@@ -12,6 +12,7 @@ import redis
 from confluent_kafka import Consumer, TopicPartition
 from msgspec import structs
 
+from bentos.effects.backlog import Backlog
 from bentos.effects.event_sinks import KafkaSink, open_sinks
 from bentos.effects.outbox import Effect, Outbox
 from bentos.once.claims import answer_key, answer_value
@@ -25,6 +26,7 @@ __all__ = ["redis_server"]  # a fixture
 
 STREAMS = [b"tollgate:test:0"]
 SEAL = open_keys(load_settings()).seal("answers")
+WAITING = open_keys(load_settings()).seal("outbox")
 
 
 def effect(name: str) -> Effect:
@@ -44,7 +46,7 @@ def test_a_long_backlog_is_sent_again_piece_by_piece_and_in_order(
     client.flushdb()
 
     async def run() -> None:
-        outbox = Outbox(redis_server.url, tmp_path, STREAMS)
+        outbox = Outbox(redis_server.url, tmp_path, STREAMS, seal=WAITING)
         for n in range(300):  # not started: Redis is not connected yet
             assert not outbox.send([effect(f"e{n}")])
         await outbox.tick()
@@ -63,7 +65,7 @@ def test_what_redis_owes_when_it_hangs_is_sent_again_in_order(
     server = start_redis(tmp_path / "redis")
 
     async def run() -> None:
-        outbox = Outbox(server.url, tmp_path, STREAMS)
+        outbox = Outbox(server.url, tmp_path, STREAMS, seal=WAITING)
         await outbox.start()
         os.kill(server.pid, signal.SIGSTOP)
         assert outbox.send([effect("a"), effect("b")])
@@ -95,7 +97,7 @@ def test_an_event_is_appended_once_however_often_it_is_sent(
     client.flushdb()
 
     async def run() -> None:
-        outbox = Outbox(redis_server.url, tmp_path, STREAMS)
+        outbox = Outbox(redis_server.url, tmp_path, STREAMS, seal=WAITING)
         await outbox.start()
         assert outbox.send([effect("a"), effect("b")])
         assert outbox.send([effect("a")])
@@ -112,7 +114,7 @@ def test_events_wait_for_redis_and_then_go_out_in_order(tmp_path: Path) -> None:
     port = server.port
 
     async def run() -> list[bytes]:
-        outbox = Outbox(f"redis://127.0.0.1:{port}/0", tmp_path, STREAMS)
+        outbox = Outbox(f"redis://127.0.0.1:{port}/0", tmp_path, STREAMS, seal=WAITING)
         await outbox.start()
         assert outbox.send([effect("a")])
         await asyncio.sleep(0.05)
@@ -143,13 +145,13 @@ def test_what_a_dead_worker_could_not_send_is_taken_over(tmp_path: Path, redis_s
     client.flushdb()
     pid = os.fork()
     if pid == 0:
-        outbox = Outbox("redis://127.0.0.1:1/0", tmp_path)
+        outbox = Outbox("redis://127.0.0.1:1/0", tmp_path, seal=WAITING)
         outbox.send([effect("a"), effect("b")])
         os._exit(9)
     os.waitpid(pid, 0)
 
     async def run() -> None:
-        outbox = Outbox(redis_server.url, tmp_path, STREAMS)
+        outbox = Outbox(redis_server.url, tmp_path, STREAMS, seal=WAITING)
         await outbox.start()
         assert outbox.spooled == 2
         await outbox.tick()
@@ -171,7 +173,7 @@ def test_events_can_go_to_files_and_answers_to_redis(tmp_path: Path, redis_serve
     )
 
     async def run() -> None:
-        _, sinks = open_sinks(chosen)
+        _, sinks = open_sinks(chosen, WAITING)
         for sink in sinks:
             await sink.start()
             assert sink.send([effect("a"), effect("b")])
@@ -197,7 +199,7 @@ def test_events_can_go_to_another_redis(tmp_path: Path, redis_server: RedisServe
     )
 
     async def run() -> None:
-        for sink in open_sinks(chosen)[1]:
+        for sink in open_sinks(chosen, WAITING)[1]:
             await sink.start()
             sink.send([effect("a")])
             sink.send([effect("a")])
@@ -215,7 +217,9 @@ def test_events_wait_for_kafka_on_disk_and_then_go_out_in_order(tmp_path: Path) 
 
     async def run() -> None:
         away = KafkaSink(
-            load_settings({"TOLLGATE_KAFKA_BOOTSTRAP": f"127.0.0.1:{free_port()}"}).kafka, "scored", tmp_path
+            load_settings({"TOLLGATE_KAFKA_BOOTSTRAP": f"127.0.0.1:{free_port()}"}).kafka,
+            "scored",
+            Backlog(tmp_path / "kafka", WAITING),
         )
         await away.start()
         assert away.send([effect("a"), effect("b")])
@@ -224,7 +228,9 @@ def test_events_wait_for_kafka_on_disk_and_then_go_out_in_order(tmp_path: Path) 
         assert away.spooled == 3
         await away.close()
         back = KafkaSink(
-            load_settings({"TOLLGATE_KAFKA_BOOTSTRAP": broker.bootstrap}).kafka, "scored", tmp_path
+            load_settings({"TOLLGATE_KAFKA_BOOTSTRAP": broker.bootstrap}).kafka,
+            "scored",
+            Backlog(tmp_path / "kafka", WAITING),
         )
         await back.start()
         assert not back.send([effect("d")])
@@ -260,7 +266,7 @@ def test_answers_go_to_the_topic_of_predictions_beside_the_events_where_that_is_
     )  # fmt: skip
 
     async def run() -> None:
-        sinks = open_sinks(chosen)[1][1:]
+        sinks = open_sinks(chosen, WAITING)[1][1:]
         for sink in sinks:
             await sink.start()
             sink.send([said("a"), said("b")])

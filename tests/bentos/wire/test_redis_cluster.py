@@ -126,7 +126,7 @@ def test_answers_and_events_reach_a_cluster_once(cluster: list[Server], tmp_path
     ]
 
     async def run() -> None:
-        _, sinks = open_sinks(chosen)
+        _, sinks = open_sinks(chosen, open_keys(load_settings()).seal("outbox"))
         for sink in sinks:
             await sink.start()
             assert sink.send(effects)
