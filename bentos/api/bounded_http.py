@@ -200,10 +200,13 @@ class BoundedHttp(HttpToolsProtocol):
 
     def by_asgi(self) -> None:
         """Give the request to uvicorn."""
-        if self.url[:1] != b"/":
+        if self.url[:1] != b"/" or b"#" in self.url:  # a fragment is nobody's but the browser's
             self._stop(400, "(target)", "should be a path", "target")
-        if self.parser.get_http_version() not in ("1.1", "1.0"):
+        version = self.parser.get_http_version()
+        if version not in ("1.1", "1.0"):
             self._stop(505, "(version)", "should be HTTP/1.1", "version")
+        if version == "1.0" and any(name == b"transfer-encoding" for name, _ in self.headers):
+            self._stop(400, "transfer-encoding", "is not of HTTP/1.0", "framing")
         if self.parser.should_upgrade() or any(name == b"upgrade" for name, _ in self.headers):
             self._stop(400, "upgrade", "should be absent", "upgrade")
         if len(self.pipeline) >= MOST_PIPELINED:

@@ -65,6 +65,11 @@ class LocalCallers:
             self._right.add(value)
 
 
+def is_loopback(host: str) -> bool:
+    """Whether who listens on `host` is reached from this machine alone."""
+    return host in _ADDRESSES or host == "localhost"
+
+
 def listed(names: str) -> list[str]:
     """The names of a comma-separated setting."""
     return names.split(",") if names else []

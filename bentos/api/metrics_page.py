@@ -1,8 +1,9 @@
 """`/metrics`, encoded in a thread, once for all who ask meanwhile: a scrape holds up no decision.
 
 It is behind the scope `metrics` on the service's port. `open_port` gives it a port of its own, which asks
-for no token: who reaches it is the network's matter. All workers listen on that port, and each answers for
-all of them.
+for no token: who reaches it is the network's matter. On a loopback address that is every program of the
+machine, and no web page that one of its browsers has open. All workers listen on that port, and each
+answers for all of them.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from uvicorn.server import ServerState
 
 from bentos.api.bounded_http import BoundedHttp, Door, bounds_of
 from bentos.api.exchange import Receive, Send, respond
+from bentos.api.local_callers import LocalCallers, is_loopback, listed
 from bentos.base.problem import Problem
 from stores.settings import Settings, SettingsError
 
@@ -33,6 +35,7 @@ class MetricsPage:
 
     def __init__(self, encode: Callable[[], bytes]) -> None:
         self._encode = encode
+        self._local: LocalCallers | None = None
         self._under_way: asyncio.Task[bytes] | None = None
 
     async def text(self) -> bytes:
@@ -46,12 +49,24 @@ class MetricsPage:
             problem = Problem(404, "(path)", "is not served; GET /metrics is")
             await respond(send, 404, problem.json(), more=[(b"connection", b"close")])
             return
+        if self._local is not None:
+            try:
+                self._local.check(scope["headers"], (scope.get("client") or (None,))[0])
+            except Problem as problem:
+                await respond(send, problem.status, problem.json(), more=[(b"connection", b"close")])
+                return
         await respond(send, 200, await self.text(), kind=TEXT)
+
+    def only_local(self, chosen: Settings) -> None:
+        """Answer local programs alone on the port of its own."""
+        self._local = LocalCallers(listed(chosen.http.hosts), listed(chosen.http.origins))
 
 
 async def open_port(page: MetricsPage, refused: Callable[[str], None], chosen: Settings) -> asyncio.Server:
     """Serve `page` on the port of the settings, beside the other workers that do (SO_REUSEPORT)."""
     host, port = chosen.http.metrics_host, chosen.http.metrics_port
+    if is_loopback(host):
+        page.only_local(chosen)
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

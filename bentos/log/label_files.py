@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from bentos.log.labels import EARLIEST, SUMMARY, KeptLabel, Summary, labels_folder
+from bentos.log.labels import EARLIEST, LATEST_AHEAD, SUMMARY, KeptLabel, Summary, labels_folder
 from stores.decisions import decisions_folder
 from stores.lake import LABEL_SCHEMA, TIMESTAMP, microseconds, moment, write_labels
 from stores.lake_files import files_of_date
@@ -124,7 +124,7 @@ def _labels_of(segment: Path) -> list[KeptLabel]:
         try:
             label = _decode(record)
             event, known = label.event_time.astimezone(UTC), label.known_at.astimezone(UTC)
-            if not EARLIEST <= event <= known < _LATEST:
+            if not EARLIEST <= event <= known + LATEST_AHEAD < _LATEST:
                 raise ValueError("a time out of bounds")
             labels.append(msgspec.structs.replace(label, event_time=event, known_at=known))
         except (ValueError, OverflowError, RecursionError):

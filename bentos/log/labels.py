@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from bentos.base.caller import LONGEST_ID, SEPARATOR
+from fraud.contract.canonical import refuse_repeated_keys
 from fraud.contract.cards import looks_like_card_number, redact
 from fraud.contract.transaction import ContractError, TransactionId, canonical_id, canonical_time
 from stores.files import new_series
@@ -55,7 +56,10 @@ class Label(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class KeptLabel(Struct, frozen=True):
-    """A label as it is kept: times in UTC, and the client that sent it."""
+    """A label as it is kept: times in UTC, and the client that sent it.
+
+    `known_at` is never ahead of the receiver's clock; the transaction's may have been ahead of it a little.
+    """
 
     transaction_id: str
     event_time: datetime
@@ -107,6 +111,7 @@ def parse_labels(raw: bytes, now: datetime, reporter: Reporter) -> list[KeptLabe
     """
     try:
         decoded = _decode(raw)
+        refuse_repeated_keys(raw)
     except msgspec.ValidationError as error:
         raise _refusal(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -131,13 +136,10 @@ def _stamped(label: Label, now: datetime, reporter: Reporter) -> KeptLabel:
         raise ContractError("known_at", "is before the transaction's event_time")
     if known < now - KNOWN_WITHIN and not reporter.admin:
         raise ContractError("known_at", "lies more than an hour back, which takes the scope admin")
-    # The sender's clock may be ahead of this one a little: nothing is known before it happened.
     name = inside(name, reporter.ids)
     if label.reason is not None and looks_like_card_number(label.reason):
         raise ContractError("reason", "looks like a card number; send a code instead")
-    return KeptLabel(
-        name, event, label.is_fraud, label.source, max(known, event), reporter.name, label.reason
-    )
+    return KeptLabel(name, event, label.is_fraud, label.source, known, reporter.name, label.reason)
 
 
 def inside(name: str, ids: str) -> str:

@@ -15,6 +15,9 @@ Attributes = dict[str, str | bool | float | None]
 MOST_ATTRIBUTES: Final = 32
 LONGEST_ATTRIBUTE: Final = 256
 
+#: Whole numbers are exact up to here, and card numbers have fewer digits than the second.
+_EXACT: Final = 1 << 53
+_LONGEST_NUMBER: Final = 1e19
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 
@@ -33,5 +36,15 @@ def check_attributes(attributes: Attributes, suspicious: bool) -> None:
         elif isinstance(value, float):
             if not isfinite(value):
                 raise ContractError(f"attributes.{name}", "should be a finite number")
-            if suspicious and abs(value) >= 1e11 and looks_like_card_number(f"{value:.0f}"):
-                raise ContractError(f"attributes.{name}", "looks like a card number; send a token instead")
+            if abs(value) >= 1e11:
+                _check_large(name, value)
+
+
+def _check_large(name: str, value: float) -> None:
+    """Whole numbers of that many digits are searched whatever their bytes were, as 4.2e15 hides its digits.
+    Those that a number does not hold exactly could be a card number a little off.
+    """
+    if _EXACT < abs(value) < _LONGEST_NUMBER:
+        raise ContractError(f"attributes.{name}", "is larger than a number is exact; send it as text")
+    if looks_like_card_number(f"{abs(value):.0f}"):
+        raise ContractError(f"attributes.{name}", "looks like a card number; send a token instead")

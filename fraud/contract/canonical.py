@@ -28,6 +28,8 @@ _OCTETS: Final = frozenset(map(str, range(256)))
 #: What is meant as an address: digits of addresses with points or colons, or a list of them.
 _ADDRESS: Final = re.compile(r"(?=.*[.:,])[0-9A-Fa-f:.\[\]%/, ]+")
 _WITH_PORT: Final = re.compile(r"\[(?P<six>[^\]]+)\](?::\d{1,5})?|(?P<four>\d+\.\d+\.\d+\.\d+):\d{1,5}")
+#: A decimal as XML Schema, SQL and JSON have it, in ASCII; signs and what is no number are the contract's.
+_DECIMAL: Final = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|[+-]?[A-Za-z]+")
 _ZONE: Final = re.compile(r"%.*$")
 #: A time with more digits than microseconds: its first six, and those to be cut off.
 _FINER: Final = re.compile(rb'"event_time"\s*:\s*"[^"]{10,20}\.\d{6}(\d+)')
@@ -84,8 +86,29 @@ def cut_fraction(raw: bytes) -> bytes:
     return raw if found is None else raw[: found.start(1)] + raw[found.end(1) :]
 
 
-def refuse_repeated_keys(raw: bytes) -> None:
-    """Raise `ContractError` for a JSON object that names a field twice; readers differ on which counts."""
+def is_plain_amount(outline: bytes) -> bool:
+    """Whether the amount in the outline of a body (`fraud.contract.cards.outline`) is digits and a point, or
+    no text. Python's decimals would take underscores and the digits of any script besides."""
+    at = outline.find(b'"amount":"')
+    if at < 0:
+        return True
+    at += 10
+    return not outline[at : outline.find(b'"', at)].strip(b"0.")
+
+
+def second_look(raw: bytes) -> None:
+    """Raise `ContractError` for a JSON object that names a field twice, or whose amount is no decimal as
+    others read one."""
+    amount = refuse_repeated_keys(raw).get("amount")
+    if isinstance(amount, str) and _DECIMAL.fullmatch(amount.strip()) is None:
+        raise ContractError(
+            "amount", 'should be a decimal of at least 0, as a string or a number, such as "12.34"'
+        )
+
+
+def refuse_repeated_keys(raw: bytes) -> dict[str, Any]:
+    """The JSON object, numbers as text; raise `ContractError` for one that names a field twice, as readers
+    differ on which counts."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: dict[str, Any] = {}
@@ -96,4 +119,5 @@ def refuse_repeated_keys(raw: bytes) -> None:
         return seen
 
     # Numbers stay text: Python refuses to convert long ones, which are the contract's to judge.
-    json.loads(raw, object_pairs_hook=once, parse_int=str, parse_float=str)
+    found: dict[str, Any] = json.loads(raw, object_pairs_hook=once, parse_int=str, parse_float=str)
+    return found

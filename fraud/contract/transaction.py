@@ -23,9 +23,10 @@ from fraud.contract.canonical import (
     clean_text,
     cut_fraction,
     is_plain_address,
+    is_plain_amount,
     may_be_finer,
     normal_address,
-    refuse_repeated_keys,
+    second_look,
 )
 from fraud.contract.cards import looks_like_card_number, may_hold_card_number, outline
 from fraud.contract.fields import EXPECTED, FIELDS, Channel, contract_error
@@ -182,8 +183,8 @@ def parse_measured(raw: bytes, *, now_ms: int | None = None) -> tuple[Transactio
         optional = values[_REQUIRED:-1]  # `attributes` stand last, and cost the second look
         # Each field but the first has a comma before it. One that is null, or a comma in a text, only
         # costs the second look.
-        if not plain or seen.count(b",") != _COMMAS - optional.count(None):
-            refuse_repeated_keys(raw)
+        if not plain or seen.count(b",") != _COMMAS - optional.count(None) or not is_plain_amount(seen):
+            second_look(raw)
     except msgspec.ValidationError as error:
         raise contract_error(error) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
