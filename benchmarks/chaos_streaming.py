@@ -74,6 +74,7 @@ class Flow:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "streaming.flow", "--processes", str(processes), *arguments],
             cwd=REPOSITORY, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            env={**os.environ, "TOLLGATE_STREAM_PORTS_FENCED": "true"},
         )  # fmt: skip
 
     def kill(self) -> None:

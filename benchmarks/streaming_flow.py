@@ -59,6 +59,7 @@ def flow(processes: int) -> Iterator[int]:
     process = subprocess.Popen(
         [sys.executable, "-m", "streaming.flow", "--processes", str(processes)],
         cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        env={**os.environ, "TOLLGATE_STREAM_PORTS_FENCED": "true"},
     )  # fmt: skip
     try:
         warm = list(

@@ -158,6 +158,10 @@ class StreamSettings(Group):
         7440, alias="TOLLGATE_STREAM_PORT",
         description="first loopback port of the flow's own cluster, when it has several processes",
     )  # fmt: skip
+    ports_fenced: bool = Field(
+        False, alias="TOLLGATE_STREAM_PORTS_FENCED",
+        description="nobody else reaches these ports (a pod, a container, a host without other users): several processes need it said",
+    )  # fmt: skip
     batch: int = Field(
         16_000, alias="TOLLGATE_STREAM_BATCH", ge=1, le=20_000,
         description="most events the flow reads from one partition at once",

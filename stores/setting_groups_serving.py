@@ -93,6 +93,14 @@ class ServeSettings(Group):
         description="folder on another disk or host, where each worker puts out the head of its decision log's chain every minute; "
         "without it they are in the service's log alone",
     )  # fmt: skip
+    heads_redis: str | None = Field(
+        None, alias="TOLLGATE_SERVE_HEADS_REDIS",
+        description="address of another Redis, whose stream tollgate:heads gets them as well",
+    )  # fmt: skip
+    heads_topic: str | None = Field(
+        None, alias="TOLLGATE_SERVE_HEADS_TOPIC", pattern=r"^[A-Za-z0-9._-]{1,249}$",
+        description="Kafka topic (of TOLLGATE_KAFKA_BOOTSTRAP) that gets them as well",
+    )  # fmt: skip
     tokens_file: Path | None = Field(
         None, alias="TOLLGATE_TOKENS_FILE",
         description="JSON file of clients, token digests and scopes; without it only loopback callers are served",

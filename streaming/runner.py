@@ -38,6 +38,12 @@ _TURN_S: Final = 0.001
 _STOP: Final = (signal.SIGTERM, signal.SIGINT)
 #: How long processes may take to finish their batch and flush before they are killed.
 _STOP_PATIENCE_S: Final = 30
+_UNFENCED: Final = (
+    "error: TOLLGATE_STREAM_PORTS_FENCED: the processes of a flow talk over loopback ports that ask nobody "
+    "who he is, so any user of this host could stop the flow there. Run one process; or run them where "
+    "nobody else reaches the ports (a pod, a container, a network namespace, a host without other users) "
+    "and say so with TOLLGATE_STREAM_PORTS_FENCED=true (docs/security.md)"
+)
 #: Kept open for the life of the process: the interpreter holds only the descriptor.
 _open_sockets: Final[list[socket.socket]] = []
 _log = logging.getLogger(__name__)
@@ -56,6 +62,8 @@ def run(
     use_identity(keys.identity)
     if process_id is None:  # of several processes, the one that starts them
         check_recovery(recovery, keys.seal("recovery"))
+    if processes > 1 and not configured.stream.ports_fenced:
+        raise SystemExit(_UNFENCED)
     stopping = _stop_event()
     taking_up = TakingUp(configured, stopping)
     if process_id is None and "--drain" not in forwarded:
@@ -122,10 +130,6 @@ def _addresses(configured: Settings, processes: int) -> list[str]:
 
 def _run_cluster(module: str, processes: int, forwarded: list[str], stopping: threading.Event) -> int:
     """Start one process per worker, pass signals on, and end all of them if one fails."""
-    _log.warning(
-        "the flow's processes talk over loopback ports that ask nobody who they are: what is pickled is "
-        "signed, but any user of this host can stop the flow there; see docs/security.md"
-    )
     command = [sys.executable, "-m", module, "--processes", str(processes)]
     children = [
         subprocess.Popen([*command, "--process-id", str(index), *forwarded]) for index in range(processes)

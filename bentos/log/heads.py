@@ -1,17 +1,16 @@
 """Heads of the decision log's chains, put out every minute where the log is not stored.
 
 A chain shows what was altered or removed inside of it, not that its end, or all of it, is gone. So
-each worker writes how long its series is and the code of its last entry to a folder elsewhere
-(`TOLLGATE_SERVE_HEADS`: another disk, another host's share, a bucket that keeps what it got), and to
-its log, which a collector takes away. `python -m bentos.tools.audit --heads` holds the log against them.
+each worker writes how long its series is and the code of its last entry to places elsewhere
+(`bentos.log.head_places`: a folder of another disk or host, a stream of another Redis, a Kafka topic), and
+to its log, which a collector takes away. `python -m bentos.tools.audit --heads` holds the log against them.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -19,12 +18,15 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from bentos.log.head_places import HeadPlace, read_lines
 from stores.keys import Seal
+from stores.settings import Settings
 
 _log = logging.getLogger("tollgate.audit")
 #: Seconds between two heads of a series that grows.
 EVERY_S: Final = 60.0
-_SUFFIX: Final = ".heads.jsonl"
+#: Seconds until all places are tried again when one of several did not take a head: the others got theirs.
+_AGAIN_S: Final = 10.0
 
 
 class Head(Struct, frozen=True):
@@ -49,13 +51,8 @@ def _signed(head: Head) -> bytes:
 class Heads:
     """Puts out the heads of one series. `put_out` may block: call it from a thread."""
 
-    def __init__(self, folder: Path | None, seal: Seal, home: Path) -> None:
-        if folder is not None and folder.resolve().is_relative_to(home.resolve()):
-            raise ValueError(
-                f"TOLLGATE_SERVE_HEADS: {folder} lies in TOLLGATE_HOME beside the log it is to prove; name a "
-                "folder elsewhere"
-            )
-        self._folder = folder
+    def __init__(self, places: Sequence[HeadPlace], seal: Seal) -> None:
+        self._places = places
         self._seal = seal
         self._entries = 0
         self._due = time.monotonic() + EVERY_S
@@ -75,41 +72,36 @@ class Heads:
         head = Head(series, entries, code.hex(), datetime.now(UTC).isoformat(timespec="seconds"))
         head = msgspec.structs.replace(head, signature=self._seal.sign(_signed(head)).hex())
         _log.info("head of the decision log", extra={"head": msgspec.to_builtins(head)})
-        try:
-            if self._folder is not None:
-                _append(self._folder / (series + _SUFFIX), _encode(head) + b"\n")
-        except OSError as error:
-            if self._late_since is None:
-                self._late_since = now
-                _log.error("a head could not be put out", extra={"reason": error.strerror})
+        line, failed = _encode(head), False
+        for place in self._places:
+            try:
+                place.put(series, line)
+            except OSError as error:
+                failed = True
+                if self._late_since is None:
+                    _log.error(
+                        "a head could not be put out",
+                        extra={"place": type(place).__name__, "reason": error.strerror},
+                    )
+        if failed:
+            self._late_since = self._late_since or now
+            self._due = now + (_AGAIN_S if len(self._places) > 1 else 0.0)
             return
         self._late_since = None
         self._entries, self._due = entries, now + EVERY_S
 
 
-def _append(path: Path, line: bytes) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(descriptor, line)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def read_heads(place: Path, seal: Seal, problems: list[str]) -> Iterator[Head]:
-    """The heads in a folder, or in a file: lines of its own, or a service's collected log. What does not
-    verify becomes a problem."""
-    for path in sorted(place.glob("*" + _SUFFIX)) if place.is_dir() else [place]:
-        for number, line in enumerate(path.read_bytes().splitlines(), 1):
-            head = _head(line)
-            if head is None:
-                if path.name.endswith(_SUFFIX):
-                    problems.append(f"{path.name}:{number}: is no head")
-            elif not seal.verifies(_signed(head), _bytes(head.signature)):
-                problems.append(f"{path.name}:{number}: a head that no key of the keyring signed")
-            else:
-                yield head
+def read_heads(place: Path | str, seal: Seal, problems: list[str], chosen: Settings) -> Iterator[Head]:
+    """The heads in a place (`head_places.read_lines`). What does not verify becomes a problem."""
+    for where, line, every in read_lines(str(place), chosen):
+        head = _head(line)
+        if head is None:
+            if every:
+                problems.append(f"{where}: is no head")
+        elif not seal.verifies(_signed(head), _bytes(head.signature)):
+            problems.append(f"{where}: a head that no key of the keyring signed")
+        else:
+            yield head
 
 
 def _head(line: bytes) -> Head | None:

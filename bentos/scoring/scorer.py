@@ -33,6 +33,7 @@ from bentos.features.overlay import Overlay
 from bentos.features.recent_events import RecentEvents
 from bentos.features.warm_up import warm_up
 from bentos.log.decision_log import DecisionLog, log_row
+from bentos.log.head_places import places_of
 from bentos.log.heads import Heads
 from bentos.models.deployment import Scoring
 from bentos.models.model_scores import ModelScores, Scored
@@ -74,7 +75,7 @@ class Scorer:
         self.overlay = Overlay(self.recent)
         self.scores = ModelScores(chosen)
         self.rules = RuleRoom(Path(chosen.serve.rules_file) if chosen.serve.rules_file else None)
-        heads = Heads(chosen.serve.heads, self.keys.seal("heads"), chosen.home)
+        heads = Heads(places_of(chosen), self.keys.seal("heads"))
         self.log = DecisionLog(chosen.home, self.keys.seal("log"), heads)
         self.sinks: list[Sink]
         self._answers, self.sinks = open_sinks(

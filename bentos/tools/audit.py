@@ -44,6 +44,7 @@ from stores.decisions import (
     journal_folder,
     parquet_schema,
 )
+from stores.kafka import KafkaError
 from stores.key_file import KeyringError
 from stores.keys import Seal, open_keys
 from stores.settings import settings
@@ -284,7 +285,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--remembered", action="store_true", help="check the answers that Redis remembers as well"
     )
     parser.add_argument(
-        "--heads", type=Path, metavar="PLACE", help="folder, or collected log, of heads that were put out"
+        "--heads",
+        metavar="PLACE",
+        help="where heads were put out: a folder, a collected log, a Redis (redis://...), or kafka:TOPIC",
     )
     options = parser.parse_args(arguments)
     answered = options.answered.read_text().split() if options.answered else None
@@ -304,7 +307,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         remembered = outcomes(remembered_answers(chosen.redis.url, chosen.feast.project, seal), planted)
     heads = None
     if options.heads:
-        heads = list(read_heads(options.heads, keys.seal("heads", retired=True), planted))
+        try:
+            heads = list(read_heads(options.heads, keys.seal("heads", retired=True), planted, chosen))
+        except (OSError, KafkaError) as error:
+            print(f"error: --heads {options.heads} cannot be read: {error}", file=sys.stderr)
+            return 2
     findings = audit(chosen.home, keys.seal("log", retired=True), answered, remembered, heads or ())
     findings.problems += planted
     print(f"{findings.entries:,} decisions in {findings.series} series")

@@ -33,6 +33,7 @@ def configured(home: Path, redis_server: RedisServer, monkeypatch: pytest.Monkey
     monkeypatch.setenv("TOLLGATE_REDIS_URL", redis_server.url)
     monkeypatch.setenv("TOLLGATE_STREAM_SNAPSHOT_SECONDS", "0.2")
     monkeypatch.setenv("TOLLGATE_STREAM_PORT", str(free_ports(4)))
+    monkeypatch.setenv("TOLLGATE_STREAM_PORTS_FENCED", "true")  # as far as a test's machine goes
     settings.cache_clear()
     yield settings()
 

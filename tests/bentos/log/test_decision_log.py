@@ -26,6 +26,7 @@ from bentos.base.work import Work
 from bentos.effects.outbox import remembered_answers
 from bentos.log.decision_files import convert_all
 from bentos.log.decision_log import GENESIS, DecisionLog, log_row
+from bentos.log.head_places import FolderPlace
 from bentos.log.heads import Heads, read_heads
 from bentos.log.label_files import convert_labels, read_waiting
 from bentos.log.labels import KeptLabel, LabelStore
@@ -236,7 +237,7 @@ def test_keys_change_in_the_middle_of_a_series(tmp_path: Path) -> None:
 def test_what_was_put_out_elsewhere_shows_what_the_log_lacks(tmp_path: Path, loss: str) -> None:
     home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
     heads_seal = open_keys(load_settings()).seal("heads")
-    log = DecisionLog(home, SEAL, Heads(elsewhere, heads_seal, home))
+    log = DecisionLog(home, SEAL, Heads([FolderPlace(elsewhere, home)], heads_seal))
     log.append([row(f"t{n}") for n in range(5)])
     log.close()
     convert_all(home)
@@ -244,7 +245,7 @@ def test_what_was_put_out_elsewhere_shows_what_the_log_lacks(tmp_path: Path, los
 
     def problems() -> list[str]:
         found: list[str] = []
-        heads = list(read_heads(elsewhere, heads_seal, found))
+        heads = list(read_heads(elsewhere, heads_seal, found, load_settings()))
         assert len(heads) == 1
         return found + audit(home, SEAL, heads=heads).problems
 
@@ -267,7 +268,7 @@ def test_what_was_put_out_elsewhere_shows_what_the_log_lacks(tmp_path: Path, los
 @H8
 def test_a_head_that_somebody_else_wrote_is_named_and_proves_nothing(tmp_path: Path) -> None:
     seal = open_keys(load_settings()).seal("heads")
-    heads = Heads(tmp_path / "heads", seal, tmp_path / "home")
+    heads = Heads([FolderPlace(tmp_path / "heads", tmp_path / "home")], seal)
     heads.put_out("honest", 3, b"h" * 32, last=True)
     (path,) = (tmp_path / "heads").iterdir()
     honest = path.read_bytes()
@@ -277,21 +278,25 @@ def test_a_head_that_somebody_else_wrote_is_named_and_proves_nothing(tmp_path: P
     )
     path.write_bytes(honest.replace(b"honest", b"forged") + b"torn {\n" + honest)
     problems: list[str] = []
-    assert [head.series for head in read_heads(tmp_path / "heads", seal, problems)] == ["honest"]
+    assert [head.series for head in read_heads(tmp_path / "heads", seal, problems, load_settings())] == [
+        "honest"
+    ]
     assert problems == [
         f"{path.name}:1: a head that no key of the keyring signed",
         f"{path.name}:2: is no head",
     ]
-    assert [head.series for head in read_heads(collected, seal, problems)] == ["honest"]
+    assert [head.series for head in read_heads(collected, seal, problems, load_settings())] == ["honest"]
     with pytest.raises(ValueError, match="TOLLGATE_SERVE_HEADS"):
-        Heads(tmp_path / "home" / "heads", seal, tmp_path / "home")
+        FolderPlace(tmp_path / "home" / "heads", tmp_path / "home")
 
 
 def test_heads_that_cannot_be_put_out_are_late_until_they_can(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "heads").write_text("a file where the folder should be")
-    heads = Heads(tmp_path / "heads", open_keys(load_settings()).seal("heads"), tmp_path / "home")
+    heads = Heads(
+        [FolderPlace(tmp_path / "heads", tmp_path / "home")], open_keys(load_settings()).seal("heads")
+    )
     heads.put_out("s", 1, b"h" * 32, last=True)
     monotonic = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: monotonic + 400)

@@ -308,9 +308,10 @@ def test_attributes_are_held_to_their_bounds(given: dict[str, Any], refused: tup
     assert of_attributes(given) == refused
 
 
-@pytest.mark.parametrize("value", [CARD, 4.111111111111111e15])
-def test_attributes_that_were_searched_before_are_not_searched_again(value: Any) -> None:
-    assert of_attributes({"a": value}, suspicious=False) is None
+def test_attributes_that_were_searched_before_are_not_searched_again() -> None:
+    assert of_attributes({"a": CARD}, suspicious=False) is None
+    # The bytes of a number may have been 4.111111111111111e15, in which nobody finds its digits.
+    assert of_attributes({"a": 4.111111111111111e15}, suspicious=False) == ("attributes.a", TOKEN)
     assert of_attributes({"a": "x" * 257}, suspicious=False) == (
         "attributes.a",
         "is longer than 256 characters",
