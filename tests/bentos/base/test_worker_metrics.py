@@ -137,3 +137,16 @@ def test_a_snapshot_that_is_not_whole_is_nothing(tmp_path: Path, sibling: subpro
     (path,) = (tmp_path / "metrics").glob("*/*.json")
     path.write_text('{"counters": {"lab')
     assert parsed(workers.text())["tollgate_labels_total", (("source", "analyst"),)] == 2
+
+
+@pytest.mark.finding(
+    "H2", "high", "a page of metrics, encoded at a stretch, kept decisions from the interpreter"
+)
+def test_a_page_gives_way_to_decisions_before_each_family(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("bentos.base.worker_metrics.time.sleep", pauses.append)
+    families = WorkerMetrics(Metrics(), tmp_path).text().count(b"# TYPE")
+    assert len(pauses) >= families > 20
+    assert all(pause > 0 for pause in pauses)
