@@ -47,7 +47,7 @@ def page(report: dict[str, Any]) -> str:
             for (function, events), (error, bound) in worst.items()
         ],
     )
-    many, stream = report["distinct"], report["stream"]
+    stream = report["stream"]
     bursts = " and ".join(f"{events:,}" for events in sorted({each["events"] for each in report["accuracy"]}))
     return f"""# What a feature costs
 
@@ -70,7 +70,14 @@ minute to thirty days up to five days later, against DuckDB over all events. `ne
 know.
 
 {bounds}
+{_many(report.get("distinct"))}"""
 
+
+def _many(many: dict[str, Any] | None) -> str:
+    """How well many different values were counted, nothing where that was not measured."""
+    if many is None:
+        return ""
+    return f"""
 **Many different values.** {many["entities"]:,} entities with up to {many["counterparties"][-1]:,} different
 counterparties: half of the counts are within {many["median_error"]:.1%}, the worst is off by
 {many["worst_error"]:.1%} (stated: {many["median_bound"]:.0%} and {many["bound"]:.0%}). The state of one with
