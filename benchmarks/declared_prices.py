@@ -113,6 +113,9 @@ def _price(function: Function, column: str, window: int, pace: int) -> dict[str,
         for number, (at, amount, key) in enumerate(zip(times, amounts, different, strict=True))
     ]  # fmt: skip
     state = DeclaredState(layout)
+    for one in seen:  # what is compiled on first use is no price
+        state.add(one)
+    state = DeclaredState(layout)
     begun = time.process_time()
     for one in seen:
         state.add(one)
