@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import signal
-import socket
 import threading
 import time
 from pathlib import Path
@@ -19,27 +19,23 @@ from tests.bentos.running import save_model, start_service, transaction_json
 def talk(port: int, number: int, found: list[str]) -> None:
     """Score over one kept-alive connection until it is closed with an answer, as a load balancer does that
     then goes elsewhere; note what went wrong."""
-    with socket.create_connection(("127.0.0.1", port), 5) as connection:
-        connection.settimeout(20)
-        for turn in range(100_000):
-            body = json.dumps(transaction_json(transaction_id=f"leave-{number}-{turn}")).encode()
-            head = (
-                "POST /v1/score HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
-                f"content-length: {len(body)}\r\n\r\n"
-            )
-            try:
-                connection.sendall(head.encode() + body)
-                answer = connection.recv(65_536)
-            except OSError as error:
-                found.append(f"{type(error).__name__} in turn {turn}")
-                return
-            if not answer.startswith(b"HTTP/1.1 200"):
-                found.append(answer[:60].decode() or f"closed without an answer in turn {turn}")
-                return
-            if b"connection: close" in answer.lower():
-                found.append("let go")
-                return
-            time.sleep(0.002)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    for turn in range(100_000):
+        body = json.dumps(transaction_json(transaction_id=f"leave-{number}-{turn}"))
+        try:
+            connection.request("POST", "/v1/score", body, {"content-type": "application/json"})
+            answer = connection.getresponse()
+            answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            found.append(f"{type(error).__name__} in turn {turn}")
+            return
+        if answer.status != 200:
+            found.append(f"{answer.status} in turn {turn}")
+            return
+        if answer.getheader("connection") == "close":
+            found.append("let go")
+            return
+        time.sleep(0.002)
 
 
 @pytest.mark.parametrize("lane", ["true", "false"])
