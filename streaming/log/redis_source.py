@@ -107,7 +107,7 @@ def _order(entry_id: str) -> tuple[int, int]:
 
 
 def redis_appender(url: str, topic: str) -> tuple[Callable[[Sequence[Record]], None], Callable[[], None]]:
-    """How to append (partition, payload) pairs to the streams of `topic`, and to give up connections.
+    """How to append (partition, payload, key) records to the streams of `topic`, and to give up connections.
 
     Appending raises what redis-py raises; then some of the events are in the log, some are not.
     """

@@ -11,9 +11,9 @@ import pytest
 import redis
 
 from embedded.redis_server import RedisServer
-from fraud.features.entities import ENTITY_BY_NAME
 from jobs.materialize import OnlineMismatchError, check_online, materialize
 from monitoring.gates.checks import GateBlockedError
+from stores.declared import batch_views
 from stores.settings import settings
 from tests.monitoring.made_days import DAY, rows, write
 
@@ -45,17 +45,17 @@ def test_a_good_cut_goes_online_and_a_bad_one_leaves_redis_and_the_lake_as_they_
     assert "equal" in lines[-1]
 
     # the check after it notices a Redis that holds something else
-    entity = ENTITY_BY_NAME["customer"]
+    (view,) = (each for each in batch_views() if each.name == "customer_profile")
     folder = settings().lake / "profiles" / "customer" / f"cut={CUT:%Y%m%dT%H%M%S}"
     file = next(folder.glob("*.parquet"))
     table = pq.read_table(file)
     place = table.column_names.index("customer_txn_count_1d")
     pq.write_table(table.set_column(place, "customer_txn_count_1d", table["customer_txn_count_7d"]), file)
-    assert check_online(entity, CUT) > 0, "equal counts are equal"
+    assert check_online(view, CUT) > 0, "equal counts are equal"
     doubled = table["customer_txn_count_1d"].to_numpy() * 2
     pq.write_table(table.set_column(place, "customer_txn_count_1d", [doubled]), file)
     with pytest.raises(OnlineMismatchError, match="customer_profile"):
-        check_online(entity, CUT)
+        check_online(view, CUT)
 
     # the next day comes with transactions of nobody
     bad = rows(DAY + timedelta(days=1), count=1_500)

@@ -144,7 +144,8 @@ def test_the_command_reads_model_folder_log_and_labels_and_returns_the_verdict(
     facts = {"thresholds": {"review": 0.2, "block": 0.4}, "gain": {"txn_amount": 1.0}, "features": features}
     (model / "manifest.json").write_text(json.dumps(facts))
     log = make_decisions(20_000, seed=7, days=14, start="2018-08-27").assign(
-        transaction_id=lambda frame: [f"t{place}" for place in range(len(frame))]
+        transaction_id=lambda frame: [f"t{place}" for place in range(len(frame))],
+        event_timestamp=lambda frame: frame["event_timestamp"].astype("datetime64[us, UTC]"),
     )
     frauds = log[log["is_fraud"] == 1]
     folder = home / "decisions" / "date=2018-09-03" / "hour=00"

@@ -201,7 +201,7 @@ def profiles(count: int = 200, *, of: str = "merchant", **changes: object) -> pa
         "created_timestamp": pa.array([DAY + timedelta(minutes=15)] * count, pa.timestamp("us", "UTC")),
     }
     for place, feature in enumerate(PROFILE_FEATURES[of]):
-        rate = "_rate_" in feature.name or "_share_" in feature.name
+        rate = any(word in feature.name for word in ("_rate_", "_share_", "_risk_"))
         columns[feature.name] = [0.5] * count if rate else [float(place)] * count
     return pa.table({**columns, **changes})
 

@@ -219,7 +219,7 @@ def test_what_the_stream_wrote_the_service_and_the_store_find(urls: dict[str, st
 def test_events_appended_are_read_and_the_status_page_counts_them(urls: dict[str, str], kind: str) -> None:
     url = urls[kind]
     append, close = redis_appender(url, "seams")
-    append([(partition, kind.encode()) for partition in range(4)])
+    append([(partition, kind.encode(), None) for partition in range(4)])
     close()
     for partition in range(4):
         reader = RedisStreamReader(url, "seams", partition, None, 10)
