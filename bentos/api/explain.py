@@ -24,6 +24,7 @@ from bentos.base.work import Work
 from bentos.models.deployment import Scoring
 from bentos.scoring.engine import Engine
 from bentos.scoring.scorer import vector
+from fraud.contract.transaction import ContractError, canonical_id
 from fraud.features.phrases import REASON_CODES
 from machine.contained import Contained, python
 from stores.declared import served_vector
@@ -98,6 +99,10 @@ async def explain_decision(engine: Engine, caller: Caller, query: bytes) -> dict
     if set(asked) != {"transaction_id"} or len(given) != 1 or not given[0]:
         raise Problem(422, "transaction_id", "should be given once, as ?transaction_id=…, and nothing else")
     inside = caller.inside(given[0])
+    try:
+        canonical_id(given[0])  # what no transaction can be called need not be looked for, or passed on
+    except ContractError as error:
+        raise Problem(422, error.field, error.reason) from None
     if _LOOKING.locked():
         raise Problem(503, "(service)", "too many decisions are looked up already", retry_after=5)
     async with _LOOKING:

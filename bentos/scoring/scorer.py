@@ -195,8 +195,10 @@ class Scorer:
         ]
         if ruleset.errors > errors:
             self.metrics.count("rule_errors_total", by=ruleset.errors - errors)
-        blocks = Counter(rule.name for hits in every for rule in hits if rule.action == "block")
-        breaker.record(len(batch), blocks)
+        breaker.record_cards(
+            (work.transaction.card_id, [rule.name for rule in hits if rule.action == "block"])
+            for work, hits in zip(batch, every, strict=True)
+        )
         if breaker.open_rules:
             every = [
                 [rule.softened() if breaker.is_open(rule.name) else rule for rule in hits] for hits in every

@@ -177,7 +177,8 @@ def test_a_rule_that_would_decline_everybody_asks_for_reviews_instead(
     async def run() -> tuple[list[str], dict[str, Any]]:
         async with worker(home, url, rules_file=rules) as (engine, post):
             items = [
-                (json.dumps(transaction_json(transaction_id=f"r{n}")).encode(), CALLER) for n in range(512)
+                (json.dumps(transaction_json(transaction_id=f"r{n}", card_id=f"card-{n}")).encode(), CALLER)
+                for n in range(512)
             ]
             decisions = [json.loads(item)["decision"] for item in await engine.score_many(items)]
             return decisions, (await post(transaction_id="later")).json()
