@@ -205,8 +205,11 @@ class BoundedHttp(HttpToolsProtocol):
         version = self.parser.get_http_version()
         if version not in ("1.1", "1.0"):
             self._stop(505, "(version)", "should be HTTP/1.1", "version")
-        if version == "1.0" and any(name == b"transfer-encoding" for name, _ in self.headers):
+        codings = [value.strip().lower() for name, value in self.headers if name == b"transfer-encoding"]
+        if version == "1.0" and codings:
             self._stop(400, "transfer-encoding", "is not of HTTP/1.0", "framing")
+        if codings and codings != [b"chunked"]:  # the parser would drop any other coding in silence
+            self._stop(400, "transfer-encoding", "should be chunked alone", "framing")
         if self.parser.should_upgrade() or any(name == b"upgrade" for name, _ in self.headers):
             self._stop(400, "upgrade", "should be absent", "upgrade")
         if len(self.pipeline) >= MOST_PIPELINED:

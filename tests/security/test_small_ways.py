@@ -17,6 +17,9 @@ L4 = pytest.mark.finding("L4", "low", "a card number written as a number passed 
 L5 = pytest.mark.finding("L5", "low", "of a label's field that was given twice the last one counted")
 L6 = pytest.mark.finding("L6", "low", "a label of an event ahead was known ahead of now")
 L7 = pytest.mark.finding("L7", "low", "a fragment in the request line was cut off and the rest served")
+L12 = pytest.mark.finding(
+    "L12", "low", "a coding before chunked was dropped, and the body read as if it had none"
+)
 L8 = pytest.mark.finding("L8", "low", "a chunked body under HTTP/1.0 was read, which proxies read otherwise")
 L9 = pytest.mark.finding("L9", "low", "amounts with underscores and digits of other scripts were taken")
 L10 = pytest.mark.finding(
@@ -87,6 +90,24 @@ def test_a_chunked_body_is_not_of_http_1_0(request: pytest.FixtureRequest, lane:
         b"POST /v1/score HTTP/1.0\r\nhost: localhost\r\nauthorization: Bearer score\r\n"
         b"content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
         b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    )
+    answer = ask(service, raw)
+    assert (answer.status, answer.headers["connection"]) == (400, "close")
+
+
+@L12
+@pytest.mark.parametrize("lane", ["guarded", "local"])
+@pytest.mark.parametrize(
+    "coding",
+    [b"gzip, chunked", b"chunked, chunked", b"identity, chunked", b"chunked\r\ntransfer-encoding: chunked"],
+)
+def test_a_body_is_chunked_and_nothing_else(request: pytest.FixtureRequest, lane: str, coding: bytes) -> None:
+    service: Service = request.getfixturevalue(lane)
+    body = scored("coded")
+    raw = (
+        b"POST /v1/score HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer score\r\n"
+        b"content-type: application/json\r\ntransfer-encoding: %b\r\n\r\n"
+        b"%x\r\n%b\r\n0\r\n\r\n" % (coding, len(body), body)
     )
     answer = ask(service, raw)
     assert (answer.status, answer.headers["connection"]) == (400, "close")
