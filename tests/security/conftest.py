@@ -26,7 +26,7 @@ def tokens_file(path: Path) -> Path:
     clients = [
         {"name": f"the-{scope}-client", "sha256": [hashlib.sha256(scope.encode()).hexdigest()], "scopes": [scope]}
         | ({"label_sources": ["chargeback"]} if scope == "label" else {})
-        for scope in ("score", "label", "admin", "metrics")
+        for scope in ("score", "label", "outcome", "admin", "metrics")
     ]  # fmt: skip
     path.write_text(json.dumps({"clients": clients}))
     return path

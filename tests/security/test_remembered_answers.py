@@ -155,7 +155,7 @@ def test_a_planted_record_in_the_workers_own_files_is_no_answer(home: Path, tmp_
         async with worker(home, away, serve_workers=2, run=tmp_path / "run") as (engine, post):
             planted = len(KEY).to_bytes(2, "little") + KEY + b"A" + bytes(20) + digest() + APPROVE
             (tmp_path / "run" / "answers" / "planted-00000000.answers").write_bytes(
-                frame(planted) + frame(b"")
+                frame(planted) + frame(b"?")
             )
             answer = await post(transaction_id="future")
             assert answer.status_code == 200
