@@ -27,8 +27,8 @@ from fraud.declared.layout import (
 )
 from fraud.declared.loops import read_states
 from fraud.declared.seen import DeclaredSeen
-from fraud.declared.sketch import MOST_BYTES
-from fraud.declared.sketch_loops import CELLS, REGISTERS, ROWS, cell_of, estimate
+from fraud.declared.sketch_loops import cell_of, estimate
+from fraud.declared.sketch_size import CELLS, MOST_BYTES, REGISTERS, ROWS
 from fraud.declared.state import DeclaredState
 from machine.compiled import compiled
 

@@ -43,7 +43,8 @@ from stores.files import write_whole
 from stores.keys import Seal, open_keys
 from stores.lake import TRANSACTIONS, by_event_date, epoch_us, microseconds
 from stores.lake_files import files_of_date, write_parquet
-from stores.outcomes import OUTCOME_SCHEMA, OUTCOMES, Effect, outcomes_on, spent_minor
+from stores.outcome_files import OUTCOME_SCHEMA, outcomes_on
+from stores.outcomes import OUTCOMES, Effect, spent_minor
 from stores.redis_clients import AWAY
 from stores.settings import Settings, settings
 from stores.spool import frame, orphaned, read_frames

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fraud.declared.declaration import LOCATION, OF_CONDITIONS, OF_PLACES, OF_VALUES, StreamView
-from fraud.declared.sketch import MOST_BYTES as MOST_SKETCH_BYTES
+from fraud.declared.sketch_size import MOST_BYTES as MOST_SKETCH_BYTES
 from fraud.state.last_seen import ENTRY_BYTES, KEY_BYTES, NEVER
 
 #: Raised when the meaning of the words changes, whatever is declared.

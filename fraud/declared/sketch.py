@@ -14,17 +14,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fraud.declared.sketch_loops import (
-    ALL_CELLS,
-    CELLS,
-    LISTED_BYTES,
-    MOST_GROUPS,
-    cell_of,
-    joined_groups,
-)
+from fraud.declared.sketch_loops import cell_of, joined_groups
+from fraud.declared.sketch_size import ALL_CELLS, CELLS, LISTED_BYTES, MOST_GROUPS
 from fraud.state.last_seen import NEVER
 
-MOST_BYTES: Final = 8 * (1 + MOST_GROUPS) + CELLS
 #: How many groups are left when there were too many.
 _FEWER: Final = 192
 #: A group takes one cell, and one more for so many that are in use: at most 22.

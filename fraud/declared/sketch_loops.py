@@ -18,22 +18,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from fraud.declared.sketch_size import ALL_CELLS, CELLS, MOST_GROUPS, REGISTERS, ROWS
 from machine.compiled import compiled
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bytes = NDArray[np.uint8]
 
-REGISTERS: Final = 768
-#: The last row takes all values beyond it: a million values hit an eighth of it, ten million three quarters.
-ROWS: Final = 14
-CELLS: Final = REGISTERS * ROWS
-#: A cell says its group, from 1 on, in one byte.
-MOST_GROUPS: Final = 255
-#: In a packed sketch, in place of how many cells are listed: all stand there, a byte each.
-ALL_CELLS: Final = -1
-#: A listed cell is four bytes: its number, and its group in the lowest byte.
-LISTED_BYTES: Final = 4
 KEY_MASK: Final = (1 << 48) - 1
 _LOW: Final = 0xFFFFFFFF
 _MIX_1: Final = 0x2545F4914F6CDD1D

@@ -18,7 +18,7 @@ from feature_repo.aggregates.run import cut_folder, profile_schema, run_cuts
 from fraud.features.entities import ENTITIES, ENTITY_BY_NAME, Entity
 from stores.lake import write_labels, write_transactions
 from stores.lake_files import write_parquet
-from stores.outcomes import OUTCOME_SCHEMA
+from stores.outcome_files import OUTCOME_SCHEMA
 from stores.settings import settings
 from tests.feature_repo.profiles_in_sql import oracle_profiles
 from tests.feature_repo.small_lake import START, small_labels, small_transactions, write_lake

@@ -13,8 +13,9 @@ from fraud.declared.declaration import Aggregate, StreamView
 from fraud.declared.layout import DISTINCT, DISTINCT_ERROR, DISTINCT_MEDIAN, layout_of
 from fraud.declared.loops import read_states
 from fraud.declared.seen import DeclaredSeen
-from fraud.declared.sketch import MOST_BYTES, Sketch, packed_bytes
-from fraud.declared.sketch_loops import REGISTERS, cell_of, estimate, sketch_words
+from fraud.declared.sketch import Sketch, packed_bytes
+from fraud.declared.sketch_loops import cell_of, estimate, sketch_words
+from fraud.declared.sketch_size import MOST_BYTES, REGISTERS
 from fraud.declared.state import DeclaredState
 from fraud.state.layout import StateError
 from fraud.state.observation import stable_hash
