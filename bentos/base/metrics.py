@@ -110,17 +110,18 @@ class Metrics:
         return known[labels]
 
     def snapshot(self) -> dict[str, Any]:
-        """Everything as JSON values. `list` copies a family at once, whoever writes meanwhile."""
+        """Everything as JSON values. `dict` copies a family at once, whoever writes meanwhile: a list of them
+        makes a tuple for each, and a collection of garbage that begins there lets other threads in."""
         return {
             "counters": {
-                name: [[list(k), v] for k, v in list(values.items())]
+                name: [[list(k), v] for k, v in dict(values).items()]
                 for name, values in self.counters.items()
             },
             "gauges": {
-                name: [[list(k), v] for k, v in list(values.items())] for name, values in self.gauges.items()
+                name: [[list(k), v] for k, v in dict(values).items()] for name, values in self.gauges.items()
             },
             "histograms": {
-                name: [[list(k), list(h.counts), h.total] for k, h in list(values.items())]
+                name: [[list(k), list(h.counts), h.total] for k, h in dict(values).items()]
                 for name, values in self.histograms.items()
             },
         }
