@@ -17,12 +17,14 @@ install:
 	@embedded/setup.sh
 
 ##@ Everybody
-.PHONY: demo test test-security audit-dependencies lint lock check-platforms mutants mutants-changed smoke up down example status screens docs figures
+.PHONY: demo test test-tutorials test-security audit-dependencies lint lock check-platforms mutants mutants-changed smoke up down example status screens docs figures
 demo: install ## the whole loop, end to end (DATA= and MAPPING= for your own transactions)
 	@$(TOLLGATE) demo $(if $(DATA),--data "$(DATA)" --mapping "$(MAPPING)") $(ARGS)
 test: install ## every test: real Redis, Spark, service and broker
 	@embedded/test_tools.sh
 	@$(PY) -m pytest
+test-tutorials: install ## every command of the tutorials, word for word, in a copy of this checkout (about 15 minutes)
+	@TUTORIALS=all $(PY) -m pytest tests/embedded/test_tutorials.py
 test-security: install ## what attempts to break it have found, held by tests: results/security.json
 	@$(PY) -m tests.security -q
 audit-dependencies: install ## known holes in the locked packages, from what the package index says

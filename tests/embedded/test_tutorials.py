@@ -121,6 +121,7 @@ def test_every_page_is_run_and_says_what_it_prints() -> None:
     assert re.findall(r"\]\((\S+)\.md\)", (TUTORIALS / "index.md").read_text()) == list(PAGES)
 
 
+@pytest.mark.skipif("TUTORIALS" not in os.environ, reason="runs the demo and every page: make test-tutorials")
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("page", PAGES)
