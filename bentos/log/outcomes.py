@@ -26,6 +26,7 @@ from bentos.log.labels import (
     inside,
     utc,
 )
+from fraud.contract.canonical import refuse_repeated_keys
 from fraud.contract.cards import looks_like_card_number, redact
 from fraud.contract.money import MINOR_DIGITS, minor_units
 from fraud.contract.transaction import ContractError, TransactionId, canonical_id, canonical_time
@@ -92,6 +93,7 @@ def parse_outcomes(raw: bytes, now: datetime, reporter: Reporter) -> list[KeptOu
     """
     try:
         decoded = _decode(raw)
+        refuse_repeated_keys(raw)
     except msgspec.ValidationError as error:
         raise _refusal(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

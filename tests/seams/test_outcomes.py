@@ -220,6 +220,13 @@ def test_what_is_wrong_with_an_outcome_is_said_by_field(body: dict[str, object],
     assert refused.value.field == field
 
 
+def test_an_outcome_that_names_a_field_twice_is_refused() -> None:
+    raw = b'[{"transaction_id": "t", "kind": "declined", "kind": "refunded"}]'
+    with pytest.raises(ContractError, match="twice") as refused:
+        parse_outcomes(raw, datetime(2026, 3, 2, tzinfo=UTC), Reporter("shop"))
+    assert refused.value.field == "kind"
+
+
 def test_ids_belong_to_the_client_who_sends_outcomes(configured: Settings, paid: list[Transaction]) -> None:
     report(configured, {"transaction_id": paid[0].transaction_id, "kind": "declined"}, ids="another")
     assert settle(configured).waiting == 1
